@@ -1,0 +1,119 @@
+"""Main face, crop and detection, against golden data and on real photographs."""
+
+import json
+import math
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble.faces.crop import crop_face, is_too_small, is_valid_box
+from ensemble.faces.detection import Detection
+from ensemble.faces.haar import HaarDetector
+from ensemble.faces.localisation import FaceLocation, local_pixels, locate_faces
+from ensemble.faces.selection import main_face
+from ensemble.images import RgbImage, centre
+from tests.golden import BOXES, GOLDEN, IMAGES, ROWS, read_rgb
+
+SELECTION = json.loads((GOLDEN / "method" / "selection.json").read_text())
+
+
+class FixedDetector:
+    """Gives the same detections for every image: what a detector may answer, chosen by the test."""
+
+    name = "fixed"
+
+    def __init__(self, *detections: Detection) -> None:
+        self.detections = list(detections)
+
+    def detect(self, images: list[RgbImage]) -> list[list[Detection]]:
+        return [self.detections for _ in images]
+
+
+@pytest.mark.parametrize("case", SELECTION, ids=range(len(SELECTION)))
+def test_main_face_and_its_size_equal_the_golden_selection(case) -> None:
+    named = {name: Detection(tuple(face["facial_area"]), face["score"]) for name, face in case["detections"].items()}
+    chosen = main_face(list(named.values()), case["height"], case["width"])
+    assert chosen in [named[name] for name in case["main_face_one_of"]]
+    assert is_too_small(chosen.box, case["height"], case["width"]) == case["local_is_original"]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row["image"] for row in ROWS])
+def test_crop_equals_the_golden_crop_in_every_pixel(row) -> None:
+    image = read_rgb(GOLDEN / "images" / row["image"])
+    golden = read_rgb(GOLDEN / "tiny" / row["image"].replace(".png", ".local.png"))
+    [location] = locate_faces([image], [tuple(row["box"])], HaarDetector())
+    assert location.source == ("too_small" if row["local_is_original"] else "supplied")
+    assert (location.box is None) == row["local_is_original"]
+    np.testing.assert_array_equal(local_pixels(image, location), centre(golden, 252))
+    if not row["local_is_original"]:
+        np.testing.assert_array_equal(crop_face(image, tuple(row["box"])), golden)
+
+
+def test_haar_finds_the_face_in_photographs_of_any_size() -> None:
+    close = next(path for path in IMAGES if path.stem == "01_face_close")
+    image = read_rgb(close)
+    x1, y1, x2, y2 = BOXES[close.name]
+    for scale in (0.5, 1.0, 3.0, 8.0):
+        resized = cv2.resize(image, None, fx=scale, fy=scale)
+        [location] = locate_faces([resized], [None], HaarDetector())
+        assert location.source == "raw"
+        assert 0.5 < location.confidence <= 1
+        left, top, right, bottom = (value / scale for value in location.box)
+        overlap = max(0, min(right, x2) - max(left, x1)) * max(0, min(bottom, y2) - max(top, y1))
+        union = (right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - overlap
+        assert overlap / union > 0.5
+
+
+def test_an_image_without_a_face_is_used_whole() -> None:
+    image = read_rgb(next(path for path in IMAGES if path.stem == "07_rocket"))
+    [location] = locate_faces([image], [None], HaarDetector())
+    assert location == FaceLocation(None, None, "none")
+    np.testing.assert_array_equal(local_pixels(image, location), centre(image, 252))
+
+
+def test_a_batch_gives_what_each_image_gives_alone() -> None:
+    images = [cv2.resize(read_rgb(path), None, fx=scale, fy=scale) for path in IMAGES for scale in (0.7, 1.9)]
+    supplied = [(10.0, 10.0, 120.0, 130.0) if index % 3 == 0 else None for index in range(len(images))]
+    detector = HaarDetector()
+    together = locate_faces(images, supplied, detector)
+    alone = [locate_faces([image], [box], HaarDetector())[0] for image, box in zip(images, supplied, strict=True)]
+    assert together == alone
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        Detection((math.nan, 0, 10, 10), 0.99),
+        Detection((0, 0, math.inf, 10), 0.99),
+        Detection((20, 20, 10, 10), 0.99),
+        Detection((900, 900, 990, 990), 0.99),
+        Detection((-1e9, -1e9, 1e9, 1e9), 0.99),
+        Detection((5, 5, 5, 5), 0.99),
+    ],
+)
+def test_nonsense_detections_count_as_none(nonsense: Detection) -> None:
+    image = read_rgb(IMAGES[0])
+    [location] = locate_faces([image], [None], FixedDetector(nonsense))
+    assert location.source == "none"
+    sensible = Detection((60, 60, 180, 190), 0.95)
+    [location] = locate_faces([image], [None], FixedDetector(nonsense, sensible))
+    assert location == FaceLocation(sensible.box, 0.95, "raw")
+
+
+COORDINATES = st.floats(allow_nan=True, allow_infinity=True, width=32) | st.floats(-300, 600, width=32)
+
+
+@given(st.tuples(COORDINATES, COORDINATES, COORDINATES, COORDINATES), st.integers(1, 300), st.integers(1, 300))
+def test_every_valid_box_can_be_cropped(box: tuple[float, float, float, float], height: int, width: int) -> None:
+    if is_valid_box(box, height, width):
+        assert crop_face(np.full((height, width, 3), 7, np.uint8), box).shape == (256, 256, 3)
+
+
+@given(st.lists(st.builds(Detection, st.tuples(*[st.integers(-50, 350)] * 4), st.floats(0, 1)), max_size=12))
+def test_a_clear_lead_wins_whatever_the_order(detections: list[Detection]) -> None:
+    leader = Detection((0, 0, 1, 1), 1.5)
+    for index in (0, len(detections) // 2, len(detections)):
+        assert main_face([*detections[:index], leader, *detections[index:]], 256, 256) is leader

@@ -1,0 +1,46 @@
+"""What the first step makes of an image: pixels and `ok`, or a status and blanks."""
+
+import math
+
+import numpy as np
+import pytest
+
+from ensemble import status
+from ensemble.images import Limits
+from ensemble.preparation import prepare
+from tests import hostile
+from tests.golden import IMAGES, read_rgb
+
+NAN_BOX = (math.nan,) * 4
+
+
+@pytest.mark.parametrize("case", hostile.CASES, ids=lambda case: case.name)
+def test_every_file_gets_its_status(case: hostile.Case) -> None:
+    prepared = prepare(case.data, None, Limits())
+    assert prepared.status == case.status
+    assert prepared.global_pixels.shape == (252, 252, 3)
+    assert prepared.semantic_pixels.shape == (224, 224, 3)
+    if case.status == status.OK:
+        assert prepared.message == ""
+    else:
+        assert prepared.message
+        assert not prepared.global_pixels.any()
+        assert not prepared.semantic_pixels.any()
+
+
+@pytest.mark.parametrize("box", [None, NAN_BOX])
+def test_no_box_means_detection(box) -> None:
+    prepared = prepare(IMAGES[0].read_bytes(), box, Limits())
+    assert prepared.status == status.OK
+    assert prepared.box is None
+    np.testing.assert_array_equal(prepared.global_pixels, read_rgb(IMAGES[0])[2:254, 2:254])
+
+
+@pytest.mark.parametrize(
+    "box", [(math.nan, 0.0, 9.0, 9.0), (0.0, 0.0, math.inf, 9.0), (9.0, 9.0, 1.0, 1.0), (300.0, 0.0, 400.0, 100.0)]
+)
+def test_a_wrong_box_is_told_with_value_and_image_size(box) -> None:
+    prepared = prepare(IMAGES[0].read_bytes(), box, Limits())
+    assert prepared.status == status.INVALID_FACE_BOX
+    assert str(box) in prepared.message
+    assert "256×256" in prepared.message
