@@ -72,6 +72,11 @@ def read_image(data: bytes, limits: Limits) -> RgbImage:
             f"{len(data)} bytes are over the limit of {limits.max_bytes}; re-encode the image or raise max_bytes",
         )
     _check_size(*_size_from_header(data), limits)
+    return decode(data)
+
+
+def decode(data: bytes) -> RgbImage:
+    """As `read_image`, for data that have passed its limits already."""
     if data.startswith(b"\xff\xd8") and data.find(b"\xff\xd9", data.rfind(b"\xff\xda")) < 0:
         # libjpeg paints what is missing grey and OpenCV reports success: a score of such an image would mean nothing.
         raise ImageError(status.TRUNCATED_IMAGE, "the JPEG data stop before their end marker; fetch the file again")

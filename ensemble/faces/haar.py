@@ -12,8 +12,8 @@ from ensemble.faces.detection import Detection
 from ensemble.images import RgbImage
 
 _CASCADE = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
-_LONGEST_SIDE = 640  # Bounds the cost of an image; a face that counts (a ninth of the area) stays over 70 px at 4:3.
-_SMALLEST_FACE = 0.1  # Of the shorter side.
+_LONGEST_SIDE = 640  # Bounds the cost of an image.
+_SMALLEST_FACE = 0.25  # Of the shorter side: a sixteenth of a square, where under a ninth counts as no face.
 
 
 class HaarDetector:

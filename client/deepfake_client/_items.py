@@ -1,0 +1,145 @@
+"""From whatever a caller iterates over to groups of images that fit one request each. Only `read` touches files."""
+
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from ._results import Verdict
+
+Image = bytes | bytearray | memoryview | str | os.PathLike[str]
+"""An encoded image: its bytes, or the path of its file."""
+
+FaceBox = Sequence[float]
+"""x1, y1, x2, y2 in pixels of the decoded image; it may leave the image."""
+
+ImageItem = Image | tuple[Image, FaceBox | None]
+"""An image, or an image with the box of its face."""
+
+MAX_IMAGE_BYTES = 1 << 30
+"""Largest file that is sent: a gRPC message ends at 2 GiB."""
+
+REQUEST_BYTES = 32 << 20
+"""A request is closed early when its images reach this size, so that memory stays bounded with large files too."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image to score, not yet read. One of `path` and `data` is there."""
+
+    path: str | None
+    data: bytes | None
+    box: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One image to send."""
+
+    path: str | None
+    data: bytes
+    box: tuple[float, ...] | None
+
+
+Group = list[Encoded | Verdict]
+"""The images of one request in order, with verdicts in the places of those that could not be read."""
+
+
+def as_item(item: ImageItem) -> Item:
+    """Tells bytes, paths and (image, box) pairs apart.
+
+    Raises:
+        TypeError: It is none of them.
+        ValueError: The box is not four numbers.
+    """
+    image, box = item if isinstance(item, tuple) else (item, None)
+    return make_item(image, box)
+
+
+def make_item(image: Image, box: FaceBox | None) -> Item:
+    """An image with the box of its face; errors as `as_item`."""
+    corners = None
+    if box is not None:
+        corners = tuple(float(value) for value in box)
+        if len(corners) != 4:
+            raise ValueError(f"a face box is x1, y1, x2, y2 in pixels; got {len(corners)} numbers: {box}")
+    if isinstance(image, bytes | bytearray | memoryview):
+        return Item(None, bytes(image), corners)
+    if isinstance(image, str | os.PathLike):
+        return Item(os.fspath(image), None, corners)
+    raise TypeError(f"an image is bytes or a path; got {type(image).__name__}")
+
+
+def batched(items: Iterable[ImageItem], size: int) -> Iterator[list[Item]]:
+    """Lists of up to `size` items, taken lazily; errors as `as_item`."""
+    source = map(as_item, items)
+    while batch := list(islice(source, size)):
+        yield batch
+
+
+async def abatched(items: Iterable[ImageItem] | AsyncIterable[ImageItem], size: int) -> AsyncIterator[list[Item]]:
+    """`batched` for items that may come asynchronously."""
+    if not isinstance(items, AsyncIterable):
+        for batch in batched(items, size):
+            yield batch
+        return
+    batch = []
+    async for item in items:
+        batch.append(as_item(item))
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def read(item: Item) -> Encoded:
+    """Reads the file of an item, if it has one.
+
+    Raises:
+        OSError: The file cannot be read, or is larger than `MAX_IMAGE_BYTES`.
+    """
+    if item.data is not None:
+        return Encoded(item.path, item.data, item.box)
+    assert item.path is not None
+    with Path(item.path).open("rb") as file:
+        data = file.read(MAX_IMAGE_BYTES + 1)
+    if len(data) > MAX_IMAGE_BYTES:
+        raise OSError(f"over the limit of {MAX_IMAGE_BYTES >> 20} MiB for one image; compress or resize it")
+    return Encoded(item.path, data, item.box)
+
+
+def read_groups(items: Sequence[Item]) -> Iterator[Group]:
+    """Reads files lazily into groups of one request each; a file that cannot be read becomes its verdict."""
+    group: Group = []
+    size = 0
+    for item in items:
+        try:
+            image = read(item)
+        except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+            group.append(Verdict(item.path, "unreadable_file", error=f"{item.path}: {reason}"))
+            continue
+        if size and size + len(image.data) > REQUEST_BYTES:
+            yield group
+            group, size = [], 0
+        group.append(image)
+        size += len(image.data)
+    yield group
+
+
+def images_of(group: Group) -> list[Encoded]:
+    """The images of a group, to be sent."""
+    return [entry for entry in group if isinstance(entry, Encoded)]
+
+
+def merge(group: Group, verdicts: Sequence[Verdict]) -> list[Verdict]:
+    """The verdicts of a group in its order: those that came back, between those of files that could not be read."""
+    scored = iter(verdicts)
+    return [entry if isinstance(entry, Verdict) else next(scored) for entry in group]
+
+
+def failed(images: Sequence[Encoded], error: Exception) -> list[Verdict]:
+    """The verdicts of images whose request failed for good."""
+    return [Verdict(image.path, "request_failed", error=str(error)) for image in images]

@@ -1,0 +1,107 @@
+"""Where verdicts go: JSONL, CSV, or a table on a terminal. Each row is written and flushed as it comes."""
+
+import csv
+import json
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ._results import STREAM_NAMES, Verdict
+from ._status import explain
+
+Sink = Callable[[Verdict], None]
+"""Takes one verdict after the other."""
+
+CSV_COLUMNS = (
+    *("path", "status", "score", "probability", "verdict"),
+    *(f"{name}_{field}" for name in STREAM_NAMES for field in ("probability", "vote")),
+    *("face_x1", "face_y1", "face_x2", "face_y2", "face_confidence", "face_source"),
+    "error",
+)
+"""The fields of a JSONL row, flattened."""
+
+_COLOURS = {"fake": "red", "real": "green", "uncertain": "yellow"}
+
+
+def jsonl(file: TextIO) -> Sink:
+    """One JSON object a line, as `Verdict.to_dict` has it."""
+
+    def write(verdict: Verdict) -> None:
+        file.write(json.dumps(verdict.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
+        file.flush()
+
+    return write
+
+
+def csv_rows(file: TextIO) -> Sink:
+    """One line an image below a header of `CSV_COLUMNS`; what is not there is left empty."""
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(CSV_COLUMNS)
+    file.flush()
+
+    def write(verdict: Verdict) -> None:
+        row = _flatten(verdict)
+        writer.writerow(row[column] for column in CSV_COLUMNS)
+        file.flush()
+
+    return write
+
+
+def table(console: Console) -> Sink:
+    """One line an image on a terminal, below headings."""
+    fixed = {"verdict": 9, "score": 5, "global": 6, "local": 6, "semantic": 8, "face": 12}
+    width = max(console.width - sum(fixed.values()) - 2 * len(fixed), 16)
+    show_header = True
+
+    def write(verdict: Verdict) -> None:
+        nonlocal show_header
+        grid = Table(box=None, show_header=show_header, pad_edge=False, padding=(0, 2, 0, 0))
+        grid.add_column("image", width=width, no_wrap=True)
+        for name, size in fixed.items():
+            grid.add_column(name, width=size, no_wrap=True)
+        path = click.format_filename(verdict.path or "")
+        if verdict.ok:
+            streams = (_short(verdict.streams[name].probability) for name in STREAM_NAMES)
+            decision = Text(verdict.verdict or "", style=_COLOURS.get(verdict.verdict or "", ""))
+            shown = path if len(path) <= width else "…" + path[1 - width :]
+            grid.add_row(Text(shown), decision, f"{verdict.score}", *streams, Text(verdict.face.source or ""))
+            console.print(grid)
+        else:
+            if show_header:
+                console.print(grid)
+            console.print(Text.assemble(path, "  ", (_reason(verdict), "yellow")))
+        show_header = False
+
+    return write
+
+
+def _reason(verdict: Verdict) -> str:
+    reason = click.format_filename(verdict.error) if verdict.error else explain(verdict.status)
+    return reason if reason == verdict.status else f"{verdict.status}: {reason}"
+
+
+def _short(probability: float | None) -> str:
+    return "" if probability is None else f"{probability:.3f}"
+
+
+def _flatten(verdict: Verdict) -> dict[str, Any]:
+    box = verdict.face.box or (None,) * 4
+    row: dict[str, Any] = {
+        "path": verdict.path,
+        "status": verdict.status,
+        "score": verdict.score,
+        "probability": verdict.probability,
+        "verdict": verdict.verdict,
+        **dict(zip(("face_x1", "face_y1", "face_x2", "face_y2"), box, strict=True)),
+        "face_confidence": verdict.face.confidence,
+        "face_source": verdict.face.source,
+        "error": verdict.error,
+    }
+    for name, stream in verdict.streams.items():
+        row[f"{name}_probability"] = stream.probability
+        row[f"{name}_vote"] = stream.vote
+    return row

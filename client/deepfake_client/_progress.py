@@ -1,0 +1,65 @@
+"""The progress bar: on standard error, and only where that is a terminal."""
+
+import sys
+import threading
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from ._files import STDIN, find_images
+
+
+class ProgressBar:
+    """Counts images; the total follows from a second, faster walk beside the scoring.
+
+    Attributes:
+        console: The console to print on while the bar is shown. None where there is no bar.
+    """
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        shown = sys.stderr.isatty()
+        self._bar = Progress(
+            TextColumn("scoring"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Speed(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+            disable=not shown,
+        )
+        self._task = self._bar.add_task("scoring", total=None)
+        self.console = self._bar.console if shown else None
+        if shown and STDIN not in paths:
+            threading.Thread(target=self._count, args=(paths,), daemon=True).start()
+
+    def __enter__(self) -> "ProgressBar":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self) -> None:
+        """One image more is done."""
+        self._bar.advance(self._task)
+
+    def _count(self, paths: Sequence[str]) -> None:
+        self._bar.update(self._task, total=sum(1 for _ in find_images(paths)))
+
+
+class _Speed(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f} images/s")

@@ -1,0 +1,136 @@
+"""What a client gets back: verdicts, and what is known about the server."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+STREAM_NAMES = ("global_texture", "local_facial", "semantic_fusion")
+"""The streams of the ensemble, in the order of the server's arrays."""
+
+Decision = Literal["fake", "real", "uncertain"]
+
+
+@dataclass(frozen=True)
+class StreamVerdict:
+    """What one stream says.
+
+    Attributes:
+        probability: Probability that the image is fake, 0 to 1. None where the image was not scored.
+        vote: The same with one decimal, as it enters the vote.
+    """
+
+    probability: float | None = None
+    vote: float | None = None
+
+
+@dataclass(frozen=True)
+class Face:
+    """The face that the Localized Facial stream looked at.
+
+    Attributes:
+        box: x1, y1, x2, y2 in pixels of the decoded image. None where the whole image was used.
+        confidence: Confidence of its detection, 0 to 1, where a detector gave one.
+        source: "supplied"; the attempt that found it, such as "raw" or "bilateral"; "too_small"; "none".
+    """
+
+    box: tuple[float, float, float, float] | None = None
+    confidence: float | None = None
+    source: str | None = None
+
+
+def _no_streams() -> dict[str, StreamVerdict]:
+    return {name: StreamVerdict() for name in STREAM_NAMES}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the detector says about one image.
+
+    Attributes:
+        path: The path as it was given. None for an image given as bytes.
+        status: "ok" where the image was scored; otherwise why not (see `STATUS_HINTS`), and the numbers are None.
+        score: The ensemble's vote: fake probability in steps of 0.1.
+        probability: Weighted mean of the streams before any rounding, 0 to 1: use it for ranking.
+        streams: What each stream says, by its name.
+        face: The face that was looked at.
+        error: What went wrong, where the status is "unreadable_file" or "request_failed".
+    """
+
+    path: str | None
+    status: str
+    score: float | None = None
+    probability: float | None = None
+    streams: Mapping[str, StreamVerdict] = field(default_factory=_no_streams, hash=False)
+    face: Face = field(default_factory=Face)
+    error: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the image was scored."""
+        return self.status == "ok"
+
+    @property
+    def verdict(self) -> Decision | None:
+        """The score in a word (see `decide`). None where the image was not scored."""
+        return None if self.score is None else decide(self.score)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row of a JSONL file: plain values, None for what is not there, `error` only where there is one."""
+        row: dict[str, Any] = {
+            "path": self.path,
+            "status": self.status,
+            "score": self.score,
+            "probability": self.probability,
+            "verdict": self.verdict,
+            "streams": {name: {"probability": s.probability, "vote": s.vote} for name, s in self.streams.items()},
+            "face": {
+                "box": None if self.face.box is None else list(self.face.box),
+                "confidence": self.face.confidence,
+                "source": self.face.source,
+            },
+        }
+        if self.error is not None:
+            row["error"] = self.error
+        return row
+
+
+def decide(score: float) -> Decision:
+    """The word for a score: "fake" above 0.5, "real" below, "uncertain" at exactly 0.5.
+
+    The published method has no decision threshold: its score is a fake probability in steps of 0.1, and the challenge
+    measures ranking alone. This is its plain reading; where false alarms and misses cost differently, put a threshold
+    of your own on `Verdict.probability`.
+    """
+    if score == 0.5:
+        return "uncertain"
+    return "fake" if score > 0.5 else "real"
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which weights give the verdicts.
+
+    Attributes:
+        untrained: True where any stream has random weights: its scores mean nothing.
+        document: Everything the server says: precision, time of export, checkpoints with their digests, face detector.
+    """
+
+    untrained: bool
+    document: Mapping[str, Any] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class ServerInfo:
+    """What the server says about itself.
+
+    Attributes:
+        name: Name of the server, "triton".
+        version: Its version.
+        model: The model that this client asks.
+        max_batch_size: Most images that it takes in one request.
+    """
+
+    name: str
+    version: str
+    model: str
+    max_batch_size: int

@@ -1,0 +1,212 @@
+"""The command line of the launcher, the install and the doctor."""
+
+import os
+import signal
+import sys
+import types
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from server.checks import Level, refusals
+from server.doctor import examine, show
+from server.errors import RefusedError, ServerError
+from server.install import install
+from server.layout import TRITON_VERSION, default_layout
+from server.process import LOG_LEVELS, Options
+from server.repository import ENSEMBLE, describe_weights, read_models
+from server.supervisor import Supervisor, local_address
+
+OWN_OPTIONS = {  # tritonserver's options that this command sets itself → what to use instead
+    "--model-repository": "--model-repository before the `--`",
+    "--model-store": "--model-repository before the `--`",
+    **{f"--{name}-port": f"--{name}-port before the `--`" for name in ("grpc", "http", "metrics")},
+    **{f"--{name}-address": "--host before the `--`" for name in ("grpc", "http", "metrics")},
+    "--exit-timeout-secs": "--drain before the `--`",
+    "--backend-directory": "nothing: it follows from the install",
+    "--model-control-mode": "a restart: supervision relies on a fixed set of models",
+}
+
+repository_option = click.option(
+    "--model-repository",
+    "repository",
+    type=click.Path(path_type=Path),
+    default=Path("model_repository"),
+    show_default=True,
+    help="Folder with the exported models.",
+)
+
+
+def listen_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The address and the three ports, as every command that needs them has them."""
+    ports = (("metrics", "metrics", 8002), ("http", "HTTP", 8000), ("grpc", "gRPC", 8001))
+    for name, title, port in ports:
+        option = click.option(
+            f"--{name}-port", type=click.IntRange(1, 65535), default=port, show_default=True, help=f"Port for {title}."
+        )
+        command = option(command)
+    return click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")(command)
+
+
+class ServeByDefault(click.Group):
+    """A group whose command `serve` need not be named: `python -m server --grpc-port 9001` serves."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put `serve` in front of arguments that name no command."""
+        if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the options of `serve` as the group's own."""
+        serve_command = self.commands["serve"]
+        serve_command.format_options(click.Context(serve_command, parent=ctx), formatter)
+        self.format_commands(ctx, formatter)
+
+
+@click.group(cls=ServeByDefault, options_metavar="[OPTIONS] [-- TRITONSERVER OPTIONS]", subcommand_metavar="")
+def main() -> None:
+    """Serve the deepfake detector on NVIDIA's tritonserver, without Docker.
+
+    Starts tritonserver, waits until it has scored a real image, and prints one line with its end-points. From then on
+    it restarts the server when a model's process dies or a real inference fails. Ctrl-C or SIGTERM stop it; a second
+    one stops it at once.
+
+    \b
+    Examples:
+      python -m server install                          # once
+      python -m server --model-repository model_repository
+      python -m server --grpc-port 9001 --http-port 9000 --metrics-port 9002
+      python -m server -- --log-verbose=1 --rate-limit=execution_count
+      python -m server doctor                           # what is wrong with this machine?
+
+    Exit codes: 0 stopped as asked · 1 the server failed · 2 refused before the start.
+    """
+
+
+@main.command()
+@repository_option
+@listen_options
+@click.option(
+    "--log-level",
+    type=click.Choice(list(LOG_LEVELS)),
+    default="info",
+    show_default=True,
+    help="How much of tritonserver's log to show, on standard error.",
+)
+@click.option(
+    "--startup-timeout",
+    type=click.FloatRange(min=1),
+    default=900.0,
+    show_default=True,
+    help="Seconds until the first answer; engines and large models load slowly.",
+)
+@click.option(
+    "--drain",
+    type=click.IntRange(0, 3600),
+    default=10,
+    show_default=True,
+    help="Seconds that requests in flight get to finish when the server is stopped.",
+)
+@click.argument("extra", nargs=-1, metavar="[-- TRITONSERVER OPTIONS]")
+def serve(
+    repository: Path,
+    host: str,
+    grpc_port: int,
+    http_port: int,
+    metrics_port: int,
+    log_level: str,
+    startup_timeout: float,
+    drain: int,
+    extra: tuple[str, ...],
+) -> None:
+    """Serve a model repository (the command that is run when none is named)."""
+    ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
+    layout = default_layout()
+    config_name = extra_value(extra, "--model-config-name")
+    refused = list(refusals(layout, repository, config_name, host, ports))
+    if refused:
+        raise RefusedError("\n".join(f"{finding.detail}\n  → {finding.fix}" for finding in refused))
+    models = read_models(repository, config_name)
+    batch = next(model.max_batch_size for model in models if model.name == ENSEMBLE)
+
+    def announce(seconds: float) -> None:
+        weights, _ = describe_weights(repository)
+        grpc, http, metrics = (local_address(host, port) for port in ports.values())
+        names = ", ".join(model.name for model in models)
+        addresses = f"gRPC {grpc} · HTTP {http} · metrics {metrics}/metrics"
+        say(f"ready in {seconds:.1f} s · {addresses} · models {names} · {weights}")
+
+    supervisor = Supervisor(
+        layout,
+        Options(repository, host, ports, log_level, drain, extra),
+        say=say,
+        show_log=lambda line: print(line, file=sys.stderr, flush=True),
+        on_ready=announce,
+        startup_seconds=startup_timeout,
+        max_batch_size=batch,
+    )
+
+    def end(number: int, frame: types.FrameType | None) -> None:
+        if supervisor.stop.is_set():
+            supervisor.hurry.set()
+        supervisor.stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end)
+    supervisor.run()
+
+
+@main.command("install")
+def install_command() -> None:
+    """Fetch tritonserver and perf_analyzer from PyPI into .triton/ (about 70 MB, once)."""
+    layout = default_layout()
+    if install(layout, say):
+        say(f"tritonserver {TRITON_VERSION} is in {layout.root}; perf_analyzer is {layout.perf_analyzer}")
+    else:
+        say(f"nothing to do: tritonserver {TRITON_VERSION} is in {layout.root}")
+
+
+@main.command()
+@repository_option
+@listen_options
+@click.option("--url", metavar="HOST:PORT", help="Also try the running server with this gRPC end-point.")
+def doctor(repository: Path, host: str, grpc_port: int, http_port: int, metrics_port: int, url: str | None) -> None:
+    """Say what is wrong with this machine, and how to mend it. Exit code 1 when something is wrong."""
+    ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
+    findings = list(examine(default_layout(), repository, host, ports, url))
+    show(findings, Console())
+    sys.exit(any(finding.level is Level.WRONG for finding in findings))
+
+
+def extra_value(extra: tuple[str, ...], name: str) -> str:
+    """The value that tritonserver's further options give to `name`, empty where they do not.
+
+    Raises:
+        RefusedError: They set an option that this command sets itself.
+    """
+    for word in extra:
+        option = word.split("=")[0]
+        if option in OWN_OPTIONS:
+            raise RefusedError(f"{word}: this launcher sets {option} itself; use {OWN_OPTIONS[option]}")
+    words = [part for word in extra for part in word.split("=", 1)]
+    return next((value for option, value in pairwise(words) if option == name), "")
+
+
+def say(line: str) -> None:
+    """Print an event of the launcher itself."""
+    print(f"server: {line}", flush=True)
+
+
+def run() -> None:
+    """Run the command line; errors that are the user's to mend become one message and an exit code."""
+    try:
+        main(prog_name="python -m server")
+    except ServerError as error:
+        print(f"server: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        os._exit(1)  # whoever read our output is gone: nothing can be said any more

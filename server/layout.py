@@ -1,0 +1,160 @@
+"""Where tritonserver lies on this machine, and whether it is all there."""
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+PYTRITON = "nvidia-pytriton==0.7.0"  # holds tritonserver 2.51.0, the release 24.10
+TRITONCLIENT = "tritonclient==2.50.0"  # the last wheel whose perf_analyzer runs with glibc 2.35
+TRITON_VERSION = "2.51.0 (release 24.10)"
+INSTALL_COMMAND = "python -m server install"
+
+PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+STUB_VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
+PACKAGE = Path(__file__).resolve().parent
+BACKENDS = PACKAGE / "backends"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The folder `.triton`: two unpacked wheels, and beside them what tritonserver expects to find.
+
+    Attributes:
+        root: The folder; it need not exist.
+    """
+
+    root: Path
+
+    @property
+    def pytriton(self) -> Path:
+        """The unpacked nvidia-pytriton wheel."""
+        return self.root / "wheels" / PYTRITON.replace("==", "-")
+
+    @property
+    def tritonclient(self) -> Path:
+        """The unpacked manylinux wheel of tritonclient, which holds perf_analyzer."""
+        return self.root / "wheels" / TRITONCLIENT.replace("==", "-")
+
+    @property
+    def wheel_server(self) -> Path:
+        """The server's own files inside the wheel."""
+        return self.pytriton / "pytriton" / "tritonserver"
+
+    @property
+    def wheel_program(self) -> Path:
+        """The tritonserver program, inside the wheel."""
+        return self.wheel_server / "bin" / "tritonserver"
+
+    @property
+    def wheel_libraries(self) -> Path:
+        """The shared libraries that came with the server."""
+        return self.pytriton / "nvidia_pytriton.libs"
+
+    @property
+    def wheel_stub(self) -> Path:
+        """The Python backend's stub for this Python version, inside the wheel."""
+        return self.wheel_server / "python_backend_stubs" / PYTHON_VERSION / "triton_python_backend_stub"
+
+    @property
+    def wheel_perf_analyzer(self) -> Path:
+        """The perf_analyzer program, inside the wheel."""
+        return self.tritonclient / "bin" / "perf_analyzer"
+
+    @property
+    def server(self) -> Path:
+        """The folder with `bin`, `backends`, `caches` and `lib`."""
+        return self.root / "server"
+
+    @property
+    def tritonserver(self) -> Path:
+        """The program to start: a script that sets the library path."""
+        return self.root / "bin" / "tritonserver"
+
+    @property
+    def perf_analyzer(self) -> Path:
+        """NVIDIA's load generator: a script that sets the library path."""
+        return self.root / "bin" / "perf_analyzer"
+
+    @property
+    def backends(self) -> Path:
+        """tritonserver's backend directory."""
+        return self.server / "backends"
+
+    @property
+    def stub(self) -> Path:
+        """The Python backend's stub that tritonserver will start."""
+        return self.backends / "python" / "triton_python_backend_stub"
+
+    @property
+    def libraries(self) -> Path:
+        """Links to libraries under the names that the server looks for."""
+        return self.server / "lib"
+
+    @property
+    def stamp(self) -> Path:
+        """Written last by the install: what was laid out."""
+        return self.server / "installed.json"
+
+    def library_path(self) -> str:
+        """LD_LIBRARY_PATH under which the server and its stubs run."""
+        return f"{self.libraries}:{self.wheel_libraries}"
+
+    def problems(self) -> list[str]:
+        """What keeps this layout from being complete, one line each; empty when all is there."""
+        needed = (
+            self.wheel_program,
+            self.wheel_libraries,
+            self.wheel_perf_analyzer,
+            self.tritonserver,
+            self.perf_analyzer,
+            self.stub,
+            self.backends / "python" / "libtriton_python.so",
+            self.backends / "onnxruntime" / "model.py",
+            self.server / "caches" / "local" / "libtritoncache_local.so",
+        )
+        problems = [f"{path} is missing" for path in needed if not path.exists()]
+        if self.libraries.is_dir():
+            problems += [f"{link} points to nothing" for link in self.libraries.rglob("*") if not link.exists()]
+        if not problems and self.read_stamp() != expected_stamp():
+            problems.append(f"{self.stamp} says {self.read_stamp()}, wanted {expected_stamp()}")
+        return problems
+
+    def read_stamp(self) -> object:
+        """What the last complete install laid out; None when there was none or its note is unreadable."""
+        try:
+            return json.loads(self.stamp.read_text())
+        except (OSError, ValueError):
+            return None
+
+
+def expected_stamp() -> dict[str, str]:
+    """What an install of today lays out for the running Python."""
+    return {"server": PYTRITON, "perf_analyzer": TRITONCLIENT, "python": PYTHON_VERSION}
+
+
+def default_layout() -> Layout:
+    """The layout beside this package: `.triton/` of the checkout."""
+    return Layout(PACKAGE.parent / ".triton")
+
+
+def own_libpython() -> Path | None:
+    """The running interpreter's own shared library; None when it was built without one."""
+    name = sysconfig.get_config_var("INSTSONAME") or ""
+    folders = (sysconfig.get_config_var("LIBDIR"), Path(sys.base_prefix) / "lib")
+    candidates = (Path(folder) / name for folder in folders if folder and ".so" in name)
+    return next((path for path in candidates if path.exists()), None)
+
+
+def missing_libraries(program: Path, library_path: str) -> list[str]:
+    """Names of the shared libraries that the loader cannot find for a program.
+
+    Raises:
+        OSError: `ldd` cannot be run.
+    """
+    environment = os.environ | {"LD_LIBRARY_PATH": library_path}
+    listing = subprocess.run(["ldd", program], env=environment, capture_output=True, text=True, check=False).stdout
+    return [line.split()[0] for line in listing.splitlines() if line.rstrip().endswith("not found")]

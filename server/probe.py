@@ -1,0 +1,127 @@
+"""One real inference on a running server, and its statistics: the only honest signs of life.
+
+tritonserver's ready end-points keep answering 200 after a model's stub has died.
+"""
+
+import struct
+import time
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2, service_pb2_grpc
+
+from server.repository import ENSEMBLE
+
+# A photograph with one face (NASA, public domain), so that a probe takes the way that ordinary images take.
+IMAGE = Path(__file__).with_name("probe.png")
+_CHANNEL_OPTIONS = (
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 500),
+)
+
+
+class Kind(Enum):
+    """What a probe's outcome says about the server."""
+
+    ANSWERED = "answered"
+    BUSY = "busy"  # no answer in time, or turned away from a full queue: says nothing about health
+    UNREACHABLE = "unreachable"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a probe ended.
+
+    Attributes:
+        kind: What it says about the server.
+        detail: The error in words; empty after an answer.
+        seconds: How long it took.
+    """
+
+    kind: Kind
+    detail: str
+    seconds: float
+
+
+class PendingProbe:
+    """A probe under way."""
+
+    def __init__(self, call: grpc.Future) -> None:
+        """Wrap a call just started."""
+        self.started = time.monotonic()
+        self._call = call
+        self._ended: float | None = None
+        call.add_done_callback(self._note_end)
+
+    def outcome(self) -> Outcome | None:
+        """How it ended; None while it has not."""
+        if not self._call.done():
+            return None
+        seconds = (self._ended or time.monotonic()) - self.started
+        error = self._call.exception()
+        if error is None:
+            fault = answer_fault(self._call.result())
+            return Outcome(Kind.FAILED if fault else Kind.ANSWERED, fault, seconds)
+        return Outcome(_judge(error.code(), error.details()), f"{error.code().name}: {error.details()}", seconds)
+
+    def _note_end(self, _: grpc.Future) -> None:
+        self._ended = time.monotonic()
+
+
+class Prober:
+    """A gRPC connection to one server, for probes and statistics."""
+
+    def __init__(self, address: str) -> None:
+        """Connect lazily.
+
+        Args:
+            address: HOST:PORT of the server's gRPC end-point.
+        """
+        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self._request = probe_request(IMAGE.read_bytes())
+
+    def start(self, timeout: float) -> PendingProbe:
+        """Start an inference that is given up after `timeout` seconds."""
+        return PendingProbe(self._service.ModelInfer.future(self._request, timeout=timeout))
+
+    def counts(self, timeout: float = 2.0) -> dict[str, int] | None:
+        """Requests answered so far by each model, errors included; None where the server does not say in time."""
+        try:
+            reply = self._service.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=timeout)
+        except grpc.RpcError:
+            return None
+        return {model.name: model.inference_stats.success.count + model.execution_count for model in reply.model_stats}
+
+    def close(self) -> None:
+        """Give up whatever is under way."""
+        self._channel.close()
+
+
+def probe_request(image: bytes) -> service_pb2.ModelInferRequest:
+    """A request that scores one encoded image."""
+    request = service_pb2.ModelInferRequest(model_name=ENSEMBLE)
+    request.inputs.add(name="IMAGE", datatype="BYTES", shape=[1, 1])
+    request.raw_input_contents.append(struct.pack("<I", len(image)) + image)
+    return request
+
+
+def answer_fault(reply: service_pb2.ModelInferResponse) -> str:
+    """What is wrong with an answer; empty when nothing is."""
+    for output, content in zip(reply.outputs, reply.raw_output_contents, strict=False):
+        if not content:
+            return f"output {output.name} came back empty, as it does when the stub runs with NumPy 2"
+        if output.name == "STATUS" and content[4:] != b"ok":
+            return f"the probe image got STATUS {content[4:].decode(errors='replace')!r}"
+    return "" if reply.outputs else "the answer has no outputs"
+
+
+def _judge(code: grpc.StatusCode, details: str) -> Kind:
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED or "queue" in details.lower():
+        return Kind.BUSY
+    return Kind.UNREACHABLE if code is grpc.StatusCode.UNAVAILABLE else Kind.FAILED

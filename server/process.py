@@ -1,0 +1,230 @@
+"""One tritonserver process with the stubs it starts: launch it, watch it, end all of it."""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+from server.checks import SHARED_MEMORY
+from server.layout import PACKAGE, Layout
+
+STUB_PROGRAM = "triton_python_backend_stub"
+LOG_LEVELS = {  # our name → what tritonserver calls it; each shows those before it too
+    "error": ("--log-info=false", "--log-warning=false"),
+    "warning": ("--log-info=false",),
+    "info": (),
+    "verbose": ("--log-verbose=1",),
+}
+PR_SET_CHILD_SUBREAPER = 36  # from linux/prctl.h
+HARMLESS_ERRORS = ("CudaDriverHelper has not been initialized", "CUDA driver version is insufficient")  # without a GPU
+KILL_AFTER = 3.0  # seconds that tritonserver gets beyond the time it grants its own requests
+_LOG_HEADER = re.compile(r"^[IWEFV]\d{4} \d\d:\d\d:\d\d")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to serve, and where.
+
+    Attributes:
+        repository: The model repository.
+        host: Address to listen on.
+        ports: Port by name: `grpc`, `http`, `metrics`.
+        log_level: A key of LOG_LEVELS.
+        drain_seconds: How long requests in flight may take to finish when the server is asked to stop.
+        extra: Further options for tritonserver, as they are.
+    """
+
+    repository: Path
+    host: str
+    ports: dict[str, int]
+    log_level: str = "info"
+    drain_seconds: int = 10
+    extra: tuple[str, ...] = ()
+
+
+class TritonProcess:
+    """A running tritonserver.
+
+    It leads a process group of its own, so that Ctrl-C on the terminal reaches the supervisor alone, and so that
+    stubs can be found and killed after their parent has died.
+    """
+
+    def __init__(self, layout: Layout, options: Options, show: Callable[[str], None]) -> None:
+        """Start it.
+
+        Args:
+            layout: A complete layout.
+            options: What to serve.
+            show: Called with each line of the server's log, from another thread.
+        """
+        # A prefix that no other server has: after a kill, what bears it is ours to remove.
+        self._memory_prefix = f"deepfake_detector_{os.getpid()}_{uuid.uuid4().hex[:8]}_"
+        self._drain_seconds = options.drain_seconds
+        self._recent: deque[str] = deque(maxlen=500)
+        self._show = show
+        environment = os.environ | {
+            # The stub runs the first python3 on PATH, and with it that environment's packages.
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        }
+        environment.pop("PYTHONHOME", None)
+        command = [sys.executable, str(PACKAGE / "lifeline.py"), *arguments(layout, options, self._memory_prefix)]
+        self._popen = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read_log, args=(self._popen.stdout,), daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        """Process id of tritonserver, and of its group."""
+        return self._popen.pid
+
+    def exit_status(self) -> str | None:
+        """How tritonserver ended, in words; None while it runs."""
+        code = self._popen.poll()
+        if code is None:
+            return None
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def stubs(self) -> list[psutil.Process]:
+        """The Python backend's stubs, one per instance of a Python or ONNX model."""
+        try:
+            children = psutil.Process(self.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return []
+        return [child for child in children if _is_stub(child)]
+
+    def stop(self, hurry: threading.Event) -> bool:
+        """Let requests in flight finish, end the server, and leave nothing behind.
+
+        Args:
+            hurry: When set, the server is killed at once.
+
+        Returns:
+            Whether it ended by itself; otherwise it was killed.
+        """
+        self._popen.terminate()
+        deadline = time.monotonic() + self._drain_seconds + KILL_AFTER
+        while self._popen.poll() is None and time.monotonic() < deadline and not hurry.is_set():
+            time.sleep(0.05)
+        in_time = self._popen.poll() is not None
+        self.kill()
+        return in_time
+
+    def kill(self) -> None:
+        """End the server and its stubs now, and remove their shared memory."""
+        with contextlib.suppress(ProcessLookupError):  # all of the group has ended already
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+        deadline = time.monotonic() + 5
+        while _bury(self.pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._reader.join(timeout=5)
+        for region in SHARED_MEMORY.glob(f"{self._memory_prefix}*"):
+            region.unlink(missing_ok=True)
+
+    def error_lines(self) -> list[str]:
+        """The server's recent error messages, whole: for saying why it did not start."""
+        return error_lines(list(self._recent))
+
+    def _read_log(self, stream: IO[str]) -> None:
+        with stream:
+            for line in stream:
+                self._recent.append(line.rstrip("\n"))
+                self._show(line.rstrip("\n"))
+
+
+def arguments(layout: Layout, options: Options, memory_prefix: str) -> list[str]:
+    """tritonserver's command line."""
+    command = [
+        str(layout.tritonserver),
+        f"--model-repository={options.repository}",
+        f"--backend-directory={layout.backends}",
+        f"--cache-directory={layout.server / 'caches'}",
+        # The configurations are complete, and completing them would start every stub twice.
+        "--disable-auto-complete-config",
+        f"--exit-timeout-secs={options.drain_seconds}",
+        f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
+    ]
+    for name, port in options.ports.items():
+        command += [f"--{name}-address={options.host}", f"--{name}-port={port}"]
+    return [*command, *LOG_LEVELS[options.log_level], *options.extra]
+
+
+def error_lines(lines: list[str]) -> list[str]:
+    """The error messages of a tritonserver log, with the lines that continue them, each message once."""
+    kept: list[str] = []
+    seen: set[str] = set()
+    keeping = False
+    for line in lines:
+        if _LOG_HEADER.match(line):
+            message = line.split("] ", 1)[-1]
+            harmless = any(text in message for text in HARMLESS_ERRORS)
+            keeping = line[0] in "EF" and message not in seen and not harmless
+            seen.add(message)
+        elif line.startswith(("error:", "|", "+")):
+            keeping = line.startswith("error:")
+        if keeping and line.strip():
+            kept.append(line)
+    return kept
+
+
+def _is_stub(process: psutil.Process) -> bool:
+    try:
+        command = process.cmdline()
+    except psutil.Error:
+        return False
+    return bool(command) and Path(command[0]).name == STUB_PROGRAM
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process is gone, or dead and not yet buried by its parent."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def adopt_orphans() -> None:
+    """Make this process the parent of stubs whose server was killed, so that they can be buried.
+
+    Without it they stay zombies for ever in a container whose first process does not bury strangers.
+    """
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _bury(group: int) -> bool:
+    """Collect those of the group's dead that are our children; returns whether there is more to come."""
+    try:
+        while os.waitpid(-group, os.WNOHANG) != (0, 0):
+            pass
+    except ChildProcessError:  # none of our children is left in it; a server that still runs may have some
+        return any(_lives_in(process, group) for process in psutil.process_iter())
+    return True
+
+
+def _lives_in(process: psutil.Process, group: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.Error):
+        return False

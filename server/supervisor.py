@@ -1,0 +1,199 @@
+"""Keep a tritonserver answering: start it, wait for a real inference, restart it when it stops answering.
+
+tritonserver never restarts a stub that died, and requests lost inside it cannot drain, so a restart kills the whole
+process tree and starts anew.
+"""
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable
+
+import psutil
+
+from server.errors import GaveUpError, StartError
+from server.health import Health, Policy
+from server.layout import Layout
+from server.probe import Kind, PendingProbe, Prober
+from server.process import Options, TritonProcess, adopt_orphans, has_ended
+
+GIVE_UP_AFTER = 5  # starts in a row that failed
+STEADY_AFTER = 10.0  # seconds of service after which earlier failures are forgotten
+LONGEST_PAUSE = 30.0  # seconds between two starts
+TICK = 0.1  # seconds between two looks
+COUNTS_INTERVAL = 1.0  # seconds between two looks at the statistics
+REMINDER_INTERVAL = 15.0  # seconds between two words about a long start
+
+
+class Supervisor:
+    """Runs one server until it is asked to stop.
+
+    Attributes:
+        stop: Set it to end the server in good order.
+        hurry: Set it as well to end the server at once.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        options: Options,
+        *,
+        say: Callable[[str], None],
+        show_log: Callable[[str], None],
+        on_ready: Callable[[float], None],
+        startup_seconds: float = 900.0,
+        max_batch_size: int = 1,
+        policy: Policy | None = None,
+    ) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            layout: A complete layout.
+            options: What to serve.
+            say: Called with each event, one line.
+            show_log: Called with each line of the server's log, from another thread.
+            on_ready: Called with the start's duration in seconds each time the server answers a real inference.
+            startup_seconds: How long a start may take.
+            max_batch_size: The ensemble's: how many times longer than one image a busy model may stay silent.
+            policy: How patient to be with a running server.
+        """
+        self._layout = layout
+        self._options = options
+        self._say = say
+        self._show_log = show_log
+        self._on_ready = on_ready
+        self._startup_seconds = startup_seconds
+        self._max_batch_size = max_batch_size
+        self._policy = policy or Policy()
+        self.stop = threading.Event()
+        self.hurry = threading.Event()
+
+    def run(self) -> None:
+        """Serve until `stop` is set.
+
+        Raises:
+            StartError: The first start failed.
+            GaveUpError: Several starts in a row failed.
+        """
+        adopt_orphans()
+        failures = 0
+        first = True
+        while not self.stop.is_set():
+            process = TritonProcess(self._layout, self._options, self._show_log)
+            prober = Prober(local_address(self._options.host, self._options.ports["grpc"]))
+            try:
+                reason, served = self._serve(process, prober)
+            finally:
+                prober.close()
+                if self.stop.is_set():
+                    self._end(process)
+                else:
+                    process.kill()
+            if reason is None:
+                return
+            errors = process.error_lines()
+            if first and not served:
+                raise StartError("\n".join([f"the server did not start: {reason}", *errors]))
+            first = False
+            failures = 1 if served > STEADY_AFTER else failures + 1
+            if failures >= GIVE_UP_AFTER:
+                raise GaveUpError(
+                    "\n".join([f"gave up after {failures} failures in a row; the last: {reason}", *errors])
+                )
+            pause = min(LONGEST_PAUSE, 2.0 ** (failures - 2)) if failures > 1 else 0.0
+            self._say(f"RESTARTING {f'in {pause:g} s ' if pause else ''}because {reason}")
+            self.stop.wait(pause)
+
+    def _serve(self, process: TritonProcess, prober: Prober) -> tuple[str | None, float]:
+        """Wait until the server answers, then watch it.
+
+        Returns:
+            Why it must be replaced (None: we were asked to stop), and for how many seconds it had served.
+        """
+        began = time.monotonic()
+        reason, probe_seconds = self._wait_until_ready(process, prober)
+        if reason is not None or self.stop.is_set():
+            return reason, 0.0
+        ready = time.monotonic()
+        self._on_ready(ready - began)
+        # A busy model is silent for as long as a full batch takes; twice that is a stall.
+        stall = max(self._policy.stall, 2 * self._max_batch_size * probe_seconds)
+        reason = self._watch(process, prober, dataclasses.replace(self._policy, stall=stall))
+        return reason, time.monotonic() - ready
+
+    def _wait_until_ready(self, process: TritonProcess, prober: Prober) -> tuple[str | None, float]:
+        """Wait for the first real answer.
+
+        Returns:
+            Why there will be none (None: there was one, or we were asked to stop), and how long the answer took.
+        """
+        began = time.monotonic()
+        deadline, reminder = began + self._startup_seconds, began + REMINDER_INTERVAL
+        probe: PendingProbe | None = None
+        failures = 0
+        while not self.stop.wait(TICK):
+            now = time.monotonic()
+            if (status := process.exit_status()) is not None:
+                return f"tritonserver ended while it loaded the models ({status})", 0.0
+            if now > deadline:
+                return f"no answer within {self._startup_seconds:g} s; raise --startup-timeout if it only is slow", 0.0
+            if now > reminder:
+                self._say(f"still loading the models ({now - began:.0f} s)")
+                reminder = now + REMINDER_INTERVAL
+            probe = probe or prober.start(timeout=deadline - now)
+            outcome = probe.outcome()
+            if outcome is None:
+                continue
+            if outcome.kind is Kind.ANSWERED:
+                return None, outcome.seconds
+            probe = None
+            if outcome.kind is Kind.FAILED:
+                failures += 1
+                if failures >= self._policy.failures:
+                    return f"the models are loaded, but a real inference fails: {outcome.detail}", 0.0
+        return None, 0.0
+
+    def _watch(self, process: TritonProcess, prober: Prober, policy: Policy) -> str | None:
+        """Watch a server that has answered; returns why it must be replaced, None when we were asked to stop."""
+        stubs = process.stubs()
+        health = Health(policy, progressed=time.monotonic(), next_probe=time.monotonic() + policy.probe_interval)
+        probe: PendingProbe | None = None
+        next_counts = 0.0
+        while not self.stop.wait(TICK):
+            if (status := process.exit_status()) is not None:
+                return f"tritonserver ended ({status})"
+            if (dead := _first_ended(stubs)) is not None:
+                return f"a model's stub (process {dead.pid}) died"
+            now = time.monotonic()
+            if now >= next_counts:
+                counts = prober.counts()
+                if counts is not None:
+                    health.saw_counts(counts, now)
+                next_counts = now + COUNTS_INTERVAL
+            if probe is None and now >= health.next_probe:
+                probe = prober.start(policy.probe_timeout)
+                health.started_probe(now)
+            if probe is not None and (outcome := probe.outcome()) is not None:
+                health.saw_outcome(outcome, now)
+                probe = None
+            if (reason := health.verdict(now)) is not None:
+                return reason
+        return None
+
+    def _end(self, process: TritonProcess) -> None:
+        self._say("stopping: waiting for requests in flight")
+        began = time.monotonic()
+        if process.stop(self.hurry):
+            self._say(f"stopped in {time.monotonic() - began:.1f} s")
+        else:
+            self._say(f"KILLED after {time.monotonic() - began:.1f} s: requests in flight were lost")
+
+
+def _first_ended(processes: list[psutil.Process]) -> psutil.Process | None:
+    return next((process for process in processes if has_ended(process)), None)
+
+
+def local_address(host: str, port: int) -> str:
+    """The address under which this machine reaches a server that listens on `host`."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

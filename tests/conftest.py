@@ -1,0 +1,85 @@
+"""The real server, started once: tiny seeded checkpoints, exported, served on loopback."""
+
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from deepfake_client import DetectorClient, ServerUnavailableError
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running `python -m server`."""
+
+    process: subprocess.Popen[bytes]
+    repository: Path
+    grpc_port: int
+    http_port: int
+    metrics_port: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"localhost:{self.grpc_port}"
+
+    def stop(self) -> int:
+        """Asks the server to end; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of loopback that nothing listens on."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [sock.getsockname()[1] for sock in sockets]
+    for sock in sockets:
+        sock.close()
+    return ports
+
+
+def start_server(repository: Path, log: Path) -> Server:
+    """Starts `python -m server` on free ports and waits until it answers a real inference."""
+    grpc, http, metrics = free_ports(3)
+    ports = ["--grpc-port", str(grpc), "--http-port", str(http), "--metrics-port", str(metrics)]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "server", "--model-repository", str(repository), *ports],
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+        )
+    server = Server(process, repository, grpc, http, metrics, log)
+    deadline = time.monotonic() + 120
+    with DetectorClient(server.url) as client:
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                client.wait_ready(timeout=2)
+            except ServerUnavailableError:
+                continue
+            return server
+    process.kill()
+    raise RuntimeError(f"the server did not start (exit code {process.poll()}):\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository exported from the tiny seeded checkpoints, by the command that users run."""
+    folder = tmp_path_factory.mktemp("tiny")
+    options = ["--random-weights", "tiny", "--weights", str(folder / "weights"), "--repository", str(folder / "models")]
+    done = subprocess.run([sys.executable, "-m", "export", *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "UNTRAINED" in done.stdout + done.stderr
+    return folder / "models"
+
+
+@pytest.fixture(scope="session")
+def server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The real server on the tiny repository, for the whole session."""
+    running = start_server(tiny_repository, tmp_path_factory.mktemp("server") / "log")
+    yield running
+    assert running.stop() == 0, running.log.read_text()[-4000:]
