@@ -48,7 +48,7 @@ def test_batch_size_is_the_specified_one(name: str) -> None:
 def test_steps_batch_and_warm_up_and_state_their_instances(name: str) -> None:
     assert CONFIGS[name].HasField("dynamic_batching")
     assert CONFIGS[name].model_warmup
-    assert [group.count for group in CONFIGS[name].instance_group] == [1]
+    assert [group.count for group in CONFIGS[name].instance_group] == [2 if name == "face_crop" else 1]
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)

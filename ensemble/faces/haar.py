@@ -1,7 +1,10 @@
 """OpenCV's bundled frontal-face cascade: the detector that needs no download. The method's own is RetinaFace."""
 
 import math
+import os
+import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -17,7 +20,7 @@ _SMALLEST_FACE = 0.25  # Of the shorter side: a sixteenth of a square, where und
 
 
 class HaarDetector:
-    """Viola-Jones detection on the grey image. Not safe for use by several threads at once.
+    """Viola-Jones detection on the grey image, several images at a time.
 
     Confidences are the logistic of the cascade's last stage weight: an order, not a calibrated probability.
 
@@ -30,19 +33,22 @@ class HaarDetector:
     def __init__(self) -> None:
         if not _CASCADE.is_file():
             raise FileNotFoundError(f"{_CASCADE} is missing; install opencv-python-headless from PyPI, which holds it")
-        self._cascade = cv2.CascadeClassifier(str(_CASCADE))
+        self._of_thread = threading.local()  # OpenCV's classifier must not be shared between threads.
+        self._pool = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="haar")
 
     def detect(self, images: Sequence[RgbImage]) -> list[list[Detection]]:
         """Faces of each image, in pixels of that image."""
-        return [self._detect(image) for image in images]
+        return list(self._pool.map(self._detect, images))
 
     def _detect(self, image: RgbImage) -> list[Detection]:
+        if not hasattr(self._of_thread, "cascade"):
+            self._of_thread.cascade = cv2.CascadeClassifier(str(_CASCADE))
         grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
         scale = min(1.0, _LONGEST_SIDE / max(grey.shape))
         if scale < 1.0:
             grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         smallest = max(1, int(min(grey.shape) * _SMALLEST_FACE))
-        boxes, _, weights = self._cascade.detectMultiScale3(
+        boxes, _, weights = self._of_thread.cascade.detectMultiScale3(
             grey, scaleFactor=1.1, minNeighbors=5, minSize=(smallest, smallest), outputRejectLevels=True
         )
         return [

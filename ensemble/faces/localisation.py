@@ -1,10 +1,15 @@
 """From images to the Localized Facial stream's pixels: detect, select, crop (method, face crop)."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
+
 from ensemble.faces.crop import crop_face, is_too_small, is_valid_box
-from ensemble.faces.detection import Box, FaceDetector
+from ensemble.faces.detection import Box, Detection, FaceDetector
+from ensemble.faces.restoration import ATTEMPTS, Attempt, restored_images
 from ensemble.faces.selection import main_face
 from ensemble.images import RgbImage, centre, square
 from ensemble.streams import LOCAL_FACIAL
@@ -12,7 +17,10 @@ from ensemble.streams import LOCAL_FACIAL
 SUPPLIED = "supplied"
 TOO_SMALL = "too_small"
 NONE = "none"
-RAW = "raw"
+
+RESTORED_PIXELS = 1_000_000
+"""Restored versions are made of at most so many pixels (a larger image is reduced first): non-local means takes about
+2 s of one core for that many. The image itself is searched at its own size, and the method's 256×256 are far below."""
 
 
 @dataclass(frozen=True)
@@ -31,36 +39,77 @@ class FaceLocation:
 
 
 def locate_faces(
-    images: Sequence[RgbImage], supplied: Sequence[Box | None], detector: FaceDetector
+    images: Sequence[RgbImage],
+    supplied: Sequence[Box | None],
+    detector: FaceDetector,
+    attempts: Sequence[Attempt] = ATTEMPTS,
 ) -> list[FaceLocation]:
     """The main face of each image; a supplied box replaces detection.
+
+    An image is searched attempt after attempt until one shows a face; an attempt's images are detected together.
 
     Args:
         images: N images, uint8 [height, width, 3], RGB, each of its own size.
         supplied: N boxes for which `is_valid_box` holds, or None where the face is to be detected.
-        detector: Called once, with the images that need it.
+        detector: Called once for each attempt, with the images that still need it.
+        attempts: Which, in order.
     """
-    searched = [index for index, box in enumerate(supplied) if box is None]
-    found = dict(zip(searched, detector.detect([images[index] for index in searched]), strict=True))
-    locations = []
-    for index, (image, box) in enumerate(zip(images, supplied, strict=True)):
-        height, width = image.shape[:2]
-        confidence, source = None, SUPPLIED
-        if box is None:
-            plausible = [face for face in found[index] if is_valid_box(face.box, height, width)]
-            face = main_face(plausible, height, width)
-            if face is None:
-                locations.append(FaceLocation(None, None, NONE))
-                continue
-            box, confidence, source = face.box, face.confidence, RAW
-        if is_too_small(box, height, width):
-            locations.append(FaceLocation(None, confidence, TOO_SMALL))
-        else:
-            locations.append(FaceLocation(box, confidence, source))
-    return locations
+    found = {
+        index: _location(box, None, SUPPLIED, images[index]) for index, box in enumerate(supplied) if box is not None
+    }
+    searches = {index: _views(image, attempts) for index, image in enumerate(images) if index not in found}
+    while searches:
+        views = {index: view for index, search in searches.items() if (view := next(search, None)) is not None}
+        seen = detector.detect([view.pixels for view in views.values()]) if views else []
+        for (index, view), detections in zip(views.items(), seen, strict=True):
+            if face := _main_face(detections, view, images[index]):
+                found[index] = _location(face.box, face.confidence, view.attempt.name, images[index])
+        searches = {index: search for index, search in searches.items() if index in views and index not in found}
+    return [found.get(index, FaceLocation(None, None, NONE)) for index in range(len(images))]
 
 
 def local_pixels(image: RgbImage, location: FaceLocation) -> RgbImage:
     """The Localized Facial stream's input, uint8 [252, 252, 3]: centre of the face crop, or of the whole image."""
     framed = square(image) if location.box is None else crop_face(image, location.box)
     return centre(framed, LOCAL_FACIAL.pixels)
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the detector sees in one attempt; `scale` is its size over the image's, before the restoration."""
+
+    attempt: Attempt
+    pixels: RgbImage
+    base: RgbImage
+    scale: float
+
+
+def _views(image: RgbImage, attempts: Sequence[Attempt]) -> Iterator[_View]:
+    scale = min(1.0, math.sqrt(RESTORED_PIXELS / (image.shape[0] * image.shape[1])))
+    base = image
+    if scale < 1.0:
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        base = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    for attempt, restored in restored_images(base, attempts):
+        if restored is base:
+            yield _View(attempt, image, image, 1.0)
+        else:
+            yield _View(attempt, restored, base, scale)
+
+
+def _main_face(detections: Sequence[Detection], view: _View, image: RgbImage) -> Detection | None:
+    height, width = image.shape[:2]
+    faces = []
+    for detection in detections:
+        if not all(map(math.isfinite, (*detection.box, detection.confidence))):
+            continue
+        x1, y1, x2, y2 = (side / view.scale for side in view.attempt.to_image(detection.box, view.base.shape))
+        if is_valid_box((x1, y1, x2, y2), height, width):
+            faces.append(Detection((x1, y1, x2, y2), detection.confidence))
+    return main_face(faces, height, width)
+
+
+def _location(box: Box, confidence: float | None, source: str, image: RgbImage) -> FaceLocation:
+    if is_too_small(box, *image.shape[:2]):
+        return FaceLocation(None, confidence, TOO_SMALL)
+    return FaceLocation(box, confidence, source)

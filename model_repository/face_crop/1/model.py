@@ -1,54 +1,151 @@
 """Triton step: the Localized Facial stream's pixels and the face they show. See ensemble/faces/localisation.py."""
 
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
+import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
+from ensemble.faces import retinaface
+from ensemble.faces.detection import Box, Detection, FaceDetector
 from ensemble.faces.haar import HaarDetector
 from ensemble.faces.localisation import NONE, FaceLocation, local_pixels, locate_faces
-from ensemble.images import decode
+from ensemble.faces.restoration import ATTEMPTS, Attempt
+from ensemble.images import RgbImage, decode
 from ensemble.streams import LOCAL_FACIAL
 
+FACE_DETECTOR = "face_detector"
 BLANK = np.zeros((LOCAL_FACIAL.pixels, LOCAL_FACIAL.pixels, 3), np.uint8)
 NOWHERE = FaceLocation(None, None, NONE)
+GROUP_PIXELS = 50_000_000  # Decoded images that are held at once; one image alone may have as many.
 
 
 class TritonPythonModel:
     """One instance of the step."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self._detector = HaarDetector()
-        pb_utils.Logger.log_info(f"face detector: {self._detector.name} (OpenCV {cv2.__version__})")
+        parameters = json.loads(args["model_config"])["parameters"]
+        repository = Path(args["model_repository"]).parent
+        self._detector = _detector(parameters["detector"]["string_value"], repository)
+        self._attempts = _attempts(parameters["attempts"]["string_value"])
+        pb_utils.Logger.log_info(
+            f"face detector: {self._detector.name}; attempts: {', '.join(attempt.name for attempt in self._attempts)}"
+        )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [self._response(request) for request in requests]
-
-    def _response(self, request: Any) -> Any:
-        images, boxes, statuses = (
-            pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("IMAGE", "BOX", "IMAGE_STATUS")
-        )
-        faces = [
-            self._face(image, box) if image_status == status.OK.encode() else (BLANK, NOWHERE)
-            for image, box, image_status in zip(images[:, 0], boxes, statuses[:, 0], strict=True)
+        batches = [
+            [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("IMAGE", "BOX", "IMAGE_STATUS")]
+            for request in requests
         ]
-        pixels = np.stack([pixels for pixels, _ in faces])
-        locations = [location for _, location in faces]
-        boxes = np.array([location.box or (np.nan,) * 4 for location in locations], np.float32)
-        confidences = np.array([[location.confidence] for location in locations], np.float32)  # None becomes NaN.
-        sources = np.array([[location.source] for location in locations], np.object_)
-        return pb_utils.InferenceResponse(
-            [
-                pb_utils.Tensor(f"{LOCAL_FACIAL.name.upper()}_PIXELS", pixels),
-                pb_utils.Tensor("FACE", boxes),
-                pb_utils.Tensor("FACE_CONFIDENCE", confidences),
-                pb_utils.Tensor("FACE_SOURCE", sources),
-            ]
-        )
+        images, boxes, statuses = (np.concatenate(column) for column in zip(*batches, strict=True))
+        supplied: list[Box | None] = [None if np.isnan(box).all() else tuple(box.tolist()) for box in boxes]
+        scored = np.flatnonzero(statuses[:, 0] == status.OK.encode()).tolist()
+        faces = [(BLANK, NOWHERE)] * len(images)
+        for group in _groups((index, decode(images[index, 0])) for index in scored):
+            decoded = list(group.values())
+            locations = locate_faces(decoded, [supplied[index] for index in group], self._detector, self._attempts)
+            for index, image, location in zip(group, decoded, locations, strict=True):
+                faces[index] = local_pixels(image, location), location
+        ends = np.cumsum([len(batch[0]) for batch in batches]).tolist()
+        return [_response(faces[end - len(batch[0]) : end]) for batch, end in zip(batches, ends, strict=True)]
 
-    def _face(self, data: bytes, box: Any) -> tuple[Any, FaceLocation]:
-        image = decode(data)
-        [location] = locate_faces([image], [None if np.isnan(box).all() else tuple(box.tolist())], self._detector)
-        return local_pixels(image, location), location
+
+class TritonRetinaFace:
+    """RetinaFace as the model `face_detector` of the same server; images of one size go together."""
+
+    name = "retinaface"
+
+    def detect(self, images: Sequence[RgbImage]) -> list[list[Detection]]:
+        prepared = [retinaface.prepare(image) for image in images]
+        found: list[list[Detection]] = [[] for _ in images]
+        for indices in _chunks([pixels.shape for pixels, _ in prepared], retinaface.MAX_BATCH_SIZE):
+            outputs = _infer(np.stack([prepared[index][0] for index in indices]))
+            for index, *maps in zip(indices, *outputs, strict=False):  # No outputs where the detector failed.
+                pixels, scale = prepared[index]
+                found[index] = retinaface.decode(maps, pixels.shape[:2], scale).detections()
+        return found
+
+
+def _infer(pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+    """The network's outputs for a batch. None where it failed: then these images count as without a face.
+
+    An error must not leave this step, which runs beside others: the request would never be answered.
+    """
+    request = pb_utils.InferenceRequest(
+        model_name=FACE_DETECTOR,
+        requested_output_names=list(retinaface.OUTPUTS),
+        inputs=[pb_utils.Tensor(retinaface.INPUT, pixels)],
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
+    )
+    response = request.exec()
+    if response.has_error():
+        pb_utils.Logger.log_error(f"{FACE_DETECTOR} failed, no face is assumed: {response.error().message()}")
+        return []
+    tensors = (pb_utils.get_output_tensor_by_name(response, name) for name in retinaface.OUTPUTS)
+    return [tensor.as_numpy() for tensor in tensors]
+
+
+def _detector(setting: str, repository: Path) -> FaceDetector:
+    if setting == "auto":
+        setting = TritonRetinaFace.name if (repository / FACE_DETECTOR).is_dir() else HaarDetector.name
+    detectors: dict[str, type[FaceDetector]] = {
+        TritonRetinaFace.name: TritonRetinaFace,
+        HaarDetector.name: HaarDetector,
+    }
+    if setting not in detectors:
+        raise ValueError(f"parameter detector of face_crop is {setting!r}; it must be auto, {' or '.join(detectors)}")
+    if setting == TritonRetinaFace.name and not (repository / FACE_DETECTOR).is_dir():
+        raise ValueError(
+            f"parameter detector of face_crop is {setting!r}, and {repository / FACE_DETECTOR} is missing; "
+            "put retinaface.h5 into the weights folder and export again, or set the parameter to auto"
+        )
+    return detectors[setting]()
+
+
+def _attempts(setting: str) -> Sequence[Attempt]:
+    if not (setting.isdecimal() and 1 <= int(setting) <= len(ATTEMPTS)):
+        raise ValueError(f"parameter attempts of face_crop is {setting!r}; it must be 1 to {len(ATTEMPTS)}")
+    return ATTEMPTS[: int(setting)]
+
+
+def _chunks(shapes: Sequence[tuple[int, ...]], size: int) -> Iterator[list[int]]:
+    """Indices of equal shapes, at most `size` together."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for index, shape in enumerate(shapes):
+        by_shape.setdefault(shape, []).append(index)
+    for indices in by_shape.values():
+        yield from (indices[start : start + size] for start in range(0, len(indices), size))
+
+
+def _groups(images: Iterable[tuple[int, RgbImage]]) -> Iterator[dict[int, RgbImage]]:
+    """The images, by index, in groups of at most `GROUP_PIXELS` or of one."""
+    group: dict[int, RgbImage] = {}
+    pixels = 0
+    for index, image in images:
+        size = image.shape[0] * image.shape[1]
+        if group and pixels + size > GROUP_PIXELS:
+            yield group
+            group, pixels = {}, 0
+        group[index] = image
+        pixels += size
+    if group:
+        yield group
+
+
+def _response(faces: Sequence[tuple[RgbImage, FaceLocation]]) -> Any:
+    locations = [location for _, location in faces]
+    boxes = np.array([location.box or (np.nan,) * 4 for location in locations], np.float32)
+    confidences = np.array([[location.confidence] for location in locations], np.float32)  # None becomes NaN.
+    sources = np.array([[location.source] for location in locations], np.object_)
+    return pb_utils.InferenceResponse(
+        [
+            pb_utils.Tensor(f"{LOCAL_FACIAL.name.upper()}_PIXELS", np.stack([pixels for pixels, _ in faces])),
+            pb_utils.Tensor("FACE", boxes),
+            pb_utils.Tensor("FACE_CONFIDENCE", confidences),
+            pb_utils.Tensor("FACE_SOURCE", sources),
+        ]
+    )

@@ -1,0 +1,184 @@
+"""`python -m benchmarks.faces`: what a face detector and the cascade of restored images cost, and what they find."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import click
+import cv2
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import skimage.data
+import tritonclient.grpc as triton
+from deepfake_client import DetectorClient
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.serving import PHOTOGRAPHS, circumstances, export, serve
+from ensemble.faces import retinaface
+from ensemble.faces.detection import Detection, FaceDetector
+from ensemble.faces.haar import HaarDetector
+from ensemble.faces.localisation import NONE, locate_faces
+from ensemble.faces.restoration import ATTEMPTS
+from ensemble.images import RgbImage, decode
+from ensemble.streams import STREAMS
+
+RNG = np.random.default_rng(0)
+
+
+def _jpeg(image: RgbImage) -> RgbImage:
+    encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 10])[1]
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+
+
+DEGRADATIONS: dict[str, Callable[[RgbImage], RgbImage]] = {
+    "clean": lambda image: image,
+    "JPEG 10": _jpeg,
+    "blur σ 3": lambda image: np.asarray(cv2.GaussianBlur(image, (0, 0), 3), np.uint8),
+    "noise σ 45": lambda image: np.clip(image + RNG.normal(0, 45, image.shape), 0, 255).astype(np.uint8),
+    "dark ×0.2": lambda image: (image * 0.2).astype(np.uint8),
+}
+
+
+class OnnxRetinaFace:
+    """The exported RetinaFace in this process, one image at a time."""
+
+    name = "retinaface"
+
+    def __init__(self, model: Path) -> None:
+        self._session = ort.InferenceSession(model)
+
+    def detect(self, images: Sequence[RgbImage]) -> list[list[Detection]]:
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: RgbImage) -> list[Detection]:
+        pixels, scale = retinaface.prepare(image)
+        outputs = self._session.run(list(retinaface.OUTPUTS), {retinaface.INPUT: pixels[None]})
+        return retinaface.decode(
+            [output[0] for output in outputs], (pixels.shape[0], pixels.shape[1]), scale
+        ).detections()
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option(
+    "--weights", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="retinaface.h5, if you have it."
+)
+@click.option("--preset", type=click.Choice(["tiny", "small", "giant"]), default="small", help="Size of the streams.")
+@click.option("--faces", default=100, type=click.IntRange(1, 100), help="Faces of lfw_subset that are searched.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
+def main(weights: Path | None, preset: str, faces: int, output: Path | None) -> None:
+    """Measure each detector's speed, its share of the ensemble's time, and the faces it finds, by attempt.
+
+    Without --weights, RetinaFace has random weights: its speed is real, and it finds nothing that means anything, so
+    that what it finds is not measured.
+    """
+    console = Console()
+    repository = export("tiny", retinaface=True)  # Only for its detector.
+    detectors: dict[str, FaceDetector] = {
+        "haar": HaarDetector(),
+        "retinaface": OnnxRetinaFace(_retinaface(weights) or repository / "face_detector" / "1" / "model.onnx"),
+    }
+    result: dict[str, Any] = {
+        "measures": "detections/s of 256×256 images, share of the ensemble's compute time, share of faces found",
+        "preset": preset,
+        "retinaface_weights": weights.name if weights else "UNTRAINED",
+        "seconds_per_image": {name: _seconds_per_image(detector) for name, detector in detectors.items()},
+        "seconds_of_other_steps": _other_steps(preset),
+        "found": {
+            name: {kind: _found(detector, degrade, faces, f"{name}, {kind}") for kind, degrade in DEGRADATIONS.items()}
+            for name, detector in detectors.items()
+            if name == "haar" or weights
+        },
+        **circumstances("benchmarks.faces"),
+    }
+    _print(result, console)
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+
+
+def lfw_faces() -> list[RgbImage]:
+    """The 100 faces of scikit-image's lfw_subset, 25×25 grey, enlarged to 150×150 in the middle of 256×256."""
+    return [_framed(face) for face in skimage.data.lfw_subset()[:100]]  # type: ignore[no-untyped-call]
+
+
+def _framed(face: npt.NDArray[np.float64]) -> RgbImage:
+    enlarged = cv2.resize((face * 255).astype(np.uint8), (150, 150), interpolation=cv2.INTER_CUBIC)
+    framed = cv2.copyMakeBorder(enlarged, 53, 53, 53, 53, cv2.BORDER_REPLICATE)
+    return np.asarray(cv2.cvtColor(framed, cv2.COLOR_GRAY2RGB), np.uint8)
+
+
+def _retinaface(weights: Path | None) -> Path | None:
+    if weights is None:
+        return None
+    from export.face_detector import export_face_detector
+
+    folder = weights.parent / "retinaface-onnx"
+    folder.mkdir(exist_ok=True)
+    return export_face_detector(weights, folder).files[0]
+
+
+def _seconds_per_image(detector: FaceDetector) -> dict[str, float]:
+    """Of one detection, and of all attempts on an image that shows no face."""
+    images = [decode(path.read_bytes()) for path in PHOTOGRAPHS]
+    blank = np.full((256, 256, 3), 90, np.uint8)
+    detector.detect(images[:1])
+    start = time.perf_counter()
+    detector.detect(images)
+    one = (time.perf_counter() - start) / len(images)
+    start = time.perf_counter()
+    locate_faces([blank], [None], detector)
+    return {"one detection": one, "all attempts": time.perf_counter() - start}
+
+
+def _other_steps(preset: str) -> float:
+    """Seconds of compute that an image takes in all steps but face_crop, from Triton's statistics."""
+    steps = ("preprocess", *(stream.name for stream in STREAMS), "voter")
+    with serve(export(preset)) as url, DetectorClient(url) as client, triton.InferenceServerClient(url) as raw:
+        before = [_compute(raw, step) for step in steps]
+        count = 0
+        for path in islice(cycle(PHOTOGRAPHS), 2 * len(PHOTOGRAPHS)):
+            count += client.score(path).ok
+        spent = sum(_compute(raw, step) for step in steps) - sum(before)
+    return spent / count / 1e9
+
+
+def _compute(raw: triton.InferenceServerClient, step: str) -> int:
+    return int(raw.get_inference_statistics(step).model_stats[0].inference_stats.compute_infer.ns)
+
+
+def _found(detector: FaceDetector, degrade: Callable[[RgbImage], RgbImage], count: int, title: str) -> dict[str, float]:
+    """Share of the faces that each attempt was the first to find."""
+    images = [degrade(image) for image in lfw_faces()[:count]]
+    sources = Counter(
+        locate_faces([image], [None], detector)[0].source
+        for image in track(images, title, console=Console(stderr=True), transient=True)
+    )
+    return {source: sources[source] / count for source in (*(attempt.name for attempt in ATTEMPTS), NONE)}
+
+
+def _print(result: dict[str, Any], console: Console) -> None:
+    others = result["seconds_of_other_steps"]
+    title = f"one 256×256 image, {result['machine']}; the other steps ({result['preset']}): {others * 1000:.0f} ms"
+    table = Table("detector", "searched", "time", "share of the ensemble", title=title)
+    for name, measured in result["seconds_per_image"].items():
+        for searched, seconds in measured.items():
+            table.add_row(name, searched, f"{seconds * 1000:.0f} ms", f"{seconds / (seconds + others):.0%}")
+    console.print(table)
+    for name, found in result["found"].items():
+        table = Table(
+            "degraded by", *(attempt.name for attempt in ATTEMPTS), NONE, title=f"faces found first by: {name}"
+        )
+        for kind, shares in found.items():
+            table.add_row(kind, *(f"{share:.0%}" if share else "" for share in shares.values()))
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""The command line: `python -m export`."""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ensemble.streams import STREAMS, Stream
+from export.errors import ExportError, ParityError
+from export.report import print_differences, print_report
+from export.repository import SKELETON, publish, require_space, staging
+from export.stream_export import StreamExport, export_stream
+from export.weights import find_checkpoints
+from networks import PRESETS, WeightsError, write_random_weights
+from networks.random_weights import preset_bytes
+
+
+@click.command(
+    "export",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""Examples:
+
+    \b
+    python -m export --weights weights                       # the published checkpoints
+    python -m export --weights demo --random-weights tiny    # no checkpoints at hand: try the software
+
+    Exit status: 0 exported, 1 failed (the repository then keeps its old models), 2 wrong usage.""",
+)
+@click.option(
+    "--weights",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help=f"Folder with the checkpoints {', '.join(stream.checkpoint for stream in STREAMS)} "
+    "(or the same as .safetensors).",
+)
+@click.option(
+    "--repository",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=SKELETON,
+    show_default="model_repository of the checkout",
+    help="Triton model repository to write to. Any other folder gets the configuration files of the checkout first.",
+)
+@click.option(
+    "--random-weights",
+    "preset",
+    type=click.Choice(list(PRESETS)),
+    help="Write seeded random checkpoints of this size to the weights folder first. They detect nothing: "
+    "they serve to try the software. giant is the published size (15 GB). Never overwrites other weights.",
+)
+def main(weights: Path, repository: Path, preset: str | None) -> None:
+    """Export the three streams from their checkpoints into a Triton model repository.
+
+    Each checkpoint is read strictly, traced to ONNX with a dynamic batch, and the result is validated in ONNX
+    Runtime against the network. Only when all three agree are the models moved into place.
+    """
+    console = Console()
+    try:
+        if preset is not None:
+            _write_random_weights(console, weights, preset)
+        checkpoints = find_checkpoints(weights)
+        with staging(repository) as folder:
+            require_space(repository, sum(path.stat().st_size for path in checkpoints.values()))
+            exports = [_export_stream(console, stream, path, folder) for stream, path in checkpoints.items()]
+            publish(repository, exports)
+    except (ExportError, WeightsError) as error:
+        if isinstance(error, ParityError) and error.differences:
+            print_differences(console, "not exported", error.differences)
+        Console(stderr=True).print(f"[bold red]export failed:[/] {_escape(str(error))}", soft_wrap=True)
+        sys.exit(1)
+    print_report(console, repository, exports)
+
+
+def _write_random_weights(console: Console, weights: Path, preset: str) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        total = sum(preset_bytes(preset, stream) for stream in STREAMS)
+        task = progress.add_task(f"random weights ({preset})", total=total)
+        write_random_weights(weights, preset, lambda written: progress.advance(task, written))
+    console.print(f"Random weights (preset {preset}, UNTRAINED) are in {weights}", highlight=False)
+
+
+def _export_stream(console: Console, stream: Stream, checkpoint: Path, staging_folder: Path) -> StreamExport:
+    folder = staging_folder / stream.name
+    folder.mkdir()
+    with console.status(stream.name) as status:
+        export = export_stream(
+            stream, checkpoint, folder, on_stage=lambda stage: status.update(f"{stream.name}: {stage}")
+        )
+    print_differences(console, stream.name, export.differences)
+    return export
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m export")

@@ -1,0 +1,37 @@
+"""What can go wrong in an export.
+
+ExportError
+├── MissingWeightsError   checkpoints are not there
+├── RepositoryError       the repository cannot be written: in use, not a folder, disk too small
+└── ParityError           the exported model does not compute what the network computes
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from export.parity import Difference
+
+
+class ExportError(Exception):
+    """Base of the errors of an export; the models in the repository are as they were, unless the message says else."""
+
+
+class MissingWeightsError(ExportError):
+    """Checkpoints are not in the weights folder."""
+
+
+class RepositoryError(ExportError):
+    """The model repository cannot be written."""
+
+
+class ParityError(ExportError):
+    """An exported model's outputs are further from the network's than the tolerance.
+
+    Attributes:
+        differences: Every comparison that was made.
+    """
+
+    def __init__(self, message: str, differences: "Sequence[Difference]") -> None:
+        super().__init__(message)
+        self.differences = tuple(differences)

@@ -1,0 +1,123 @@
+"""Whether an exported model computes what the network computes: ONNX Runtime against torch, on the same pixels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+
+from export.errors import ParityError
+from export.graph import INPUT, OUTPUTS
+from networks import StreamNetwork
+
+Pixels = NDArray[np.uint8]
+Outputs = tuple[NDArray[np.float32], ...]
+
+TOLERANCES: Mapping[str, float] = {"LOGITS": 1e-3, "FEATURES": 1e-3}
+"""Largest difference allowed, times the largest absolute value of the output where that is above 1.
+
+Computing in float32 in another order changes logits by 1e-5 to 1e-4; an export gone wrong changes them by tenths. A
+probability moves by a quarter of its logits' change at most.
+"""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One output on one batch of images.
+
+    Attributes:
+        pixels: What the images are.
+        batch: How many.
+        output: Name of the output.
+        largest: Largest absolute difference; NaN where either side is not finite.
+        tolerance: What is allowed.
+    """
+
+    pixels: str
+    batch: int
+    output: str
+    largest: float
+    tolerance: float
+
+    @property
+    def within(self) -> bool:
+        """Whether the difference is allowed; NaN is not."""
+        return self.largest <= self.tolerance
+
+
+def sample_batches(pixels: int) -> dict[str, Pixels]:
+    """Give images to compare on, by what they are: uint8 [batch, pixels, pixels, 3], batch 1 and 3.
+
+    Random pixels, and scenes with the statistics of photographs: smooth shading, edges, grain, JPEG blocks.
+    """
+    random = np.random.default_rng(20260425)
+    noise = random.integers(0, 256, (pixels, pixels, 3), dtype=np.uint8)
+    white = np.full((pixels, pixels, 3), 255, np.uint8)
+    return {
+        "random": noise[None],
+        "scene": _scene(pixels, random)[None],
+        "mixed": np.stack([noise[::-1], _scene(pixels, random), white]),
+    }
+
+
+def _scene(pixels: int, random: np.random.Generator) -> Pixels:
+    shading = random.uniform(40, 200, (4, 4, 3)).astype(np.float32)
+    canvas = cv2.resize(shading, (pixels, pixels), interpolation=cv2.INTER_CUBIC)
+    for _ in range(8):
+        centre, axes = random.integers(0, pixels, 2).tolist(), random.integers(pixels // 16, pixels // 3, 2).tolist()
+        colour = random.uniform(0, 255, 3).tolist()
+        cv2.ellipse(canvas, centre, axes, float(random.uniform(0, 180)), 0, 360, colour, -1, cv2.LINE_AA)
+    grain = random.normal(0, 4, canvas.shape)
+    encoded = cv2.imencode(".jpg", np.clip(canvas + grain, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+    return np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+
+
+def torch_outputs(network: StreamNetwork, batches: Mapping[str, Pixels]) -> dict[str, Outputs]:
+    """Run the network on each batch."""
+    with torch.inference_mode():
+        return {
+            name: tuple(output.numpy() for output in network(torch.from_numpy(pixels.copy())))
+            for name, pixels in batches.items()
+        }
+
+
+def onnx_outputs(model: Path, batches: Mapping[str, Pixels]) -> dict[str, Outputs]:
+    """Run a model file on each batch, with ONNX Runtime on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    # For a few images it does not pay to copy the weights into another order: they stay mapped from the file.
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.enable_cpu_mem_arena = False
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return {name: tuple(session.run(list(OUTPUTS), {INPUT: pixels})) for name, pixels in batches.items()}
+
+
+def compare(expected: Mapping[str, Outputs], actual: Mapping[str, Outputs]) -> list[Difference]:
+    """Measure how far apart two sets of outputs are, output by output."""
+    differences: list[Difference] = []
+    for pixels, references in expected.items():
+        for output, reference, value in zip(OUTPUTS, references, actual[pixels], strict=True):
+            if reference.shape != value.shape:
+                raise ParityError(f"{output} has shape {value.shape}, not {reference.shape}", differences)
+            largest = float(np.abs(reference - value).max())
+            tolerance = TOLERANCES[output] * max(1.0, float(np.abs(reference).max()))
+            differences.append(Difference(pixels, len(reference), output, largest, tolerance))
+    return differences
+
+
+def require_parity(name: str, differences: Sequence[Difference]) -> None:
+    """Refuse a model whose outputs differ by more than the tolerance.
+
+    Raises:
+        ParityError: With the outputs that do, and by how much.
+    """
+    beyond = [difference for difference in differences if not difference.within]
+    if beyond:
+        listed = "; ".join(
+            f"{each.output} on {each.pixels} by {each.largest:.2g}, {each.tolerance:.2g} is allowed" for each in beyond
+        )
+        raise ParityError(f"{name}: the exported model does not agree with the network: {listed}", differences)

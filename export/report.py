@@ -1,0 +1,62 @@
+"""What an export says to people."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table
+
+from export.graph import OUTPUTS
+from export.parity import Difference
+from export.stream_export import StreamExport
+
+
+def print_differences(console: Console, name: str, differences: Sequence[Difference]) -> None:
+    """Print each output's largest difference between ONNX Runtime and torch beside its tolerance."""
+    console.print(f"{name}: ONNX Runtime against torch", highlight=False)
+    table = Table(box=SIMPLE)
+    for column in ("pixels", "batch", "output", "largest difference", "tolerance", ""):
+        table.add_column(column, justify="left" if column in ("pixels", "output", "") else "right")
+    for each in differences:
+        verdict = "[green]ok[/]" if each.within else "[bold red]above[/]"
+        table.add_row(
+            each.pixels, str(each.batch), each.output, f"{each.largest:.1e}", f"{each.tolerance:.1e}", verdict
+        )
+    console.print(table)
+
+
+def print_report(console: Console, repository: Path, exports: Sequence[StreamExport]) -> None:
+    """Print what was exported, and plainly where it is untrained."""
+    console.print(f"Exported to [bold]{repository}[/] (LOGITS, FEATURES: largest difference)\n", highlight=False)
+    table = Table(box=SIMPLE, show_edge=False, collapse_padding=True)
+    for column in ("stream", "checkpoint"):
+        table.add_column(column, no_wrap=True)
+    for column in ("size", "time", *OUTPUTS):
+        table.add_column(column, justify="right", no_wrap=True)
+    for export in exports:
+        largest = [max(each.largest for each in export.differences if each.output == output) for output in OUTPUTS]
+        table.add_row(
+            export.stream.name,
+            export.checkpoint.name,
+            f"{export.size / 1e6:,.0f} MB",
+            f"{export.seconds:.1f} s",
+            *(f"{value:.1e}" for value in largest),
+        )
+    console.print(table)
+    first, second = exports[0], exports[1]
+    if first.sha256 == second.sha256:
+        console.print(
+            f"[yellow]{first.checkpoint.name} and {second.checkpoint.name} are the same file: "
+            "the two streams will always agree[/]"
+        )
+    untrained = [export.stream.name for export in exports if export.untrained]
+    if untrained:
+        console.print(
+            Panel(
+                f"UNTRAINED: the weights of {', '.join(untrained)} are random. Nothing was learnt, "
+                "and every verdict computed with them is meaningless.",
+                style="bold red",
+            )
+        )

@@ -1,0 +1,149 @@
+"""The model repository on disk: its tracked skeleton, a place to stage new models, and putting them in place.
+
+What is published is never a mix of old and new: provenance.json, which tells clients what the models are, goes first
+and comes back last, and a model is absent while its two files change. Whatever fails before leaves all as it was.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from export.errors import RepositoryError
+from export.graph import DATA_FILE, MODEL_FILE
+from export.stream_export import PRECISION, StreamExport
+
+SKELETON = Path(__file__).resolve().parents[1] / "model_repository"
+"""The repository in the checkout: the tracked files that every other one is laid out from."""
+
+GENERATED = ("*.onnx", "*.onnx.data", "*.plan", "*.json", "__pycache__", ".staging-*")
+"""What exports and servers write into a repository; everything else is its skeleton."""
+
+STAGING_PREFIX = ".staging-"
+PROVENANCE = Path("provenance/1/provenance.json")
+VERSION = "1"
+FACE_DETECTOR = "haar"
+
+
+@contextmanager
+def staging(repository: Path) -> Iterator[Path]:
+    """Give a folder to write models into, on the repository's file system; it is removed afterwards.
+
+    A repository other than the checkout's own gets the tracked files (config.pbtxt, configs/, model.py) first. It is
+    locked meanwhile, and what a killed export left is removed.
+
+    Raises:
+        RepositoryError: It is not a folder, cannot be written, or another export is at work in it.
+    """
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+        lock = os.open(repository, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise RepositoryError(f"{repository}: cannot be used as a model repository: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RepositoryError(f"{repository}: another export is at work there; wait for it to end") from error
+        # In a model's folder, where tritonserver minds only numbered versions: in the root it would be a broken model.
+        parent = repository / PROVENANCE.parts[0]
+        try:
+            _lay_out(repository)
+            parent.mkdir(exist_ok=True)
+            for leftover in parent.glob(f"{STAGING_PREFIX}*"):
+                shutil.rmtree(leftover)
+            folder = tempfile.TemporaryDirectory(prefix=STAGING_PREFIX, dir=parent)
+        except OSError as error:
+            raise RepositoryError(f"{repository}: cannot be written: {error}") from error
+        with folder as name:
+            yield Path(name)
+    finally:
+        os.close(lock)
+
+
+def require_space(repository: Path, needed: int) -> None:
+    """Refuse an export that the disk cannot hold.
+
+    Raises:
+        RepositoryError: With what is needed and what is free.
+    """
+    free = shutil.disk_usage(repository).free
+    if needed > free:
+        raise RepositoryError(
+            f"{repository}: the models take {needed / 1e9:.1f} GB until they replace the old ones, "
+            f"{free / 1e9:.1f} GB are free; make room or choose another --repository"
+        )
+
+
+def publish(repository: Path, exports: Sequence[StreamExport]) -> None:
+    """Move validated models into place, and say what they are.
+
+    Args:
+        repository: The model repository.
+        exports: All streams, their files on the same file system as the repository.
+
+    Raises:
+        RepositoryError: A file cannot be written or moved.
+    """
+    provenance = repository / PROVENANCE
+    with _uninterrupted():
+        try:
+            provenance.parent.mkdir(parents=True, exist_ok=True)
+            provenance.unlink(missing_ok=True)
+            for export in exports:
+                _replace_model(repository / export.stream.name / VERSION, export.files)
+            partial = provenance.with_suffix(".partial")
+            partial.write_text(json.dumps(describe(exports), indent=2) + "\n", encoding="utf-8")
+            partial.replace(provenance)
+        except OSError as error:
+            raise RepositoryError(
+                f"{repository}: {error}; the new models are not all in place: mend that and run the export again"
+            ) from error
+
+
+def describe(exports: Sequence[StreamExport]) -> dict[str, object]:
+    """What provenance.json says: which weights give the verdicts, and whether they are random."""
+    return {
+        "untrained": any(export.untrained for export in exports),
+        "precision": PRECISION,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "streams": {
+            export.stream.name: {
+                "checkpoint": export.checkpoint.name,
+                "sha256": export.sha256,
+                "untrained": export.untrained,
+            }
+            for export in exports
+        },
+        "face_detector": FACE_DETECTOR,
+    }
+
+
+def _lay_out(repository: Path) -> None:
+    if repository.resolve() != SKELETON:
+        shutil.copytree(SKELETON, repository, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*GENERATED))
+
+
+def _replace_model(folder: Path, files: Sequence[Path]) -> None:
+    """Replace model.onnx and model.onnx.data; in between there is no model.onnx, rather than one with other weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MODEL_FILE).unlink(missing_ok=True)
+    (folder / DATA_FILE).unlink(missing_ok=True)
+    for file in sorted(files, key=lambda file: file.name == MODEL_FILE):
+        file.replace(folder / file.name)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C and termination for the few renames of a publication."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

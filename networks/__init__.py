@@ -1,0 +1,12 @@
+"""The three streams as torch modules, and their checkpoints.
+
+`load_stream` reads a checkpoint strictly into the network of its stream; `write_random_weights` makes seeded
+checkpoints in the same layout; what can go wrong is in `networks.errors`.
+"""
+
+from networks.checkpoints import load_stream
+from networks.errors import WeightsError
+from networks.random_weights import PRESETS, is_untrained, write_random_weights
+from networks.streams import StreamNetwork
+
+__all__ = ["PRESETS", "StreamNetwork", "WeightsError", "is_untrained", "load_stream", "write_random_weights"]

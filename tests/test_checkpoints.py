@@ -1,0 +1,387 @@
+"""Reading checkpoints strictly: what is accepted, and what every wrong file is told."""
+
+import os
+import random
+import re
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STREAMS, Stream
+from networks import PRESETS, load_stream, write_random_weights
+from networks.architecture import (
+    ClipArchitecture,
+    Dinov2Architecture,
+    StreamArchitecture,
+    infer_architecture,
+    tensor_shapes,
+)
+from networks.errors import (
+    CheckpointError,
+    CheckpointLayoutError,
+    CheckpointValueError,
+    RandomWeightsError,
+    UnreadableCheckpointError,
+    UnsafeCheckpointError,
+)
+from networks.random_weights import MARKER, is_untrained, seeded_preset
+from tests.golden import EXPECTED
+
+BLOCK = "vision_model.base_model.model.encoder.layer"
+Tensors = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("weights")
+    write_random_weights(folder, "tiny")
+    return folder
+
+
+@pytest.fixture
+def tensors(tiny: Path) -> Tensors:
+    return dict(torch.load(tiny / GLOBAL_TEXTURE.checkpoint))
+
+
+def outputs(stream: Stream, path: Path) -> Tensor:
+    pixels = torch.randint(0, 256, (1, stream.pixels, stream.pixels, 3), generator=torch.Generator().manual_seed(0))
+    logits: Tensor = load_stream(stream, path)(pixels.to(torch.uint8))[0]
+    return logits
+
+
+def refusal(kind: type[CheckpointError], content: object, path: Path, stream: Stream = GLOBAL_TEXTURE) -> str:
+    torch.save(content, path)
+    with pytest.raises(kind) as raised:
+        load_stream(stream, path)
+    assert str(raised.value).startswith(f"{path}: ")
+    return str(raised.value)
+
+
+# What the layout is
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
+def test_tiny_preset_has_the_tensors_of_the_golden_data(stream: Stream, tiny: Path) -> None:
+    expected = EXPECTED["tensors"][Path(stream.checkpoint).stem]
+    written = torch.load(tiny / stream.checkpoint)
+    assert {name: list(tensor.shape) for name, tensor in written.items()} == expected
+
+
+sizes = st.integers(1, 40)
+dinos = st.builds(
+    Dinov2Architecture,
+    hidden=sizes.map(lambda heads: 64 * heads),
+    blocks=sizes,
+    inner=sizes,
+    rank=sizes,
+    positions=sizes.map(lambda side: side**2 + 1),
+    patch=sizes,
+)
+clips = st.builds(
+    ClipArchitecture,
+    hidden=sizes.map(lambda heads: 64 * heads),
+    blocks=sizes,
+    inner=sizes,
+    positions=sizes.map(lambda side: side**2 + 1),
+    patch=sizes,
+    head=sizes,
+)
+
+
+@given(st.builds(StreamArchitecture, dinos, st.none() | clips))
+def test_sizes_follow_from_shapes(architecture: StreamArchitecture) -> None:
+    assert infer_architecture(tensor_shapes(architecture)) == architecture
+
+
+def test_giant_preset_has_the_published_size() -> None:
+    shapes = tensor_shapes(StreamArchitecture(PRESETS["giant"][0]))
+    base = sum(torch.Size(shape).numel() for name, shape in shapes.items() if "lora" not in name)
+    assert base == pytest.approx(1.136e9, rel=1e-3)
+
+
+# What is accepted
+
+
+def test_prefix_of_distributed_training_gives_the_same(tiny: Path, tensors: Tensors, tmp_path: Path) -> None:
+    torch.save({f"module.{name}": value for name, value in tensors.items()}, tmp_path / "weights.pth")
+    assert torch.equal(
+        outputs(GLOBAL_TEXTURE, tmp_path / "weights.pth"), outputs(GLOBAL_TEXTURE, tiny / GLOBAL_TEXTURE.checkpoint)
+    )
+
+
+def test_safetensors_and_old_pickles_give_the_same(tiny: Path, tensors: Tensors, tmp_path: Path) -> None:
+    expected = outputs(GLOBAL_TEXTURE, tiny / GLOBAL_TEXTURE.checkpoint)
+    save_file(tensors, tmp_path / "weights.safetensors")
+    assert torch.equal(outputs(GLOBAL_TEXTURE, tmp_path / "weights.safetensors"), expected)
+    torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert torch.equal(outputs(GLOBAL_TEXTURE, tmp_path / "old.pth"), expected)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 0.1), (torch.bfloat16, 1.0)])
+def test_half_precision_is_widened(
+    dtype: torch.dtype, tolerance: float, tiny: Path, tensors: Tensors, tmp_path: Path
+) -> None:
+    torch.save({name: value.to(dtype) for name, value in tensors.items()}, tmp_path / "weights.pth")
+    network = load_stream(GLOBAL_TEXTURE, tmp_path / "weights.pth")
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    torch.testing.assert_close(
+        outputs(GLOBAL_TEXTURE, tmp_path / "weights.pth"),
+        outputs(GLOBAL_TEXTURE, tiny / GLOBAL_TEXTURE.checkpoint),
+        rtol=0,
+        atol=tolerance,
+    )
+
+
+def test_obsolete_integer_buffers_are_ignored(tensors: Tensors, tmp_path: Path) -> None:
+    tensors["backbone.vision_model.base_model.model.embeddings.position_ids"] = torch.arange(7)
+    torch.save(tensors, tmp_path / "weights.pth")
+    load_stream(GLOBAL_TEXTURE, tmp_path / "weights.pth")
+
+
+def test_reading_leaves_the_file_as_it_is(tiny: Path) -> None:
+    path = tiny / GLOBAL_TEXTURE.checkpoint
+    before = path.read_bytes()
+    network = load_stream(GLOBAL_TEXTURE, path)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+    assert path.read_bytes() == before
+
+
+# What is refused
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_listed(tensors: Tensors, tmp_path: Path) -> None:
+    for index in range(2):
+        for norm in ("norm1", "norm2"):
+            for part in ("weight", "bias"):
+                del tensors[f"backbone.{BLOCK}.{index}.{norm}.{part}"]
+    tensors["backbone.extra"] = torch.zeros(1)
+    tensors["backbone.last_layer.bias"] = torch.zeros(3)
+    torch.save(tensors, tmp_path / "weights.pth")
+    with pytest.raises(CheckpointLayoutError) as raised:
+        load_stream(GLOBAL_TEXTURE, tmp_path / "weights.pth")
+    error, message = raised.value, str(raised.value)
+    assert len(error.missing) == 8
+    assert error.unexpected == ("extra",)
+    assert error.misshapen == ("last_layer.bias",)
+    assert f"8 missing ({BLOCK}.0.norm1.weight, " in message
+    assert ", …)" in message
+    assert "1 unexpected (extra)" in message
+    assert "1 misshapen (last_layer.bias: [3], not [2])" in message
+
+
+@given(data=st.data())
+def test_no_tensor_can_be_absent(data: st.DataObject, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    stream = data.draw(st.sampled_from(STREAMS))
+    content = dict(torch.load(tiny / stream.checkpoint))
+    del content[data.draw(st.sampled_from(sorted(content)))]
+    refusal(CheckpointLayoutError, content, tmp_path_factory.getbasetemp() / "absent.pth", stream)
+
+
+def test_another_streams_file_is_named(tiny: Path) -> None:
+    with pytest.raises(CheckpointLayoutError, match=r"looks like dinov2_clip\.pth, not like dinov2_252\.pth"):
+        load_stream(GLOBAL_TEXTURE, tiny / SEMANTIC_FUSION.checkpoint)
+    with pytest.raises(CheckpointLayoutError, match=r"looks like dinov2_252\.pth or dinov2_252_crop\.pth, not like"):
+        load_stream(SEMANTIC_FUSION, tiny / LOCAL_FACIAL.checkpoint)
+
+
+def test_blocks_must_be_there_and_contiguous(tensors: Tensors, tmp_path: Path) -> None:
+    gap = {name.replace("layer.1.", "layer.5."): value for name, value in tensors.items()}
+    assert "layer.1 is missing, though" in refusal(CheckpointLayoutError, gap, tmp_path / "gap.pth")
+    without = {name: value for name, value in tensors.items() if ".encoder." not in name}
+    assert "there is no block" in refusal(CheckpointLayoutError, without, tmp_path / "without.pth")
+
+
+def test_sizes_that_cannot_be_are_refused(tensors: Tensors, tmp_path: Path) -> None:
+    embeddings = "backbone.vision_model.base_model.model.embeddings."
+    narrow = tensors | {f"{embeddings}cls_token": torch.zeros(1, 1, 100)}
+    assert "not a multiple of 64" in refusal(CheckpointLayoutError, narrow, tmp_path / "weights.pth")
+    oblong = tensors | {f"{embeddings}position_embeddings": torch.zeros(1, 13, 128)}
+    assert "not a square grid" in refusal(CheckpointLayoutError, oblong, tmp_path / "weights.pth")
+    flat = tensors | {f"{embeddings}cls_token": torch.zeros(128)}
+    assert "not 3 dimensions" in refusal(CheckpointLayoutError, flat, tmp_path / "weights.pth")
+
+
+def test_clip_of_another_resolution_is_refused(tiny: Path, tmp_path: Path) -> None:
+    content = torch.load(tiny / SEMANTIC_FUSION.checkpoint)
+    content["backbone.clip_model.vision_model.embeddings.position_embedding.weight"] = torch.zeros(577, 128)
+    message = refusal(CheckpointLayoutError, content, tmp_path / "weights.pth", SEMANTIC_FUSION)
+    assert "577 positions" in message
+    assert "16×16 + 1 = 257" in message
+
+
+def test_prefixes_must_be_known_and_the_same(tensors: Tensors, tmp_path: Path) -> None:
+    mixed = {("module." if index % 2 else "") + name: value for index, (name, value) in enumerate(tensors.items())}
+    assert "names are mixed" in refusal(CheckpointLayoutError, mixed, tmp_path / "mixed.pth")
+    bare = {name.removeprefix("backbone."): value for name, value in tensors.items()}
+    assert "not in the layout of the published" in refusal(CheckpointLayoutError, bare, tmp_path / "bare.pth")
+
+
+def test_contents_other_than_tensors_are_refused(tensors: Tensors, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    wrapped = refusal(CheckpointLayoutError, {"state_dict": tensors, "epoch": 3}, path)
+    assert "save the dictionary under 'state_dict' alone" in wrapped
+    assert "epoch: int" in wrapped
+    assert "holds a list" in refusal(CheckpointLayoutError, [1, 2], path)
+    assert "holds no tensors" in refusal(CheckpointLayoutError, {}, path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_not_finite_are_refused(value: float, tensors: Tensors, tmp_path: Path) -> None:
+    tensors["backbone.last_layer.bias"][1] = value
+    message = refusal(CheckpointValueError, tensors, tmp_path / "weights.pth")
+    assert "1 of 61 tensors hold NaN or infinity (last_layer.bias)" in message
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.complex64, torch.bool])
+def test_other_types_are_refused(dtype: torch.dtype, tensors: Tensors, tmp_path: Path) -> None:
+    tensors["backbone.last_layer.bias"] = tensors["backbone.last_layer.bias"].to(dtype)
+    message = refusal(CheckpointValueError, tensors, tmp_path / "weights.pth")
+    assert f"backbone.last_layer.bias: {str(dtype).removeprefix('torch.')}" in message
+
+
+def test_a_few_bytes_posing_as_a_huge_tensor_are_refused(tensors: Tensors, tmp_path: Path) -> None:
+    tensors["backbone.last_layer.weight"] = torch.zeros(1).expand(2, 10**12)
+    assert "larger than the data behind them" in refusal(CheckpointValueError, tensors, tmp_path / "weights.pth")
+
+
+class Malice:
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, ("owned",)
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_code_in_a_pickle_is_not_run(
+    archive: bool, tensors: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weights.pth"
+    torch.save(tensors | {"backbone.x": Malice()}, path, _use_new_zipfile_serialization=archive)
+    with pytest.raises(UnsafeCheckpointError, match=r"nothing in it was run: .* \(posix\.mkdir\)"):
+        load_stream(GLOBAL_TEXTURE, path)
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4550000000\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html><body>Log in</body></html>", "web page"),
+        (b"not a checkpoint at all", "not a checkpoint that torch.load can read"),
+        (b"PK\x03\x04" + bytes(1000), "truncated or damaged"),
+    ],
+)
+def test_other_files_are_named_for_what_they_are(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableCheckpointError, match=re.escape(said)):
+        load_stream(GLOBAL_TEXTURE, path)
+
+
+def test_an_absent_file_is_said_to_be_absent(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableCheckpointError, match="no such file"):
+        load_stream(GLOBAL_TEXTURE, tmp_path / "absent.pth")
+
+
+def test_truncated_files_are_refused(tiny: Path, tensors: Tensors, tmp_path: Path) -> None:
+    save_file(tensors, tmp_path / "whole.safetensors")
+    for whole in (tiny / GLOBAL_TEXTURE.checkpoint, tmp_path / "whole.safetensors"):
+        content = whole.read_bytes()
+        for fraction in (0.01, 0.5, 0.999):
+            path = tmp_path / f"cut{whole.suffix}"
+            path.write_bytes(content[: int(fraction * len(content))])
+            with pytest.raises(UnreadableCheckpointError):
+                load_stream(GLOBAL_TEXTURE, path)
+
+
+def test_a_flipped_bit_is_noticed(tiny: Path, tmp_path: Path) -> None:
+    content = bytearray((tiny / GLOBAL_TEXTURE.checkpoint).read_bytes())
+    content[len(content) // 2] ^= 1
+    path = tmp_path / "weights.pth"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableCheckpointError, match="checksum"):
+        load_stream(GLOBAL_TEXTURE, path)
+
+
+def test_a_recompressed_archive_is_refused(tiny: Path, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pth"
+    with (
+        zipfile.ZipFile(tiny / GLOBAL_TEXTURE.checkpoint) as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(UnreadableCheckpointError, match="compressed"):
+        load_stream(GLOBAL_TEXTURE, path)
+
+
+def test_random_damage_never_raises_anything_else(tiny: Path, tmp_path: Path) -> None:
+    whole = (tiny / GLOBAL_TEXTURE.checkpoint).read_bytes()
+    path = tmp_path / "weights.pth"
+    randomness = random.Random(0)
+    for _ in range(60):
+        content = bytearray(whole)
+        start = randomness.choice([0, len(content) - 8000, randomness.randrange(len(content))])
+        for _ in range(randomness.randrange(1, 200)):
+            content[min(start + randomness.randrange(8000), len(content) - 1)] = randomness.randrange(256)
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError):
+            load_stream(GLOBAL_TEXTURE, path)
+
+
+# Random weights
+
+
+def test_random_weights_are_recognised_without_their_marker(tiny: Path, tensors: Tensors, tmp_path: Path) -> None:
+    path = tmp_path / GLOBAL_TEXTURE.checkpoint
+    torch.save(tensors, path)
+    assert is_untrained(GLOBAL_TEXTURE, path, load_stream(GLOBAL_TEXTURE, path))
+    tensors["backbone.last_layer.bias"] += 0.01
+    torch.save(tensors, path)
+    trained = load_stream(GLOBAL_TEXTURE, path)
+    assert not is_untrained(GLOBAL_TEXTURE, path, trained)
+    (tmp_path / MARKER).touch()
+    assert is_untrained(GLOBAL_TEXTURE, path, trained)
+    assert seeded_preset(GLOBAL_TEXTURE, tiny / GLOBAL_TEXTURE.checkpoint) == "tiny"
+
+
+def test_random_weights_say_untrained_and_may_be_written_again(tmp_path: Path) -> None:
+    paths = write_random_weights(tmp_path, "tiny")
+    assert "UNTRAINED" in (tmp_path / MARKER).read_text()
+    before = [path.stat().st_mtime_ns for path in paths]
+    paths[1].unlink()
+    assert write_random_weights(tmp_path, "tiny") == paths
+    after = [path.stat().st_mtime_ns for path in paths]
+    assert (before[0], before[2]) == (after[0], after[2])
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([MARKER, *(path.name for path in paths)])
+
+
+def test_random_weights_never_overwrite_others(tensors: Tensors, tmp_path: Path) -> None:
+    tensors["backbone.last_layer.bias"] += 0.01
+    path = tmp_path / GLOBAL_TEXTURE.checkpoint
+    torch.save(tensors, path)
+    before = path.read_bytes()
+    with pytest.raises(RandomWeightsError, match=r"holds dinov2_252\.pth, which random weights"):
+        write_random_weights(tmp_path, "tiny")
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_random_weights_of_another_preset_are_not_replaced(tiny: Path) -> None:
+    with pytest.raises(RandomWeightsError, match="preset small would overwrite"):
+        write_random_weights(tiny, "small")
+
+
+def test_random_weights_that_do_not_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 10**9}))
+    with pytest.raises(RandomWeightsError, match=r"take 15\.0 GB, 1\.0 GB are free"):
+        write_random_weights(tmp_path, "giant")
+    assert not list(tmp_path.glob("*.pth"))

@@ -1,0 +1,120 @@
+"""The cascade of attempts around a detector: order, first hit, boxes in the original image, bounded cost."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from ensemble.faces.detection import Detection
+from ensemble.faces.haar import HaarDetector
+from ensemble.faces.localisation import RESTORED_PIXELS, locate_faces
+from ensemble.faces.restoration import ATTEMPTS
+from ensemble.images import RgbImage
+from tests.golden import GOLDEN, IMAGES, read_rgb
+
+CASCADE_BOXES = json.loads((GOLDEN / "method" / "cascade_boxes.json").read_text())
+NOISY = read_rgb(GOLDEN / "images" / "04_face_noise.png")
+
+
+class RecordingDetector:
+    """Finds `box` in the view number `hit` of each call sequence, and keeps what it was shown."""
+
+    name = "recording"
+
+    def __init__(self, hit: int, *boxes: tuple[float, ...]) -> None:
+        self.hit = hit
+        self.boxes = boxes
+        self.views: list[list[RgbImage]] = []
+
+    def detect(self, images: list[RgbImage]) -> list[list[Detection]]:
+        self.views.append(list(images))
+        found = [Detection(tuple(map(float, box)), 0.95) for box in self.boxes]
+        return [found if len(self.views) - 1 == self.hit else [] for _ in images]
+
+
+@pytest.mark.parametrize("case", CASCADE_BOXES, ids=lambda case: case["strategy"])
+def test_each_attempt_sees_the_golden_image_and_maps_its_box_back(case: dict) -> None:
+    number = [attempt.name for attempt in ATTEMPTS].index(case["strategy"])
+    detector = RecordingDetector(number, case["box_in_strategy_image"])
+    [location] = locate_faces([NOISY], [None], detector)
+    golden = next((GOLDEN / "method").glob(f"cascade_04_face_noise_*_{case['strategy']}.png"))
+    assert len(detector.views) == number + 1
+    np.testing.assert_array_equal(detector.views[-1][0], read_rgb(golden))
+    x1, y1, x2, y2 = case["box_in_original"]
+    if (x2 - x1) * (y2 - y1) < 256 * 256 / 9:
+        assert (location.box, location.source) == (None, "too_small")
+    else:
+        assert list(location.box) == case["box_in_original"]
+        assert location.source == case["strategy"]
+    assert location.confidence == 0.95
+
+
+def test_the_number_of_attempts_is_a_setting() -> None:
+    for count in (1, 3, len(ATTEMPTS)):
+        detector = RecordingDetector(-1)
+        [location] = locate_faces([NOISY], [None], detector, ATTEMPTS[:count])
+        assert location.source == "none"
+        assert len(detector.views) == count
+
+
+def test_only_images_without_a_face_yet_are_searched_further() -> None:
+    class FindsBright(RecordingDetector):
+        def detect(self, images: list[RgbImage]) -> list[list[Detection]]:
+            self.views.append(list(images))
+            return [[Detection((50, 50, 200, 200), 0.99)] if image.mean() > 128 else [] for image in images]
+
+    dark, bright = np.full((256, 256, 3), 20, np.uint8), np.full((256, 256, 3), 220, np.uint8)
+    detector = FindsBright(-1)
+    locations = locate_faces([dark, bright, dark, bright], [None, None, (40, 40, 200, 200), None], detector)
+    assert [len(views) for views in detector.views[:2]] == [3, 1]
+    assert [location.source for location in locations][1:] == ["raw", "supplied", "raw"]
+
+
+def test_a_large_image_is_restored_small_and_its_box_comes_back_large() -> None:
+    photo = cv2.resize(read_rgb(IMAGES[1]), (2560, 2560))
+    detector = RecordingDetector(1, (300, 300, 700, 800))
+    [location] = locate_faces([photo], [None], detector)
+    assert detector.views[0][0] is photo
+    assert detector.views[1][0].shape == (1000, 1000, 3)
+    assert detector.views[1][0].size <= 3 * RESTORED_PIXELS
+    np.testing.assert_allclose(location.box, np.array([300, 300, 700, 800]) * 2.56)
+
+
+def test_nothing_to_search_calls_no_detector() -> None:
+    detector = RecordingDetector(0)
+    assert locate_faces([], [], detector) == []
+    locate_faces([NOISY], [(10, 10, 200, 200)], detector)
+    assert detector.views == []
+
+
+def _noisy(photo: RgbImage) -> RgbImage:
+    return np.clip(photo + np.random.default_rng(3).normal(0, 130, photo.shape), 0, 255).astype(np.uint8)
+
+
+def _dark(photo: RgbImage) -> RgbImage:
+    return (photo * 0.05).astype(np.uint8)
+
+
+@pytest.mark.parametrize("degrade", [_noisy, _dark])
+def test_a_restored_version_shows_what_the_image_hides(degrade) -> None:
+    image = degrade(read_rgb(GOLDEN / "images" / "01_face_close.png"))
+    [raw_only] = locate_faces([image], [None], HaarDetector(), ATTEMPTS[:1])
+    [location] = locate_faces([image], [None], HaarDetector())
+    assert raw_only.source == "none"
+    assert location.source in {attempt.name for attempt in ATTEMPTS[1:]}
+    x1, y1, x2, y2 = location.box
+    assert 90 < (x1 + x2) / 2 < 150
+    assert 90 < (y1 + y2) / 2 < 155
+
+
+def test_an_image_gives_the_same_in_any_company() -> None:
+    rng = np.random.default_rng(0)
+    images = [
+        cv2.resize(read_rgb(path), None, fx=f, fy=f)
+        for path, f in zip(IMAGES, (1, 0.5, 2, 1, 1.3, 1, 0.2, 1), strict=True)
+    ]
+    images += [np.clip(image + rng.normal(0, 60, image.shape), 0, 255).astype(np.uint8) for image in images[:4]]
+    alone = [locate_faces([image], [None], HaarDetector())[0] for image in images]
+    assert locate_faces(images, [None] * len(images), HaarDetector()) == alone
+    assert locate_faces(images[::-1], [None] * len(images), HaarDetector())[::-1] == alone
