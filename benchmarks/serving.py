@@ -6,11 +6,11 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
-import onnxruntime as ort
 import psutil
 from deepfake_client import DetectorClient, ServerUnavailableError
 
@@ -71,7 +71,11 @@ def circumstances(module: str) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         "commit": commit.stdout.strip(),
         "machine": f"{_processor()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "versions": {"python": platform.python_version(), "onnxruntime": ort.__version__, "tritonserver": "2.51.0"},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: version(package) for package in ("numpy", "opencv-python-headless", "onnxruntime")},
+            "tritonserver": "2.51.0",
+        },
     }
 
 

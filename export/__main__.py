@@ -9,10 +9,12 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ensemble.streams import STREAMS, Stream
 from export.errors import ExportError, ParityError
+from export.face_detector import NAME as FACE_DETECTOR
+from export.face_detector import FaceDetectorExport, export_face_detector
 from export.report import print_differences, print_report
 from export.repository import SKELETON, publish, require_space, staging
 from export.stream_export import StreamExport, export_stream
-from export.weights import find_checkpoints
+from export.weights import FACE_DETECTOR_WEIGHTS, find_checkpoints, find_face_detector
 from networks import PRESETS, WeightsError, write_random_weights
 from networks.random_weights import preset_bytes
 
@@ -33,7 +35,7 @@ from networks.random_weights import preset_bytes
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
     help=f"Folder with the checkpoints {', '.join(stream.checkpoint for stream in STREAMS)} "
-    "(or the same as .safetensors).",
+    f"(or the same as .safetensors), and, for the paper's face detector, {FACE_DETECTOR_WEIGHTS}.",
 )
 @click.option(
     "--repository",
@@ -53,23 +55,28 @@ def main(weights: Path, repository: Path, preset: str | None) -> None:
     """Export the three streams from their checkpoints into a Triton model repository.
 
     Each checkpoint is read strictly, traced to ONNX with a dynamic batch, and the result is validated in ONNX
-    Runtime against the network. Only when all three agree are the models moved into place.
+    Runtime against the network. Only when all agree are the models moved into place.
+
+    Faces are found by RetinaFace where its weights are in the folder, else by OpenCV's cascade.
     """
     console = Console()
     try:
         if preset is not None:
             _write_random_weights(console, weights, preset)
         checkpoints = find_checkpoints(weights)
+        detector = find_face_detector(weights)
         with staging(repository) as folder:
-            require_space(repository, sum(path.stat().st_size for path in checkpoints.values()))
+            files = [*checkpoints.values(), *([detector] if detector else [])]
+            require_space(repository, sum(path.stat().st_size for path in files))
             exports = [_export_stream(console, stream, path, folder) for stream, path in checkpoints.items()]
-            publish(repository, exports)
+            detectors = [_export_detector(console, detector, folder)] if detector else []
+            publish(repository, exports, detectors)
     except (ExportError, WeightsError) as error:
         if isinstance(error, ParityError) and error.differences:
             print_differences(console, "not exported", error.differences)
         Console(stderr=True).print(f"[bold red]export failed:[/] {_escape(str(error))}", soft_wrap=True)
         sys.exit(1)
-    print_report(console, repository, exports)
+    print_report(console, repository, exports, detectors)
 
 
 def _write_random_weights(console: Console, weights: Path, preset: str) -> None:
@@ -89,6 +96,17 @@ def _export_stream(console: Console, stream: Stream, checkpoint: Path, staging_f
             stream, checkpoint, folder, on_stage=lambda stage: status.update(f"{stream.name}: {stage}")
         )
     print_differences(console, stream.name, export.differences)
+    return export
+
+
+def _export_detector(console: Console, weights: Path, staging_folder: Path) -> FaceDetectorExport:
+    folder = staging_folder / FACE_DETECTOR
+    folder.mkdir()
+    with console.status(FACE_DETECTOR) as status:
+        export = export_face_detector(
+            weights, folder, on_stage=lambda stage: status.update(f"{FACE_DETECTOR}: {stage}")
+        )
+    print_differences(console, FACE_DETECTOR, export.differences)
     return export
 
 

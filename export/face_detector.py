@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import onnx_ir as ir
@@ -43,6 +44,7 @@ class FaceDetectorExport:
     """What came of the face detector.
 
     Attributes:
+        name: Of the model in the Triton repository.
         weights: Its weights file.
         sha256: Hash of that, hexadecimal.
         untrained: Whether the weights are random.
@@ -52,6 +54,7 @@ class FaceDetectorExport:
         differences: ONNX Runtime against torch.
     """
 
+    name: ClassVar[str] = NAME
     weights: Path
     sha256: str
     untrained: bool

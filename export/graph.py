@@ -15,7 +15,7 @@ from export.errors import ExportError
 from networks import StreamNetwork
 
 INPUT = "PIXELS"
-OUTPUTS = ("LOGITS", "FEATURES")
+OUTPUTS = ("LOGITS", "FEATURES", "ATTENTION")
 
 OPSET = 18
 """ONNX operator set: LayerNormalization is one node (from 17 on), and every runtime in use reads it."""
@@ -37,7 +37,8 @@ def to_onnx(network: StreamNetwork, pixels: int) -> ir.Model:
         pixels: Side of its images.
 
     Returns:
-        PIXELS uint8 [batch, pixels, pixels, 3] → LOGITS float32 [batch, 2], FEATURES float32 [batch, D].
+        PIXELS uint8 [batch, pixels, pixels, 3] → LOGITS float32 [batch, 2], FEATURES float32 [batch, D],
+        ATTENTION float32 [batch, patches]; what they are, `StreamNetwork.forward` says.
 
     Raises:
         ExportError: The exporter fixed the batch size.

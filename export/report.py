@@ -8,9 +8,11 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
+from export.face_detector import FaceDetectorExport
 from export.graph import OUTPUTS
 from export.parity import Difference
 from export.stream_export import StreamExport
+from export.weights import FACE_DETECTOR_WEIGHTS
 
 
 def print_differences(console: Console, name: str, differences: Sequence[Difference]) -> None:
@@ -27,7 +29,9 @@ def print_differences(console: Console, name: str, differences: Sequence[Differe
     console.print(table)
 
 
-def print_report(console: Console, repository: Path, exports: Sequence[StreamExport]) -> None:
+def print_report(
+    console: Console, repository: Path, exports: Sequence[StreamExport], detectors: Sequence[FaceDetectorExport]
+) -> None:
     """Print what was exported, and plainly where it is untrained."""
     console.print(f"Exported to [bold]{repository}[/] (LOGITS, FEATURES: largest difference)\n", highlight=False)
     table = Table(box=SIMPLE, show_edge=False, collapse_padding=True)
@@ -45,6 +49,14 @@ def print_report(console: Console, repository: Path, exports: Sequence[StreamExp
             *(f"{value:.1e}" for value in largest),
         )
     console.print(table)
+    if detectors:
+        console.print(f"Faces are found by RetinaFace ({detectors[0].weights})", highlight=False)
+    else:
+        console.print(
+            f"Faces are found by OpenCV's cascade; for the paper's RetinaFace, put {FACE_DETECTOR_WEIGHTS} "
+            "into the weights folder and export again",
+            highlight=False,
+        )
     first, second = exports[0], exports[1]
     if first.sha256 == second.sha256:
         console.print(
@@ -52,6 +64,7 @@ def print_report(console: Console, repository: Path, exports: Sequence[StreamExp
             "the two streams will always agree[/]"
         )
     untrained = [export.stream.name for export in exports if export.untrained]
+    untrained += [export.name for export in detectors if export.untrained]
     if untrained:
         console.print(
             Panel(

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from export.errors import RepositoryError
 from export.graph import DATA_FILE, MODEL_FILE
@@ -28,7 +29,24 @@ GENERATED = ("*.onnx", "*.onnx.data", "*.plan", "*.json", "__pycache__", ".stagi
 STAGING_PREFIX = ".staging-"
 PROVENANCE = Path("provenance/1/provenance.json")
 VERSION = "1"
-FACE_DETECTOR = "haar"
+
+FACE_MODELS = ("face_detector",)
+"""Models of the face crop that are there only where their weights were; each has its configuration beside this file."""
+
+
+class FaceModel(Protocol):
+    """What came of a model of the face crop: `FaceDetectorExport`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def weights(self) -> Path: ...
+    @property
+    def sha256(self) -> str: ...
+    @property
+    def untrained(self) -> bool: ...
+    @property
+    def files(self) -> tuple[Path, ...]: ...
 
 
 @contextmanager
@@ -81,12 +99,13 @@ def require_space(repository: Path, needed: int) -> None:
         )
 
 
-def publish(repository: Path, exports: Sequence[StreamExport]) -> None:
+def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequence[FaceModel] = ()) -> None:
     """Move validated models into place, and say what they are.
 
     Args:
         repository: The model repository.
         exports: All streams, their files on the same file system as the repository.
+        face_models: Of `FACE_MODELS`, those that there are weights for; the others are removed.
 
     Raises:
         RepositoryError: A file cannot be written or moved.
@@ -98,8 +117,15 @@ def publish(repository: Path, exports: Sequence[StreamExport]) -> None:
             provenance.unlink(missing_ok=True)
             for export in exports:
                 _replace_model(repository / export.stream.name / VERSION, export.files)
+            for name in FACE_MODELS:
+                shutil.rmtree(repository / name, ignore_errors=True)
+            for model in face_models:
+                _replace_model(repository / model.name / VERSION, model.files)
+                shutil.copyfile(
+                    Path(__file__).with_name(f"{model.name}.pbtxt"), repository / model.name / "config.pbtxt"
+                )
             partial = provenance.with_suffix(".partial")
-            partial.write_text(json.dumps(describe(exports), indent=2) + "\n", encoding="utf-8")
+            partial.write_text(json.dumps(describe(exports, face_models), indent=2) + "\n", encoding="utf-8")
             partial.replace(provenance)
         except OSError as error:
             raise RepositoryError(
@@ -107,10 +133,10 @@ def publish(repository: Path, exports: Sequence[StreamExport]) -> None:
             ) from error
 
 
-def describe(exports: Sequence[StreamExport]) -> dict[str, object]:
+def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModel] = ()) -> dict[str, object]:
     """What provenance.json says: which weights give the verdicts, and whether they are random."""
     return {
-        "untrained": any(export.untrained for export in exports),
+        "untrained": any(export.untrained for export in exports) or any(model.untrained for model in face_models),
         "precision": PRECISION,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "streams": {
@@ -121,7 +147,11 @@ def describe(exports: Sequence[StreamExport]) -> dict[str, object]:
             }
             for export in exports
         },
-        "face_detector": FACE_DETECTOR,
+        "face_detector": "retinaface" if face_models else "haar",
+        "face_models": {
+            model.name: {"weights": model.weights.name, "sha256": model.sha256, "untrained": model.untrained}
+            for model in face_models
+        },
     }
 
 

@@ -34,3 +34,13 @@ def find_checkpoints(weights: Path) -> dict[Stream, Path]:
             f"python -m export --weights {weights} --random-weights tiny"
         )
     return found
+
+
+FACE_DETECTOR_WEIGHTS = "retinaface.h5"
+"""Weights of RetinaFace as the PyPI package `retina-face` uses them."""
+
+
+def find_face_detector(weights: Path) -> Path | None:
+    """The weights of RetinaFace, where they are in the folder: without them, OpenCV's cascade detects faces."""
+    path = weights / FACE_DETECTOR_WEIGHTS
+    return path if path.exists() else None

@@ -246,6 +246,7 @@ def test_publishing_lays_out_a_whole_repository(exports: Mapping[Stream, StreamE
             for stream in STREAMS
         },
         "face_detector": "haar",
+        "face_models": {},
     }
     assert not list(repository.rglob(".staging*"))
 

@@ -64,13 +64,15 @@ class TritonRetinaFace:
         found: list[list[Detection]] = [[] for _ in images]
         for indices in _chunks([pixels.shape for pixels, _ in prepared], retinaface.MAX_BATCH_SIZE):
             outputs = _infer(np.stack([prepared[index][0] for index in indices]))
-            for index, *maps in zip(indices, *outputs, strict=False):  # No outputs where the detector failed.
+            if outputs is None:
+                continue
+            for index, *maps in zip(indices, *outputs, strict=True):
                 pixels, scale = prepared[index]
                 found[index] = retinaface.decode(maps, pixels.shape[:2], scale).detections()
         return found
 
 
-def _infer(pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
+def _infer(pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]] | None:
     """The network's outputs for a batch. None where it failed: then these images count as without a face.
 
     An error must not leave this step, which runs beside others: the request would never be answered.
@@ -84,7 +86,7 @@ def _infer(pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]]:
     response = request.exec()
     if response.has_error():
         pb_utils.Logger.log_error(f"{FACE_DETECTOR} failed, no face is assumed: {response.error().message()}")
-        return []
+        return None
     tensors = (pb_utils.get_output_tensor_by_name(response, name) for name in retinaface.OUTPUTS)
     return [tensor.as_numpy() for tensor in tensors]
 
