@@ -53,4 +53,4 @@ class InProcessDetector:
         """The votes of any number of images, in order."""
         iterator = iter(files)
         while batch := list(islice(iterator, batch_size)):
-            yield from self.score(batch).tolist()
+            yield from (round(score, 1) for score in self.score(batch).tolist())

@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PHOTOGRAPHS = sorted((ROOT / "tests" / "golden" / "images").glob("*.png"))
 _PORTS = {"grpc": 18101, "http": 18100, "metrics": 18102}
 URL = f"localhost:{_PORTS['grpc']}"
+METRICS_URL = f"http://localhost:{_PORTS['metrics']}/metrics"
 
 
 def export(preset: str, *, retinaface: bool = False) -> Path:

@@ -9,7 +9,6 @@ from rich.panel import Panel
 from rich.table import Table
 
 from export.face_detector import FaceDetectorExport
-from export.graph import OUTPUTS
 from export.parity import Difference
 from export.stream_export import StreamExport
 from export.weights import FACE_DETECTOR_WEIGHTS
@@ -33,21 +32,19 @@ def print_report(
     console: Console, repository: Path, exports: Sequence[StreamExport], detectors: Sequence[FaceDetectorExport]
 ) -> None:
     """Print what was exported, and plainly where it is untrained."""
-    console.print(f"Exported to [bold]{repository}[/] (LOGITS, FEATURES: largest difference)\n", highlight=False)
+    console.print(f"Exported to [bold]{repository}[/]\n", highlight=False)
     table = Table(box=SIMPLE, show_edge=False, collapse_padding=True)
-    for column in ("stream", "checkpoint"):
+    for column in ("model", "weights"):
         table.add_column(column, no_wrap=True)
-    for column in ("size", "time", *OUTPUTS):
-        table.add_column(column, justify="right", no_wrap=True)
-    for export in exports:
-        largest = [max(each.largest for each in export.differences if each.output == output) for output in OUTPUTS]
-        table.add_row(
-            export.stream.name,
-            export.checkpoint.name,
-            f"{export.size / 1e6:,.0f} MB",
-            f"{export.seconds:.1f} s",
-            *(f"{value:.1e}" for value in largest),
-        )
+    for column in ("size", "time", "largest difference, in tolerances"):
+        table.add_column(column, justify="right")
+    rows = [
+        (export.stream.name, export.checkpoint, export.size, export.seconds, export.differences) for export in exports
+    ]
+    rows += [(export.name, export.weights, export.size, export.seconds, export.differences) for export in detectors]
+    for name, weights, size, seconds, differences in rows:
+        worst = max(each.largest / each.tolerance for each in differences)
+        table.add_row(name, weights.name, f"{size / 1e6:,.0f} MB", f"{seconds:.1f} s", f"{worst:.3f}")
     console.print(table)
     if detectors:
         console.print(f"Faces are found by RetinaFace ({detectors[0].weights})", highlight=False)

@@ -14,7 +14,7 @@ def split_heads(tokens: Tensor) -> Tensor:
 
 
 def attention_probabilities(query: Tensor, key: Tensor) -> Tensor:
-    """How much every token looks at every other: [batch, heads, tokens, tokens], each row summing to 1.
+    """How much every query looks at every key: [batch, heads, queries, keys], each row summing to 1.
 
     Written out instead of scaled_dot_product_attention, so that the exported graph holds the plain
     MatMul, Softmax, MatMul pattern that runtimes fuse, and so that attention maps can be had.

@@ -25,13 +25,15 @@ class SelfAttention(nn.Module):
         self.attention = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in ("query", "key", "value")})
         self.output = nn.ModuleDict({"dense": nn.Linear(hidden, hidden)})
 
-    def probabilities(self, tokens: Tensor) -> Tensor:
-        """Attention of the normalised tokens, [batch, heads, tokens, tokens]; row 0 is the CLS token's."""
-        return attention_probabilities(self.attention["query"](tokens), self.attention["key"](tokens))
+    def probabilities(self, tokens: Tensor, queries: Tensor) -> Tensor:
+        """How much each of the queries looks at each token, [batch, heads, queries, tokens]; both are normalised."""
+        return attention_probabilities(self.attention["query"](queries), self.attention["key"](tokens))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        attended = attend(self.probabilities(tokens), self.attention["value"](tokens))
-        return cast(Tensor, self.output["dense"](attended))
+    def forward(self, tokens: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """What each of the queries takes in, [batch, queries, hidden], and `probabilities`."""
+        probabilities = self.probabilities(tokens, queries)
+        attended = attend(probabilities, self.attention["value"](tokens))
+        return self.output["dense"](attended), probabilities
 
 
 class SwiGLU(nn.Module):
@@ -72,7 +74,24 @@ class Block(nn.Module):
         self.layer_scale2 = LayerScale(hidden)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.layer_scale1(self.attention(self.norm1(tokens)))
+        normalised = self.norm1(tokens)
+        return self._add_up(tokens, self.attention(normalised, normalised)[0])
+
+    def cls_token(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the CLS token alone: all that is read of the last block, for a sixth of its work at the giant size.
+
+        Args:
+            tokens: [batch, tokens, hidden], CLS first.
+
+        Returns:
+            The first token of what `forward` gives, [batch, hidden], and its attention, [batch, heads, tokens].
+        """
+        normalised = self.norm1(tokens)
+        attended, probabilities = self.attention(normalised, normalised[:, :1])
+        return self._add_up(tokens[:, :1], attended)[:, 0], probabilities[:, :, 0]
+
+    def _add_up(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        tokens = tokens + self.layer_scale1(attended)
         return cast(Tensor, tokens + self.layer_scale2(self.mlp(self.norm2(tokens))))
 
 
@@ -94,11 +113,9 @@ class Embeddings(nn.Module):
 
 
 class Dinov2(nn.Module):
-    """The vision transformer up to its feature.
+    """The vision transformer up to its feature, and where its CLS token looks.
 
-    The two things that studies of its attention need are at hand: a forward hook on
-    `encoder.layer[-1].norm1` sees the tokens of the last block's first LayerNorm, and
-    `encoder.layer[-1].attention.probabilities` of them is its attention.
+    A forward hook on `encoder.layer[-1].norm1` sees the tokens that attributions are made of.
 
     Args:
         architecture: Sizes.
@@ -111,19 +128,23 @@ class Dinov2(nn.Module):
         self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Block(architecture) for _ in range(architecture.blocks))})
         self.layernorm = nn.LayerNorm(architecture.hidden, eps=LAYER_NORM_EPSILON)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Give the feature of each image: its CLS token after the last LayerNorm.
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the feature of each image, its CLS token after the last LayerNorm, and that token's last attention.
 
         Args:
             images: [batch, 3, pixels, pixels], RGB, centred (`networks.pixels`).
 
         Returns:
-            [batch, hidden].
+            The features, [batch, hidden], and attention over the patches, [batch, patches]: row by row, the mean over
+            the heads, what CLS gives itself left out and the rest renormalised to sum to 1.
         """
+        *blocks, last = cast(list[Block], list(cast(nn.ModuleList, self.encoder["layer"])))
         tokens = self.embeddings(images)
-        for block in cast(nn.ModuleList, self.encoder["layer"]):
+        for block in blocks:
             tokens = block(tokens)
-        return cast(Tensor, self.layernorm(tokens[:, 0]))
+        cls_token, attention = last.cls_token(tokens)
+        patches = attention[:, :, 1:].mean(dim=1)
+        return self.layernorm(cls_token), patches / patches.sum(dim=1, keepdim=True)
 
 
 def interpolate_positions(table: Tensor, grid: int) -> Tensor:

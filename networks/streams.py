@@ -1,4 +1,4 @@
-"""The three streams of the ensemble (paper section 3) as torch modules: pixels in, logits and features out."""
+"""The three streams of the ensemble (paper section 3) as torch modules: pixels in, logits, features, attention out."""
 
 from typing import cast
 
@@ -13,31 +13,32 @@ from networks.pixels import centre_pixels
 
 
 class StreamNetwork(nn.Module):
-    """Base of the streams: takes the pixels, classifies the feature.
+    """Base of the streams: takes the pixels, classifies the feature, tells where DINOv2 looked.
 
     Normalisation is in `networks.pixels`, most of it folded into the weights; positions are those of the stream's grid.
     """
 
-    def extract(self, images: Tensor) -> Tensor:
-        """Give the feature [batch, D] of centred images [batch, 3, pixels, pixels]."""
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Give the feature [batch, D] and attention [batch, patches] of centred images [batch, 3, pixels, pixels]."""
         raise NotImplementedError
 
     def classify(self, features: Tensor) -> Tensor:
         """Give the logits [batch, 2] (real, fake) of features [batch, D]."""
         raise NotImplementedError
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Score images.
 
         Args:
             pixels: [batch, pixels, pixels, 3], RGB; uint8, or floating point in 0..255.
 
         Returns:
-            The logits, [batch, 2] (real, fake), and the features that they come from, [batch, D]; float32.
+            The logits, [batch, 2] (real, fake); the features that they come from, [batch, D], DINOv2's before CLIP's;
+            and the attention of DINOv2 over its patches, [batch, patches] (see `Dinov2`). All float32.
         """
         # The cast comes first: TensorRT takes 8-bit pixels as an input, but does nothing else with them.
-        features = self.extract(centre_pixels(pixels.float()).permute(0, 3, 1, 2))
-        return self.classify(features), features
+        features, attention = self.extract(centre_pixels(pixels.float()).permute(0, 3, 1, 2))
+        return self.classify(features), features, attention
 
 
 class DinoStream(StreamNetwork):
@@ -48,8 +49,8 @@ class DinoStream(StreamNetwork):
         self.vision_model = Dinov2(architecture.dino, pixels)
         self.last_layer = nn.Linear(architecture.dino.hidden, len(CLASSES))
 
-    def extract(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.vision_model(images))
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        return cast(tuple[Tensor, Tensor], self.vision_model(images))
 
     def classify(self, features: Tensor) -> Tensor:
         return cast(Tensor, self.last_layer(features))
@@ -72,8 +73,9 @@ class FusionStream(StreamNetwork):
             nn.Linear(architecture.clip.head, len(CLASSES)),
         )
 
-    def extract(self, images: Tensor) -> Tensor:
-        return torch.cat((self.vision_model(images), self.clip_model(images)), dim=1)
+    def extract(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features, attention = self.vision_model(images)
+        return torch.cat((features, self.clip_model(images)), dim=1), attention
 
     def classify(self, features: Tensor) -> Tensor:
         return cast(Tensor, self.fusion_head(features))

@@ -49,7 +49,7 @@ def exports(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Stream
 
 def run(model: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
-    outputs: list[NDArray[np.float32]] = session.run(["LOGITS", "FEATURES"], {"PIXELS": pixels})
+    outputs: list[NDArray[np.float32]] = session.run(["LOGITS", "FEATURES", "ATTENTION"], {"PIXELS": pixels})
     return outputs
 
 
@@ -59,7 +59,7 @@ def run(model: Path, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
 def test_exported_streams_give_the_golden_outputs(stream: Stream, exports: Mapping[Stream, StreamExport]) -> None:
     pixels = torch.stack([golden_pixels(stream, row["image"]) for row in ROWS]).numpy()
-    logits, features = run(exports[stream].files[0], pixels)
+    logits, features, _ = run(exports[stream].files[0], pixels)
     key = KEYS[stream.name]
     np.testing.assert_allclose(logits, [row[key]["logits"] for row in ROWS], rtol=0, atol=1e-4)
     np.testing.assert_allclose(features, [FEATURES[f"{row['image']}:{key}"] for row in ROWS], rtol=0, atol=1e-4)
@@ -69,8 +69,8 @@ def test_exported_streams_give_the_golden_outputs(stream: Stream, exports: Mappi
 def test_batch_is_dynamic(batch: int, exports: Mapping[Stream, StreamExport]) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (batch, 252, 252, 3), dtype=np.uint8)
     model = exports[GLOBAL_TEXTURE].files[0]
-    logits, features = run(model, pixels)
-    assert (logits.shape, features.shape) == ((batch, 2), (batch, 128))
+    logits, features, attention = run(model, pixels)
+    assert (logits.shape, features.shape, attention.shape) == ((batch, 2), (batch, 128), (batch, 324))
     for index in range(batch):
         np.testing.assert_allclose(logits[index], run(model, pixels[index : index + 1])[0][0], atol=1e-4)
 
@@ -78,7 +78,7 @@ def test_batch_is_dynamic(batch: int, exports: Mapping[Stream, StreamExport]) ->
 @pytest.mark.parametrize("stream", [GLOBAL_TEXTURE, SEMANTIC_FUSION], ids=lambda stream: stream.name)
 def test_graph_has_the_interface_of_the_repository(stream: Stream, exports: Mapping[Stream, StreamExport]) -> None:
     model = onnx.load(exports[stream].files[0], load_external_data=False)
-    size, features = (252, 128) if stream is GLOBAL_TEXTURE else (224, 256)
+    size, features, patches = (252, 128, 18 * 18) if stream is GLOBAL_TEXTURE else (224, 256, 16 * 16)
 
     def interface(value: onnx.ValueInfoProto) -> tuple[str, int, list[str | int]]:
         tensor = value.type.tensor_type
@@ -90,6 +90,7 @@ def test_graph_has_the_interface_of_the_repository(stream: Stream, exports: Mapp
     assert [interface(value) for value in model.graph.output] == [
         ("LOGITS", onnx.TensorProto.FLOAT, ["batch", 2]),
         ("FEATURES", onnx.TensorProto.FLOAT, ["batch", features]),
+        ("ATTENTION", onnx.TensorProto.FLOAT, ["batch", patches]),
     ]
     assert model.opset_import[0].version >= 17
     kinds = [node.op_type for node in model.graph.node]
@@ -131,7 +132,7 @@ def test_large_weights_lie_in_one_file_beside_the_model(exports: Mapping[Stream,
 def test_every_output_is_compared_on_batches_of_one_and_three(exports: Mapping[Stream, StreamExport]) -> None:
     for export in exports.values():
         compared = {(each.output, each.batch) for each in export.differences}
-        assert compared == {(output, batch) for output in ("LOGITS", "FEATURES") for batch in (1, 3)}
+        assert compared == {(output, batch) for output in ("LOGITS", "FEATURES", "ATTENTION") for batch in (1, 3)}
         assert all(each.within and each.largest < 2e-4 for each in export.differences)
 
 
@@ -192,8 +193,9 @@ def test_a_wrong_model_is_a_parity_error_with_its_numbers(tiny: Path, exports: M
 
 
 def test_values_that_are_not_finite_are_no_parity() -> None:
-    zeros = {"random": (np.zeros((1, 2), np.float32), np.zeros((1, 4), np.float32))}
-    spoilt = {"random": (np.full((1, 2), np.nan, np.float32), np.zeros((1, 4), np.float32))}
+    rest = np.zeros((1, 4), np.float32), np.zeros((1, 9), np.float32)
+    zeros = {"random": (np.zeros((1, 2), np.float32), *rest)}
+    spoilt = {"random": (np.full((1, 2), np.nan, np.float32), *rest)}
     for expected, actual in ((zeros, spoilt), (spoilt, zeros), (spoilt, spoilt)):
         with pytest.raises(ParityError):
             parity.require_parity("any", parity.compare(expected, actual))
@@ -342,7 +344,7 @@ def test_command_exports_random_weights_and_says_untrained(tmp_path: Path, monke
     assert (weights / MARKER).exists()
 
     before = models(repository)
-    monkeypatch.setattr(parity, "TOLERANCES", {"LOGITS": 0.0, "FEATURES": 0.0})
+    monkeypatch.setattr(parity, "TOLERANCES", {"LOGITS": 0.0, "FEATURES": 0.0, "ATTENTION": 0.0})
     failed = export(*options)
     assert failed.exit_code == 1
     assert "does not agree with the network" in failed.output

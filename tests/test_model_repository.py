@@ -61,6 +61,7 @@ def test_backbones_follow_their_stream(stream) -> None:
     assert {tensor.name: _type(tensor) for tensor in config.output} == {
         "LOGITS": ("TYPE_FP32", [2]),
         "FEATURES": ("TYPE_FP32", [-1]),
+        "ATTENTION": ("TYPE_FP32", [-1]),
     }
     for warmup in config.model_warmup:
         assert list(warmup.inputs["PIXELS"].dims) == [stream.pixels, stream.pixels, 3]

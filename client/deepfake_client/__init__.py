@@ -7,6 +7,7 @@ with DetectorClient("localhost:8001") as client:
 """
 
 from ._aio import AsyncDetectorClient
+from ._calibration import Calibration, OperatingPoint
 from ._client import DetectorClient
 from ._errors import DetectorError, InvalidResponseError, RequestFailedError, ServerUnavailableError
 from ._items import Image, ImageItem
@@ -17,12 +18,14 @@ __all__ = [
     "STATUS_HINTS",
     "STREAM_NAMES",
     "AsyncDetectorClient",
+    "Calibration",
     "DetectorClient",
     "DetectorError",
     "Face",
     "Image",
     "ImageItem",
     "InvalidResponseError",
+    "OperatingPoint",
     "Provenance",
     "RequestFailedError",
     "ServerInfo",

@@ -12,8 +12,10 @@ from tenacity import AsyncRetrying
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from ._calibration import Calibration
 from ._calls import (
     Call,
+    calibration_call,
     max_batch_size_call,
     metadata_call,
     not_ready,
@@ -83,6 +85,15 @@ class AsyncDetectorClient(Configured):
         """Which weights give the verdicts: see `DetectorClient.provenance`."""
         try:
             return await self._send(provenance_call(self._settings))
+        except RequestFailedError as error:
+            if error.code == "NOT_FOUND":
+                return None
+            raise
+
+    async def calibration(self) -> Calibration | None:
+        """What the vote was calibrated with: see `DetectorClient.calibration`."""
+        try:
+            return await self._send(calibration_call(self._settings))
         except RequestFailedError as error:
             if error.code == "NOT_FOUND":
                 return None

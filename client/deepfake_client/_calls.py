@@ -17,6 +17,7 @@ from tenacity import (
 from tenacity.stop import stop_base
 from tritonclient.utils import InferenceServerException
 
+from ._calibration import VOTER_MODEL, Calibration, parse_calibration
 from ._errors import DetectorError, RequestFailedError, ServerUnavailableError, from_triton, is_retryable
 from ._items import Encoded, read
 from ._results import Provenance, Verdict
@@ -69,6 +70,11 @@ def probe_call(settings: Settings, timeout: float) -> Call[None]:
 def provenance_call(settings: Settings) -> Call[Provenance]:
     """Asks which weights give the verdicts."""
     return _light_call(settings, "infer", PROVENANCE_MODEL, {"inputs": []}, parse_provenance)
+
+
+def calibration_call(settings: Settings) -> Call[Calibration | None]:
+    """Asks what the vote was calibrated with."""
+    return _light_call(settings, "get_model_config", VOTER_MODEL, {}, parse_calibration)
 
 
 def metadata_call(settings: Settings) -> Call[tuple[str, str]]:

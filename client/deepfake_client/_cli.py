@@ -19,6 +19,7 @@ from rich.console import Console
 from ._client import DetectorClient
 from ._errors import DetectorError
 from ._files import IMAGE_EXTENSIONS, find_images
+from ._operating_point import describe_vote, find_operating_point, operating_point_option
 from ._output import Sink, csv_rows, jsonl, table
 from ._progress import ProgressBar
 from ._results import Provenance
@@ -116,6 +117,7 @@ def main() -> None:
     metavar="SECONDS",
     help="Deadline of one request, its time in the server's queue included.",
 )
+@operating_point_option
 @click.pass_context
 def score(
     ctx: click.Context,
@@ -126,6 +128,7 @@ def score(
     batch_size: int,
     in_flight: int,
     timeout: float,
+    far: float | None,
 ) -> None:
     """Score images and whole folders of them.
 
@@ -135,6 +138,9 @@ def score(
 
     The score is the ensemble's vote, a probability of being fake in steps of 0.1; the verdict is "fake" above 0.5,
     "real" below, "uncertain" at 0.5. To rank images, use the probability.
+
+    Where false alarms cost more than misses, or less, --operating-point decides the verdict by a threshold on the
+    probability instead, which `python -m forensics calibrate` chose on labelled images: "fake" above it, else "real".
 
     A request that fails is sent again for about a minute, so the server may restart meanwhile. Ctrl-C finishes what is
     in flight; a second one stops at once.
@@ -157,6 +163,7 @@ def score(
     with DetectorClient(url, timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
         client.server_info()  # a wrong address is told in seconds, and before a file is replaced
         _warn_if_untrained(client)
+        point = None if far is None else find_operating_point(client, far)
         with _stoppable() as stop:
             images = takewhile(lambda _: not stop.is_set(), find_images(paths))
             try:
@@ -165,7 +172,8 @@ def score(
                     _sink(output, printed, bar.console) as write,
                     closing(client.score_many(images)) as verdicts,
                 ):
-                    for verdict in verdicts:
+                    for each in verdicts:
+                        verdict = each if point is None else point.apply(each)
                         write(verdict)
                         tally.add(verdict)
                         bar.advance()
@@ -206,6 +214,7 @@ def info(url: str, wait: float) -> None:
         _show("model", f"{server.model}, at most {server.max_batch_size} images a request")
         for name, value in _describe(client.provenance()):
             _show(name, value)
+        _show("vote", describe_vote(client.calibration()))
         _warn_if_untrained(client)
         started = time.monotonic()
         client.wait_ready(_TEST_IMAGE_SECONDS)

@@ -13,8 +13,10 @@ from tenacity import Retrying, sleep_using_event, stop_any, stop_when_event_set
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from ._calibration import Calibration
 from ._calls import (
     Call,
+    calibration_call,
     max_batch_size_call,
     metadata_call,
     not_ready,
@@ -112,6 +114,19 @@ class DetectorClient(Configured):
         """
         try:
             return self._send(self._connected, provenance_call(self._settings))
+        except RequestFailedError as error:
+            if error.code == "NOT_FOUND":
+                return None
+            raise
+
+    def calibration(self) -> Calibration | None:
+        """What the vote was calibrated with; None where the server does not say. It is asked once, without retries.
+
+        Raises:
+            DetectorError: As `score`.
+        """
+        try:
+            return self._send(self._connected, calibration_call(self._settings))
         except RequestFailedError as error:
             if error.code == "NOT_FOUND":
                 return None

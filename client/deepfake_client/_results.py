@@ -54,6 +54,7 @@ class Verdict:
         streams: What each stream says, by its name.
         face: The face that was looked at.
         error: What went wrong, where the status is "unreadable_file" or "request_failed".
+        threshold: Where an operating point is applied, its threshold on `probability`, which then decides the verdict.
     """
 
     path: str | None
@@ -63,6 +64,7 @@ class Verdict:
     streams: Mapping[str, StreamVerdict] = field(default_factory=_no_streams, hash=False)
     face: Face = field(default_factory=Face)
     error: str | None = None
+    threshold: float | None = None
 
     @property
     def ok(self) -> bool:
@@ -71,7 +73,9 @@ class Verdict:
 
     @property
     def verdict(self) -> Decision | None:
-        """The score in a word (see `decide`). None where the image was not scored."""
+        """The score in a word (see `decide`), or what the threshold says. None where the image was not scored."""
+        if self.threshold is not None and self.probability is not None:
+            return "fake" if self.probability > self.threshold else "real"
         return None if self.score is None else decide(self.score)
 
     def to_dict(self) -> dict[str, Any]:

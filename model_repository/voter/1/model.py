@@ -1,29 +1,48 @@
-"""Triton step: the vote of the three streams. See ensemble/voting.py."""
+"""Triton step: the vote of the three streams. See ensemble/voting.py and, for other votes, ensemble/calibration.py."""
 
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
+from ensemble.calibration import cast_calibrated_ballot
+from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, read_in_force
 from ensemble.streams import STREAMS
-from ensemble.voting import cast_ballot
+from ensemble.voting import Ballot, cast_ballot
+
+Cast = Callable[[npt.NDArray[np.float32]], Ballot]
 
 
 class TritonPythonModel:
     """One instance of the step."""
 
+    def initialize(self, args: dict[str, str]) -> None:
+        parameters = json.loads(args["model_config"])["parameters"]
+        file, echo = (parameters[key]["string_value"] for key in (FILE_PARAMETER, ECHO_PARAMETER))
+        calibration = read_in_force(Path(args["model_repository"]) / args["model_version"], file, echo)
+        if calibration is None:
+            self._cast: Cast = cast_ballot
+        else:
+            self._cast = partial(cast_calibrated_ballot, vote=calibration.vote)
+            pb_utils.Logger.log_info(f"calibration in force: {file} of {calibration.created}")
+
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [_response(request) for request in requests]
+        return [_response(request, self._cast) for request in requests]
 
 
-def _response(request: Any) -> Any:
+def _response(request: Any, cast: Cast) -> Any:
     logits = [
         pb_utils.get_input_tensor_by_name(request, f"{stream.name.upper()}_LOGITS").as_numpy() for stream in STREAMS
     ]
     statuses = pb_utils.get_input_tensor_by_name(request, "IMAGE_STATUS").as_numpy()
     scored = statuses == status.OK.encode()
-    ballot = cast_ballot(np.where(scored[:, :, None], np.stack(logits, axis=1), np.float32(np.nan)))
+    ballot = cast(np.where(scored[:, :, None], np.stack(logits, axis=1), np.float32(np.nan)))
     statuses = np.where(scored & np.isnan(ballot.score[:, None]), status.NON_FINITE_LOGITS.encode(), statuses)
     return pb_utils.InferenceResponse(
         [

@@ -1,0 +1,128 @@
+"""Score-CAM of images, from the very checkpoints that the server runs; maps are kept, so that a stopped run goes on."""
+
+import hashlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+
+from ensemble.images import RgbImage
+from ensemble.streams import STREAMS, Stream
+from export.errors import MissingWeightsError
+from export.weights import find_checkpoints
+from forensics.errors import ForensicsError
+from forensics.inspection import Inspection
+from forensics.progress import progress
+from forensics.saliency import Map
+from forensics.score_cam import forwards, score_cam
+from forensics.scoring import Server
+from networks import StreamNetwork, WeightsError, load_stream
+
+
+def checked_checkpoints(weights: Path, server: Server) -> dict[Stream, tuple[Path, str]]:
+    """The checkpoint of every stream and its SHA-256, held against those that the server says it runs.
+
+    Raises:
+        ForensicsError: One is missing, or is another file than the server's.
+    """
+    try:
+        checkpoints = find_checkpoints(weights)
+    except MissingWeightsError as error:
+        raise ForensicsError(str(error)) from error
+    served = (server.provenance or {}).get("streams", {})
+    checked = {}
+    for stream, path in checkpoints.items():
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        if stream.name in served and served[stream.name]["sha256"] != sha256:
+            raise ForensicsError(
+                f"{path} is not the checkpoint that the server runs: its SHA-256 is {sha256[:16]}…, the server's "
+                f"{served[stream.name]['sha256'][:16]}…; give the folder it was exported from, or export again"
+            )
+        checked[stream] = path, sha256
+    return checked
+
+
+def score_cam_maps(
+    inspections: Sequence[Inspection],
+    checkpoints: dict[Stream, tuple[Path, str]],
+    folder: Path,
+    batch_size: int,
+) -> list[dict[str, Map]]:
+    """Computes the maps of every stream of every image, one network in memory at a time.
+
+    Args:
+        inspections: The images, with status `ok`.
+        checkpoints: As `checked_checkpoints` gives them.
+        folder: Holds the finished maps; those that it has are not computed again.
+        batch_size: Masked images in one forward.
+
+    Returns:
+        For each image, its maps by stream: float32 [S, S] in [0, 1].
+
+    Raises:
+        ForensicsError: A checkpoint cannot be used.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    maps: list[dict[str, Map]] = [{} for _ in inspections]
+    estimated = False
+    for stream in STREAMS:
+        path, sha256 = checkpoints[stream]
+        shown = [each.streams[stream.name].pixels for each in inspections]
+        files = [folder / f"{stream.name}-{_key(pixels, sha256)}.npy" for pixels in shown]
+        missing = {file: pixels for file, pixels in zip(files, shown, strict=True) if not file.exists()}
+        if missing:
+            network = _load(stream, path)
+            count = forwards(network) * len(missing)
+            if not estimated:
+                _tell_time(network, stream, batch_size, count, len(STREAMS) - STREAMS.index(stream))
+                estimated = True
+            with progress(f"Score-CAM, {stream.title}", count, "forwards") as advance:
+                for file, pixels in missing.items():
+                    _keep(file, score_cam(network, pixels, batch_size=batch_size, advance=advance))
+            del network  # its weights, before the next ones are read
+        for row, file in zip(maps, files, strict=True):
+            row[stream.name] = np.load(file)
+    return maps
+
+
+def _load(stream: Stream, path: Path) -> StreamNetwork:
+    try:
+        return load_stream(stream, path)
+    except WeightsError as error:
+        raise ForensicsError(str(error)) from error
+
+
+def _tell_time(network: StreamNetwork, stream: Stream, batch_size: int, count: int, streams: int) -> None:
+    """Says how long it will take, from a batch; the first forward, which also reads the weights, does not count."""
+    pixels = torch.zeros(batch_size, stream.pixels, stream.pixels, 3)
+    with torch.inference_mode():
+        network(pixels[:1])
+        start = time.perf_counter()
+        network(pixels)
+    seconds = (time.perf_counter() - start) / batch_size * count * streams
+    click.echo(
+        f"Score-CAM: {count} forwards in each of {streams} streams, {_in_words(seconds)} on this machine; "
+        "Ctrl-C stops, finished maps are kept",
+        err=True,
+    )
+
+
+def _in_words(seconds: float) -> str:
+    for unit, size in (("hours", 3600), ("minutes", 60)):
+        if seconds > 1.5 * size:
+            return f"about {seconds / size:.1f} {unit}"
+    return f"about {max(1, round(seconds))} seconds"
+
+
+def _key(pixels: RgbImage, sha256: str) -> str:
+    return hashlib.sha256(sha256.encode() + pixels.tobytes()).hexdigest()[:24]
+
+
+def _keep(file: Path, saliency: Map) -> None:
+    partial = file.with_name(f".{file.name}.partial.npy")
+    np.save(partial, saliency)
+    partial.replace(file)

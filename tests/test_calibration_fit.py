@@ -1,0 +1,159 @@
+"""What is fitted on simulated scores: known temperatures come back, and nothing changes without a certain gain."""
+
+import numpy as np
+import pytest
+
+from ensemble.calibration import PAPER_VOTE, Isotonic, NoMap, Platt, Temperature, logit
+from forensics.decisions import BRIER, ROC_AUC, Trial
+from forensics.fit import FOLDS, LEAST_OF_A_CLASS, assign_folds, count_rounds, fit_vote, fit_weights
+from forensics.maps import fit_isotonic, fit_platt, fit_temperature
+from forensics.metrics import brier_score, expected_calibration_error
+from forensics.operating_points import find_operating_points, images_needed, proportion_interval
+from forensics.progress import silent
+from tests.calibration_data import simulate
+
+
+@pytest.mark.parametrize("temperature", [0.4, 1.0, 3.0])
+def test_a_known_temperature_comes_back(temperature: float) -> None:
+    scores = simulate(20_000, temperatures=(temperature, 1, 1))
+    column = scores.streams[:, 0]
+    fitted = fit_temperature(column, scores.labels)
+    assert fitted.temperature == pytest.approx(temperature, rel=0.05)
+    assert expected_calibration_error(scores.labels, fitted(column).astype(float)) < 0.02
+
+
+def test_a_known_slope_and_shift_come_back() -> None:
+    scores = simulate(20_000, temperatures=(1, 2, 1), biases=(0, 1, 0))
+    fitted = fit_platt(scores.streams[:, 1], scores.labels)
+    assert fitted.slope == pytest.approx(0.5, rel=0.06)
+    assert fitted.intercept == pytest.approx(-0.5, abs=0.05)
+
+
+def test_isotonic_undoes_any_rising_distortion() -> None:
+    scores = simulate(20_000)
+    distorted = (scores.streams[:, 0] ** 3).astype(np.float32)
+    fitted = fit_isotonic(distorted, scores.labels)
+    assert expected_calibration_error(scores.labels, distorted.astype(float)) > 0.1
+    assert expected_calibration_error(scores.labels, fitted(distorted).astype(float)) < 0.02
+
+
+def test_separable_and_backward_streams_stay_finite_and_keep_their_direction() -> None:
+    labels = np.arange(200) < 100
+    for column in (np.where(labels, 1, 0), np.where(labels, 0.1, 0.9), np.full(200, 0.5)):
+        for fit in (fit_temperature, fit_platt, fit_isotonic):
+            mapped = fit(column.astype(np.float32), labels)(np.float32([0, 0.3, 0.7, 1]))
+            assert np.isfinite(mapped).all()
+            assert (np.diff(mapped) >= 0).all()
+
+
+def test_folds_hold_each_class_evenly() -> None:
+    labels = np.arange(103) < 33
+    folds = assign_folds(labels, seed=3)
+    for members in (folds[labels], folds[~labels]):
+        counts = np.bincount(members, minlength=FOLDS)
+        assert counts.max() - counts.min() <= 1
+
+
+def test_weights_go_to_the_stream_that_knows_and_stay_the_papers_on_a_tie() -> None:
+    scores = simulate(2000, strengths=(0.0, 3.0, 0.0))
+    weights = fit_weights(scores.streams, scores.labels)
+    assert weights[1] / sum(weights) >= 0.6
+    same = np.repeat(scores.streams[:, 1:2], 3, axis=1)
+    assert fit_weights(same, scores.labels) == (4, 2, 4)
+
+
+def test_too_little_data_changes_nothing_and_says_so() -> None:
+    fit = fit_vote(simulate(2 * LEAST_OF_A_CLASS - 2, temperatures=(9, 9, 9)), resamples=100)
+    assert fit.vote == PAPER_VOTE
+    assert fit.decisions == ()
+    assert "too small to change anything (49 real and 49 fake images, at least 50 of each" in fit.conclusion
+
+
+def test_scores_that_need_no_calibration_keep_the_papers_maps() -> None:
+    for seed in range(2):
+        fit = fit_vote(simulate(300, seed=seed), resamples=200, seed=seed)
+        assert fit.vote.maps == (NoMap(), NoMap(), NoMap())
+
+
+def test_labels_at_random_leave_weights_and_step_alone() -> None:
+    for seed in range(3):
+        vote = fit_vote(simulate(300, strengths=(0.0, 0.0, 0.0), seed=seed), resamples=100).vote
+        assert (vote.weights, vote.rounding_step) == (PAPER_VOTE.weights, PAPER_VOTE.rounding_step)
+
+
+def test_an_overconfident_stream_gets_its_temperature() -> None:
+    calls = []
+    scores = simulate(1600, temperatures=(3, 1, 1))
+    fit = fit_vote(scores, resamples=200, advance=lambda: calls.append(None))
+    assert [each.choice for each in fit.decisions[:3]] == ["temperature", "none", "none"]
+    assert isinstance(fit.vote.maps[0], Temperature)
+    assert fit.vote.maps[0].temperature == pytest.approx(3, rel=0.15)
+    assert "map, Global Texture" in fit.conclusion
+    assert fit.decisions[0].candidates[0].gain.low > 0
+    assert {name.rpartition(", ")[2] for name in fit.gains} == {ROC_AUC, BRIER}
+    assert len(calls) == count_rounds(scores) * 200
+
+
+def test_isotonic_is_tried_with_data_enough_only() -> None:
+    few, enough = (fit_vote(simulate(count), resamples=100).decisions[0] for count in (998, 1000))
+    assert [each.name for each in few.candidates] == [Temperature.kind, Platt.kind]
+    assert [each.name for each in enough.candidates] == [Temperature.kind, Platt.kind, Isotonic.kind]
+
+
+def test_a_candidate_must_beat_the_one_in_force() -> None:
+    labels = np.arange(400) < 200
+    rng = np.random.default_rng(0)
+    noisy, better = (labels + noise * rng.normal(size=400) for noise in (2.0, 0.3))
+    decision = Trial(labels, 200, 0, silent).decide(
+        "which", ROC_AUC, {"paper": noisy, "better": better, "no better than that": better, "worse": noisy}
+    )
+    assert [each.adopted for each in decision.candidates] == [True, False, False]
+    assert decision.choice == "better"
+    assert decision.candidates[1].gain.value == 0
+
+
+def test_gain_in_brier_score_is_its_decrease() -> None:
+    scores = simulate(500, temperatures=(4, 1, 1))
+    old = scores.streams[:, 0].astype(float)
+    new = 1 / (1 + np.exp(-logit(old) / 4))
+    gain = Trial(scores.labels, 200, 0, silent).gain(BRIER, old, new)
+    assert gain.value == pytest.approx(brier_score(scores.labels, old) - brier_score(scores.labels, new))
+    assert 0 < gain.low < gain.value < gain.high
+
+
+def test_clopper_pearson_of_known_counts() -> None:
+    assert proportion_interval(0, 10) == (0.0, pytest.approx(0.3084971, abs=1e-6))
+    assert proportion_interval(10, 10) == (pytest.approx(0.6915029, abs=1e-6), 1.0)
+    assert proportion_interval(5, 10) == pytest.approx((0.1870860, 0.8129140), abs=1e-6)
+
+
+def test_operating_points_keep_their_rate_by_the_lowest_threshold() -> None:
+    scores = simulate(2000)
+    points = find_operating_points(scores.labels, scores.mean, [0.1, 0.01, 0.0001], resamples=200)
+    assert [point.far for point in points] == [0.01, 0.1]  # 1000 real images cannot tell 0.0001
+    assert images_needed(0.0001) == 10_000
+    real = scores.mean[~scores.labels]
+    for point in points:
+        assert point.threshold in real
+        assert np.mean(real > point.threshold) == point.false_alarm_rate <= point.far
+        assert np.mean(real >= point.threshold) > point.far  # any lower threshold breaks the rate
+        assert point.false_alarm_interval[0] < point.far < point.false_alarm_interval[1]
+        assert point.threshold_interval[0] <= point.threshold <= point.threshold_interval[1]
+        assert point.detection_rate == np.mean(scores.mean[scores.labels] > point.threshold)
+
+
+def test_ties_never_break_a_rate() -> None:
+    labels = np.arange(40) < 20
+    scores = np.where(labels, 0.9, np.repeat([0.1, 0.8], 20))
+    (point,) = find_operating_points(labels, scores, [0.5], resamples=100)
+    assert (point.threshold, point.false_alarm_rate, point.detection_rate) == (0.8, 0.0, 1.0)
+
+
+def test_intervals_of_false_alarms_hold_the_true_rate() -> None:
+    held = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        scores = rng.random(220)
+        (point,) = find_operating_points(np.arange(220) < 20, scores, [0.05], resamples=1)
+        held += point.false_alarm_interval[0] <= 1 - point.threshold <= point.false_alarm_interval[1]
+    assert held / 300 >= 0.93
