@@ -117,7 +117,7 @@ def _framed(face: npt.NDArray[np.float64]) -> RgbImage:
 def _retinaface(weights: Path | None) -> Path | None:
     if weights is None:
         return None
-    from export.face_detector import export_face_detector
+    from export.face_models import export_face_detector
 
     folder = weights.parent / "retinaface-onnx"
     folder.mkdir(exist_ok=True)

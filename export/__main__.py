@@ -1,6 +1,7 @@
 """The command line: `python -m export`."""
 
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -9,14 +10,27 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ensemble.streams import STREAMS, Stream
 from export.errors import ExportError, ParityError
-from export.face_detector import NAME as FACE_DETECTOR
-from export.face_detector import FaceDetectorExport, export_face_detector
+from export.face_models import (
+    ALIGNER,
+    DETECTOR,
+    RESTORER,
+    FaceModelExport,
+    export_face_aligner,
+    export_face_detector,
+    export_face_restorer,
+)
 from export.report import print_differences, print_report
 from export.repository import SKELETON, publish, require_space, staging
 from export.stream_export import StreamExport, export_stream
-from export.weights import FACE_DETECTOR_WEIGHTS, find_checkpoints, find_face_detector
+from export.weights import FACE_DETECTOR_FILE, FACE_RESTORER_FILES, find_checkpoints, find_face_weights
 from networks import PRESETS, WeightsError, write_random_weights
 from networks.random_weights import preset_bytes
+
+_FACE_EXPORTS: dict[str, Callable[..., FaceModelExport]] = {
+    DETECTOR: export_face_detector,
+    ALIGNER: export_face_aligner,
+    RESTORER: export_face_restorer,
+}
 
 
 @click.command(
@@ -35,7 +49,8 @@ from networks.random_weights import preset_bytes
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
     help=f"Folder with the checkpoints {', '.join(stream.checkpoint for stream in STREAMS)} "
-    f"(or the same as .safetensors), and, for the paper's face detector, {FACE_DETECTOR_WEIGHTS}.",
+    f"(or the same as .safetensors); for the paper's face detector, {FACE_DETECTOR_FILE}; for its attempts with face "
+    f"restoration, {', '.join(FACE_RESTORER_FILES)}.",
 )
 @click.option(
     "--repository",
@@ -64,19 +79,19 @@ def main(weights: Path, repository: Path, preset: str | None) -> None:
         if preset is not None:
             _write_random_weights(console, weights, preset)
         checkpoints = find_checkpoints(weights)
-        detector = find_face_detector(weights)
+        face_weights = find_face_weights(weights)
         with staging(repository) as folder:
-            files = [*checkpoints.values(), *([detector] if detector else [])]
+            files = [*checkpoints.values(), *(path for paths in face_weights.values() for path in paths)]
             require_space(repository, sum(path.stat().st_size for path in files))
             exports = [_export_stream(console, stream, path, folder) for stream, path in checkpoints.items()]
-            detectors = [_export_detector(console, detector, folder)] if detector else []
-            publish(repository, exports, detectors)
+            face_models = [_export_face_model(console, name, paths, folder) for name, paths in face_weights.items()]
+            publish(repository, exports, face_models)
     except (ExportError, WeightsError) as error:
         if isinstance(error, ParityError) and error.differences:
             print_differences(console, "not exported", error.differences)
         Console(stderr=True).print(f"[bold red]export failed:[/] {_escape(str(error))}", soft_wrap=True)
         sys.exit(1)
-    print_report(console, repository, exports, detectors)
+    print_report(console, repository, exports, face_models)
 
 
 def _write_random_weights(console: Console, weights: Path, preset: str) -> None:
@@ -99,14 +114,12 @@ def _export_stream(console: Console, stream: Stream, checkpoint: Path, staging_f
     return export
 
 
-def _export_detector(console: Console, weights: Path, staging_folder: Path) -> FaceDetectorExport:
-    folder = staging_folder / FACE_DETECTOR
+def _export_face_model(console: Console, name: str, weights: Sequence[Path], staging_folder: Path) -> FaceModelExport:
+    folder = staging_folder / name
     folder.mkdir()
-    with console.status(FACE_DETECTOR) as status:
-        export = export_face_detector(
-            weights, folder, on_stage=lambda stage: status.update(f"{FACE_DETECTOR}: {stage}")
-        )
-    print_differences(console, FACE_DETECTOR, export.differences)
+    with console.status(name) as status:
+        export = _FACE_EXPORTS[name](*weights, folder, on_stage=lambda stage: status.update(f"{name}: {stage}"))
+    print_differences(console, name, export.differences)
     return export
 
 

@@ -45,7 +45,7 @@ def to_onnx(network: StreamNetwork, pixels: int) -> ir.Model:
     """
     # Two images, since a batch of one would be taken for a constant.
     example = torch.zeros(2, pixels, pixels, 3, dtype=torch.uint8)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             network,
             (example,),
@@ -107,7 +107,7 @@ def free_weights(network: StreamNetwork, model: ir.Model) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep to itself what torch says about its own parts (deprecations inside torch, no torchvision)."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level

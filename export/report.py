@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from export.face_detector import FaceDetectorExport
+from export.face_models import DETECTOR, FaceModelExport
 from export.parity import Difference
 from export.stream_export import StreamExport
-from export.weights import FACE_DETECTOR_WEIGHTS
+from export.weights import FACE_DETECTOR_FILE
 
 
 def print_differences(console: Console, name: str, differences: Sequence[Difference]) -> None:
@@ -29,7 +29,7 @@ def print_differences(console: Console, name: str, differences: Sequence[Differe
 
 
 def print_report(
-    console: Console, repository: Path, exports: Sequence[StreamExport], detectors: Sequence[FaceDetectorExport]
+    console: Console, repository: Path, exports: Sequence[StreamExport], face_models: Sequence[FaceModelExport]
 ) -> None:
     """Print what was exported, and plainly where it is untrained."""
     console.print(f"Exported to [bold]{repository}[/]\n", highlight=False)
@@ -41,16 +41,16 @@ def print_report(
     rows = [
         (export.stream.name, export.checkpoint, export.size, export.seconds, export.differences) for export in exports
     ]
-    rows += [(export.name, export.weights, export.size, export.seconds, export.differences) for export in detectors]
+    rows += [(each.name, each.weights[0], each.size, each.seconds, each.differences) for each in face_models]
     for name, weights, size, seconds, differences in rows:
         worst = max(each.largest / each.tolerance for each in differences)
         table.add_row(name, weights.name, f"{size / 1e6:,.0f} MB", f"{seconds:.1f} s", f"{worst:.3f}")
     console.print(table)
-    if detectors:
-        console.print(f"Faces are found by RetinaFace ({detectors[0].weights})", highlight=False)
+    if DETECTOR in {each.name for each in face_models}:
+        console.print("Faces are found by RetinaFace", highlight=False)
     else:
         console.print(
-            f"Faces are found by OpenCV's cascade; for the paper's RetinaFace, put {FACE_DETECTOR_WEIGHTS} "
+            f"Faces are found by OpenCV's cascade; for the paper's RetinaFace, put {FACE_DETECTOR_FILE} "
             "into the weights folder and export again",
             highlight=False,
         )
@@ -61,7 +61,7 @@ def print_report(
             "the two streams will always agree[/]"
         )
     untrained = [export.stream.name for export in exports if export.untrained]
-    untrained += [export.name for export in detectors if export.untrained]
+    untrained += [each.name for each in face_models if each.untrained]
     if untrained:
         console.print(
             Panel(

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
 
 from export.errors import RepositoryError
+from export.face_models import DETECTOR, FACE_MODELS, FaceModelExport
 from export.graph import DATA_FILE, MODEL_FILE
 from export.stream_export import PRECISION, StreamExport
 
@@ -29,24 +29,6 @@ GENERATED = ("*.onnx", "*.onnx.data", "*.plan", "*.json", "__pycache__", ".stagi
 STAGING_PREFIX = ".staging-"
 PROVENANCE = Path("provenance/1/provenance.json")
 VERSION = "1"
-
-FACE_MODELS = ("face_detector",)
-"""Models of the face crop that are there only where their weights were; each has its configuration beside this file."""
-
-
-class FaceModel(Protocol):
-    """What came of a model of the face crop: `FaceDetectorExport`."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def weights(self) -> Path: ...
-    @property
-    def sha256(self) -> str: ...
-    @property
-    def untrained(self) -> bool: ...
-    @property
-    def files(self) -> tuple[Path, ...]: ...
 
 
 @contextmanager
@@ -99,7 +81,7 @@ def require_space(repository: Path, needed: int) -> None:
         )
 
 
-def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequence[FaceModel] = ()) -> None:
+def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequence[FaceModelExport] = ()) -> None:
     """Move validated models into place, and say what they are.
 
     Args:
@@ -133,7 +115,7 @@ def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequ
             ) from error
 
 
-def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModel] = ()) -> dict[str, object]:
+def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModelExport] = ()) -> dict[str, object]:
     """What provenance.json says: which weights give the verdicts, and whether they are random."""
     return {
         "untrained": any(export.untrained for export in exports) or any(model.untrained for model in face_models),
@@ -147,9 +129,12 @@ def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModel] =
             }
             for export in exports
         },
-        "face_detector": "retinaface" if face_models else "haar",
+        "face_detector": "retinaface" if DETECTOR in {model.name for model in face_models} else "haar",
         "face_models": {
-            model.name: {"weights": model.weights.name, "sha256": model.sha256, "untrained": model.untrained}
+            model.name: {
+                "weights": {path.name: sha256 for path, sha256 in zip(model.weights, model.sha256, strict=True)},
+                "untrained": model.untrained,
+            }
             for model in face_models
         },
     }

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from ensemble.streams import STREAMS, Stream
 from export.errors import MissingWeightsError
+from export.face_models import ALIGNER, DETECTOR, RESTORER
+from networks.gfpgan_checkpoints import ALIGNER_FILE, GFPGAN_FILE, PARSENET_FILE
 
 PUBLISHED_WEIGHTS = "https://huggingface.co/lpmkhoa/hcmusaqua-ntire26-weights"
 """Where the authors publish the checkpoints."""
@@ -36,11 +38,28 @@ def find_checkpoints(weights: Path) -> dict[Stream, Path]:
     return found
 
 
-FACE_DETECTOR_WEIGHTS = "retinaface.h5"
+FACE_DETECTOR_FILE = "retinaface.h5"
 """Weights of RetinaFace as the PyPI package `retina-face` uses them."""
 
+FACE_RESTORER_FILES = (ALIGNER_FILE, GFPGAN_FILE, PARSENET_FILE)
+"""Weights of GFPGAN and of what facexlib aligns and pastes its faces by, as the PyPI package `gfpgan` uses them."""
 
-def find_face_detector(weights: Path) -> Path | None:
-    """The weights of RetinaFace, where they are in the folder: without them, OpenCV's cascade detects faces."""
-    path = weights / FACE_DETECTOR_WEIGHTS
-    return path if path.exists() else None
+
+def find_face_weights(weights: Path) -> dict[str, tuple[Path, ...]]:
+    """Find the weights of the face crop's models, by the model's name: those that are there.
+
+    Raises:
+        MissingWeightsError: Some of GFPGAN's files are there and others are not.
+    """
+    detector = weights / FACE_DETECTOR_FILE
+    aligner, *restorer = (weights / name for name in FACE_RESTORER_FILES)
+    found: dict[str, tuple[Path, ...]] = {DETECTOR: (detector,)} if detector.exists() else {}
+    missing = [path.name for path in (aligner, *restorer) if not path.exists()]
+    if not missing:
+        return {**found, ALIGNER: (aligner,), RESTORER: tuple(restorer)}
+    if len(missing) < len(FACE_RESTORER_FILES):
+        raise MissingWeightsError(
+            f"{weights} holds some of GFPGAN's files and lacks {', '.join(missing)}: add what is missing, or remove "
+            f"the rest of {', '.join(FACE_RESTORER_FILES)} to do without the attempts that restore faces"
+        )
+    return found

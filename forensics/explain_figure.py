@@ -63,9 +63,10 @@ def draw_views(name: str, method: str, views: Sequence[View], weights: Sequence[
         bar = figure.colorbar(
             ScalarMappable(mpl.colors.Normalize(0, 1), COLOUR_MAP), ax=overlays, fraction=0.025, pad=0.01, aspect=30
         )
-        bar.set_label(f"{method}, each map scaled to its own range", fontsize=8.5)
+        bar.set_label(f"{method},\neach map scaled to its own range", fontsize=8.5)
         bar.outline.set_visible(False)  # type: ignore[operator]
         scores = "; ".join(f"{each.title}: score {each.score:g}, {decide(each.score)}" for each in views)
+        scores = scores if len(views) > 1 else scores.removeprefix(f"{views[0].title}: ")
         figure.suptitle(f"{_shortened(name)}\n{scores}", fontweight="bold", fontsize=13)
         if untrained:
             figure.supxlabel(

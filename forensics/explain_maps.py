@@ -21,6 +21,8 @@ from forensics.score_cam import forwards, score_cam
 from forensics.scoring import Server
 from networks import StreamNetwork, WeightsError, load_stream
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
 
 def checked_checkpoints(weights: Path, server: Server) -> dict[Stream, tuple[Path, str]]:
     """The checkpoint of every stream and its SHA-256, held against those that the server says it runs.
@@ -91,18 +93,18 @@ def score_cam_maps(
 
 def _load(stream: Stream, path: Path) -> StreamNetwork:
     try:
-        return load_stream(stream, path)
+        return load_stream(stream, path).to(DEVICE)
     except WeightsError as error:
         raise ForensicsError(str(error)) from error
 
 
 def _tell_time(network: StreamNetwork, stream: Stream, batch_size: int, count: int, streams: int) -> None:
     """Says how long it will take, from a batch; the first forward, which also reads the weights, does not count."""
-    pixels = torch.zeros(batch_size, stream.pixels, stream.pixels, 3)
+    pixels = torch.zeros(batch_size, stream.pixels, stream.pixels, 3, device=DEVICE)
     with torch.inference_mode():
         network(pixels[:1])
         start = time.perf_counter()
-        network(pixels)
+        network(pixels)[0].cpu()  # which waits for a GPU to be done
     seconds = (time.perf_counter() - start) / batch_size * count * streams
     click.echo(
         f"Score-CAM: {count} forwards in each of {streams} streams, {_in_words(seconds)} on this machine; "

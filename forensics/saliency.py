@@ -4,7 +4,6 @@ A map is float [N, N], none negative, over the patches of a stream's input; its 
 numbers are of the mass on this grid, so that maps of both methods compare.
 """
 
-import math
 from dataclasses import dataclass
 
 import cv2
@@ -135,8 +134,3 @@ def _top_cells(mass: Mass) -> npt.NDArray[np.bool_]:
     chosen = np.zeros(mass.size, np.bool_)
     chosen[order[:count]] = True
     return chosen.reshape(mass.shape)
-
-
-def largest_entropy(stream: Stream, patch: int = 14) -> float:
-    """Entropy of a mass spread evenly over a stream's patches, in nats."""
-    return 2 * math.log(stream.pixels // patch)

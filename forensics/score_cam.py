@@ -38,7 +38,7 @@ def score_cam(
     """Computes the map of one image.
 
     Args:
-        network: A stream, in evaluation mode.
+        network: A stream, in evaluation mode, on any device.
         pixels: uint8 [S, S, 3], RGB: the stream's input.
         batch_size: Masked images in one forward.
         advance: Called after each image that the network was run on, `forwards` times in all.
@@ -46,14 +46,14 @@ def score_cam(
     Returns:
         float32 [S, S] in [0, 1]; all zeros where no region counts for fake.
     """
-    image = torch.from_numpy(pixels.copy()).float()
+    image = torch.from_numpy(pixels.copy()).float().to(next(network.parameters()).device)
     channels = channel_maps(network, image)
     advance()
     logits = [_masked_logits(network, image, some, advance) for some in torch.split(channels, batch_size)]
     weights = torch.softmax(torch.cat(logits), dim=0)
     # Upsampling is linear: the sum comes first, and is upsampled once.
     total = torch.einsum("c,cij->ij", weights, channels)
-    return unit_range(upsample(total[None], len(pixels)).relu())[0].numpy()
+    return unit_range(upsample(total[None], len(pixels)).relu())[0].cpu().numpy()
 
 
 def channel_maps(network: StreamNetwork, image: Tensor) -> Tensor:
@@ -81,7 +81,7 @@ def unit_range(maps: Tensor) -> Tensor:
 def _masked_logits(network: StreamNetwork, image: Tensor, channels: Tensor, advance: Advance) -> Tensor:
     masks = unit_range(upsample(channels, image.shape[0]))[..., None]
     # The normalised input times the mask is, in pixels, a mixture of the image with the mean colour.
-    mean = 255 * torch.tensor(NORMALISATION_MEAN)
+    mean = 255 * torch.tensor(NORMALISATION_MEAN, device=image.device)
     logits: Tensor = network(mean + masks * (image - mean))[0]
     for _ in channels:
         advance()

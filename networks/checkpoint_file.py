@@ -50,18 +50,18 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         CheckpointLayoutError: It holds something other than tensors, or names have no common prefix.
         CheckpointValueError: Tensors are of another type.
     """
-    entries = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
-    tensors = _only_tensors(path, entries)
+    entries = _read_safetensors(path) if path.suffix == ".safetensors" else read_pickle(path)
+    tensors = only_tensors(path, entries)
     tensors = {
         name: tensor
         for name, tensor in tensors.items()
         if tensor.is_floating_point() or name.rpartition(".")[2] != OBSOLETE_BUFFER
     }
-    _check_storage(path, tensors)
+    check_storage(path, tensors)
     return _strip_prefix(path, tensors)
 
 
-def _read_pickle(path: Path) -> object:
+def read_pickle(path: Path) -> object:
     _refuse_other_files(path)
     is_archive = _check_archive(path)
     try:
@@ -137,7 +137,7 @@ def _check_archive(path: Path) -> bool:
     return True
 
 
-def _only_tensors(path: Path, entries: object) -> dict[str, Tensor]:
+def only_tensors(path: Path, entries: object) -> dict[str, Tensor]:
     if not isinstance(entries, Mapping):
         raise CheckpointLayoutError(f"{path}: holds a {type(entries).__name__}, not a state_dict of named tensors")
     if not entries:
@@ -155,7 +155,7 @@ def _only_tensors(path: Path, entries: object) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in entries.items()}
 
 
-def _check_storage(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def check_storage(path: Path, tensors: Mapping[str, Tensor]) -> None:
     wrong = {name: str(tensor.dtype) for name, tensor in tensors.items() if tensor.dtype not in DTYPES}
     if wrong:
         listed = shortened(f"{name}: {dtype.removeprefix('torch.')}" for name, dtype in wrong.items())

@@ -25,13 +25,14 @@ class SelfAttention(nn.Module):
         self.attention = nn.ModuleDict({name: nn.Linear(hidden, hidden) for name in ("query", "key", "value")})
         self.output = nn.ModuleDict({"dense": nn.Linear(hidden, hidden)})
 
-    def probabilities(self, tokens: Tensor, queries: Tensor) -> Tensor:
-        """How much each of the queries looks at each token, [batch, heads, queries, tokens]; both are normalised."""
-        return attention_probabilities(self.attention["query"](queries), self.attention["key"](tokens))
-
     def forward(self, tokens: Tensor, queries: Tensor) -> tuple[Tensor, Tensor]:
-        """What each of the queries takes in, [batch, queries, hidden], and `probabilities`."""
-        probabilities = self.probabilities(tokens, queries)
+        """Let some tokens look at all, both [batch, …, hidden] and normalised.
+
+        Returns:
+            What each query takes in, [batch, queries, hidden]; and how much it looks at each token,
+            [batch, heads, queries, tokens].
+        """
+        probabilities = attention_probabilities(self.attention["query"](queries), self.attention["key"](tokens))
         attended = attend(probabilities, self.attention["value"](tokens))
         return self.output["dense"](attended), probabilities
 

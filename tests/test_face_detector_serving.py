@@ -10,13 +10,22 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+import tritonclient.grpc as triton
 from deepfake_client import DetectorClient
 from onnx import TensorProto, helper, numpy_helper
 
 from benchmarks.faces import OnnxRetinaFace
 from ensemble.faces import retinaface
 from ensemble.faces.localisation import locate_faces
-from export import face_detector
+from export import face_models
+from networks.gfpgan_checkpoints import (
+    ALIGNER_FILE,
+    GFPGAN_FILE,
+    PARSENET_FILE,
+    write_random_face_aligner,
+    write_random_gfpgan,
+    write_random_parsenet,
+)
 from networks.retinaface import write_random_retinaface
 from tests import hostile
 from tests.conftest import start_server
@@ -24,7 +33,7 @@ from tests.golden import IMAGES, read_rgb
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-CONFIG = Path(face_detector.__file__).with_suffix(".pbtxt")
+CONFIG = Path(face_models.__file__).with_name("face_detector.pbtxt")
 
 
 def detector(values: dict[str, float], fail: bool = False) -> onnx.ModelProto:
@@ -111,6 +120,31 @@ def test_retinaface_serves_what_it_finds_in_process(tmp_path: Path) -> None:
             np.testing.assert_allclose(verdict.face.box, location.box, atol=1)
         if location.confidence is not None:
             assert verdict.face.confidence == pytest.approx(location.confidence, abs=1e-3)
+
+
+def test_gfpgan_runs_in_the_attempts_that_are_its_own(tmp_path: Path) -> None:
+    """Narrow networks of random weights in the published layout; the export takes their widths from the files."""
+    weights = tmp_path / "weights"
+    weights.mkdir()
+    write_random_face_aligner(weights / ALIGNER_FILE)
+    write_random_gfpgan(weights / GFPGAN_FILE, width=64)
+    write_random_parsenet(weights / PARSENET_FILE, width=8)
+    options = ["--random-weights", "tiny", "--weights", str(weights), "--repository", str(tmp_path / "models")]
+    done = subprocess.run([sys.executable, "-m", "export", *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    server = start_server(tmp_path / "models", tmp_path / "log")
+    with DetectorClient(server.url, timeout=250, retries=0) as client, triton.InferenceServerClient(server.url) as raw:
+        before = _inferences(raw, "face_aligner")
+        verdict = client.score(np.asarray(cv2.imencode(".png", np.full((256, 256, 3), 90, np.uint8))[1]).tobytes())
+        asked = _inferences(raw, "face_aligner") - before
+    assert server.stop() == 0
+    assert "median9, gfpgan, gfpgan_bilateral, gfpgan_median9, sharpen_clahe" in server.log.read_text()
+    assert (verdict.status, verdict.face.source) == ("ok", "none")
+    assert asked >= 3
+
+
+def _inferences(raw: triton.InferenceServerClient, model: str) -> int:
+    return int(raw.get_inference_statistics(model).model_stats[0].inference_count)
 
 
 def _png(images: Sequence[np.ndarray]) -> list[bytes]:

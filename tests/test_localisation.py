@@ -9,7 +9,7 @@ import pytest
 from ensemble.faces.detection import Detection
 from ensemble.faces.haar import HaarDetector
 from ensemble.faces.localisation import RESTORED_PIXELS, locate_faces
-from ensemble.faces.restoration import ATTEMPTS
+from ensemble.faces.restoration import ATTEMPTS, with_face_restoration
 from ensemble.images import RgbImage
 from tests.golden import GOLDEN, IMAGES, read_rgb
 
@@ -118,3 +118,25 @@ def test_an_image_gives_the_same_in_any_company() -> None:
     alone = [locate_faces([image], [None], HaarDetector())[0] for image in images]
     assert locate_faces(images, [None] * len(images), HaarDetector()) == alone
     assert locate_faces(images[::-1], [None] * len(images), HaarDetector())[::-1] == alone
+
+
+def test_face_restoration_takes_its_place_in_the_order() -> None:
+    names = [attempt.name for attempt in with_face_restoration(lambda image: image)]
+    assert names[:7] == ["raw", "bilateral", "median9", "gfpgan", "gfpgan_bilateral", "gfpgan_median9", "sharpen_clahe"]
+    assert len(names) == 13
+
+
+def test_a_restored_face_is_found_by_the_attempt_that_restored_it() -> None:
+    given: list[RgbImage] = []
+
+    def restore(image: RgbImage) -> RgbImage:
+        given.append(image)
+        return image if len(given) == 1 else 255 - image
+
+    detector = RecordingDetector(3, (50, 50, 200, 200))
+    [location] = locate_faces([NOISY], [None], detector, with_face_restoration(restore))
+    # The first restoration changed nothing, so that nothing was detected anew on its image.
+    assert location.source == "gfpgan_bilateral"
+    np.testing.assert_array_equal(given[0], NOISY)
+    np.testing.assert_array_equal(given[1], detector.views[1][0])
+    np.testing.assert_array_equal(detector.views[3][0], 255 - given[1])

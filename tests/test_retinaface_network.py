@@ -178,7 +178,7 @@ def test_random_weights_are_told_from_others(weights, tmp_path) -> None:
 @pytest.mark.slow
 def test_exported_model_agrees_with_the_package_at_any_size(weights, network, tmp_path) -> None:
     pytest.importorskip("onnxscript")
-    from export.face_detector import export_face_detector
+    from export.face_models import export_face_detector
 
     stages: list[str] = []
     export = export_face_detector(weights, tmp_path, on_stage=stages.append)
@@ -201,7 +201,7 @@ def test_exported_model_agrees_with_the_package_at_any_size(weights, network, tm
 @pytest.mark.slow
 def test_export_refuses_a_model_that_computes_something_else(weights, tmp_path, monkeypatch) -> None:
     pytest.importorskip("onnxscript")
-    from export import face_detector
+    from export import face_models
     from export.errors import ParityError
 
     def load_other(path: Path) -> RetinaFace:
@@ -213,6 +213,6 @@ def test_export_refuses_a_model_that_computes_something_else(weights, tmp_path, 
         )
         return network
 
-    monkeypatch.setattr(face_detector, "load_retinaface", load_other)
+    monkeypatch.setattr(face_models, "load_retinaface", load_other)
     with pytest.raises(ParityError, match=r"face_detector: .*SCORES_32 on scene 96×128 by 0\.01"):
-        face_detector.export_face_detector(weights, tmp_path)
+        face_models.export_face_detector(weights, tmp_path)

@@ -57,6 +57,8 @@ class Attempt:
 def restored_images(image: RgbImage, attempts: Sequence[Attempt] | None = None) -> Iterator[tuple[Attempt, RgbImage]]:
     """Yields the attempts with the images that the detector is to see, each made only when it is asked for.
 
+    An attempt whose restoration gives back the very image that it was given, changing nothing, is left out.
+
     Args:
         image: The decoded image, RGB uint8 [H, W, 3].
         attempts: Which, in order; `ATTEMPTS` unless given. The sources of an attempt must stand before it.
@@ -71,7 +73,8 @@ def restored_images(image: RgbImage, attempts: Sequence[Attempt] | None = None) 
         restored = attempt.restore(made[attempt.source])
         if attempt.name in sources:
             made[attempt.name] = restored
-        yield attempt, restored
+        if restored is not made[attempt.source] or attempt.restore is _unchanged:
+            yield attempt, restored
 
 
 def _bilateral(image: RgbImage) -> RgbImage:
@@ -147,8 +150,6 @@ def _image(pixels: NDArray[np.generic]) -> RgbImage:
     return pixels.astype(np.uint8, copy=False)
 
 
-# The method has three attempts with GFPGAN between median9 and sharpen_clahe: of raw, of bilateral, of median9.
-# With its weights they are attempts like the others, each with its `source`.
 ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("raw", _unchanged),
     Attempt("bilateral", _bilateral),
@@ -161,4 +162,19 @@ ATTEMPTS: tuple[Attempt, ...] = (
     Attempt("gamma_upscale_unsharp", _gamma_upscale_unsharp, to_image=_downscaled_box),
     Attempt("pad_equalize", _pad_equalise, to_image=_unpadded_box),
 )
-"""The method's attempts in its order: the image as it is, then the restorations."""
+"""The method's attempts in its order, without those that need GFPGAN: the image as it is, then the restorations."""
+
+
+def with_face_restoration(restore_faces: Callable[[RgbImage], RgbImage]) -> tuple[Attempt, ...]:
+    """All the method's attempts, the three with GFPGAN in their place.
+
+    Args:
+        restore_faces: From an image to one of its size with its faces restored; the very image where it has none.
+    """
+    behind = 1 + [attempt.name for attempt in ATTEMPTS].index("median9")
+    restored = (
+        Attempt("gfpgan", restore_faces),
+        Attempt("gfpgan_bilateral", restore_faces, source="bilateral"),
+        Attempt("gfpgan_median9", restore_faces, source="median9"),
+    )
+    return (*ATTEMPTS[:behind], *restored, *ATTEMPTS[behind:])

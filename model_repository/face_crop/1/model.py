@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,15 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
-from ensemble.faces import retinaface
+from ensemble.faces import gfpgan, retinaface
 from ensemble.faces.detection import Box, Detection, FaceDetector
 from ensemble.faces.haar import HaarDetector
 from ensemble.faces.localisation import NONE, FaceLocation, local_pixels, locate_faces
-from ensemble.faces.restoration import ATTEMPTS, Attempt
+from ensemble.faces.restoration import ATTEMPTS, Attempt, with_face_restoration
 from ensemble.images import RgbImage, decode
 from ensemble.streams import LOCAL_FACIAL
 
-FACE_DETECTOR = "face_detector"
+FACE_DETECTOR, FACE_ALIGNER, FACE_RESTORER = "face_detector", "face_aligner", "face_restorer"
 BLANK = np.zeros((LOCAL_FACIAL.pixels, LOCAL_FACIAL.pixels, 3), np.uint8)
 NOWHERE = FaceLocation(None, None, NONE)
 GROUP_PIXELS = 50_000_000  # Decoded images that are held at once; one image alone may have as many.
@@ -31,7 +32,7 @@ class TritonPythonModel:
         parameters = json.loads(args["model_config"])["parameters"]
         repository = Path(args["model_repository"]).parent
         self._detector = _detector(parameters["detector"]["string_value"], repository)
-        self._attempts = _attempts(parameters["attempts"]["string_value"])
+        self._attempts = _attempts(parameters["attempts"]["string_value"], repository)
         pb_utils.Logger.log_info(
             f"face detector: {self._detector.name}; attempts: {', '.join(attempt.name for attempt in self._attempts)}"
         )
@@ -63,32 +64,41 @@ class TritonRetinaFace:
         prepared = [retinaface.prepare(image) for image in images]
         found: list[list[Detection]] = [[] for _ in images]
         for indices in _chunks([pixels.shape for pixels, _ in prepared], retinaface.MAX_BATCH_SIZE):
-            outputs = _infer(np.stack([prepared[index][0] for index in indices]))
-            if outputs is None:
+            pixels = np.stack([prepared[index][0] for index in indices])
+            outputs = _infer(FACE_DETECTOR, retinaface.INPUT, retinaface.OUTPUTS, pixels)
+            if not outputs:
                 continue
             for index, *maps in zip(indices, *outputs, strict=True):
-                pixels, scale = prepared[index]
-                found[index] = retinaface.decode(maps, pixels.shape[:2], scale).detections()
+                scaled, scale = prepared[index]
+                found[index] = retinaface.decode(maps, scaled.shape[:2], scale).detections()
         return found
 
 
-def _infer(pixels: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.float32]] | None:
-    """The network's outputs for a batch. None where it failed: then these images count as without a face.
+def _restore_faces(image: RgbImage) -> RgbImage:
+    """GFPGAN as the models `face_aligner` and `face_restorer` of the same server."""
+    return gfpgan.restore_faces(
+        image,
+        partial(_infer, FACE_ALIGNER, gfpgan.ALIGNER_INPUT, gfpgan.ALIGNER_OUTPUTS),
+        partial(_infer, FACE_RESTORER, gfpgan.RESTORER_INPUT, gfpgan.RESTORER_OUTPUTS),
+    )
+
+
+def _infer(model: str, input_name: str, output_names: Sequence[str], pixels: RgbImage) -> list[npt.NDArray[Any]]:
+    """A network's outputs for a batch. Empty where it failed: then these images count as without a face.
 
     An error must not leave this step, which runs beside others: the request would never be answered.
     """
     request = pb_utils.InferenceRequest(
-        model_name=FACE_DETECTOR,
-        requested_output_names=list(retinaface.OUTPUTS),
-        inputs=[pb_utils.Tensor(retinaface.INPUT, pixels)],
+        model_name=model,
+        requested_output_names=list(output_names),
+        inputs=[pb_utils.Tensor(input_name, np.ascontiguousarray(pixels))],
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
     )
     response = request.exec()
     if response.has_error():
-        pb_utils.Logger.log_error(f"{FACE_DETECTOR} failed, no face is assumed: {response.error().message()}")
-        return None
-    tensors = (pb_utils.get_output_tensor_by_name(response, name) for name in retinaface.OUTPUTS)
-    return [tensor.as_numpy() for tensor in tensors]
+        pb_utils.Logger.log_error(f"{model} failed, no face is assumed: {response.error().message()}")
+        return []
+    return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in output_names]
 
 
 def _detector(setting: str, repository: Path) -> FaceDetector:
@@ -108,10 +118,14 @@ def _detector(setting: str, repository: Path) -> FaceDetector:
     return detectors[setting]()
 
 
-def _attempts(setting: str) -> Sequence[Attempt]:
-    if not (setting.isdecimal() and 1 <= int(setting) <= len(ATTEMPTS)):
-        raise ValueError(f"parameter attempts of face_crop is {setting!r}; it must be 1 to {len(ATTEMPTS)}")
-    return ATTEMPTS[: int(setting)]
+def _attempts(setting: str, repository: Path) -> Sequence[Attempt]:
+    restores = (repository / FACE_ALIGNER).is_dir() and (repository / FACE_RESTORER).is_dir()
+    attempts = with_face_restoration(_restore_faces) if restores else ATTEMPTS
+    if setting == "all":
+        return attempts
+    if not (setting.isdecimal() and 1 <= int(setting) <= len(attempts)):
+        raise ValueError(f"parameter attempts of face_crop is {setting!r}; it must be all, or 1 to {len(attempts)}")
+    return attempts[: int(setting)]
 
 
 def _chunks(shapes: Sequence[tuple[int, ...]], size: int) -> Iterator[list[int]]:
