@@ -26,7 +26,7 @@ from forensics.explain_report import (
     write_json,
 )
 from forensics.inspection import Inspection, Inspector
-from forensics.options import _check_url
+from forensics.options import check_url
 from forensics.robustness_rows import encode_png, image_seed, read_pixels
 from forensics.saliency import Map
 from forensics.scoring import Server, ask_server
@@ -88,7 +88,7 @@ def _check_degradation(ctx: click.Context, parameter: click.Parameter, value: st
     default="localhost:8001",
     show_default=True,
     metavar="HOST:PORT",
-    callback=_check_url,
+    callback=check_url,
     help="gRPC port of the server.",
 )
 @click.option(

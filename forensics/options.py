@@ -10,7 +10,8 @@ from deepfake_client import DetectorClient
 Command = Callable[..., None]
 
 
-def _check_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+def check_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Refuse what is not HOST:PORT, as an option's callback."""
     try:
         DetectorClient(value)
     except ValueError as error:
@@ -35,7 +36,7 @@ server_options = _options(
         default="localhost:8001",
         show_default=True,
         metavar="HOST:PORT",
-        callback=_check_url,
+        callback=check_url,
         help="gRPC port of the server.",
     ),
     click.option(

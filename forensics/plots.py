@@ -64,7 +64,7 @@ def roc_plot(scores: Scores) -> str:
         whole.legend(loc="lower right", fontsize=8.5)
         rare.set(title="The same where false alarms are rare", xscale="log", xlim=(least, 1))
 
-    return _svg(draw, (10.4, 4.9))
+    return svg(draw, (10.4, 4.9))
 
 
 def reliability_plot(scores: Scores) -> str:
@@ -117,10 +117,11 @@ def _panels(
             panel(axes, name, column, scores.labels)
         row[0].set_ylabel(ylabel)
 
-    return _svg(draw, size)
+    return svg(draw, size)
 
 
-def _svg(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
+def svg(draw: Callable[[Figure], None], size: tuple[float, float]) -> str:
+    """A figure of `size` inches as SVG text, for a page that holds it inline."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)

@@ -30,7 +30,7 @@ from forensics.robustness_report import (
     write_json,
 )
 from forensics.robustness_rows import measure
-from forensics.robustness_store import SweepStore
+from forensics.score_store import ScoreStore
 from forensics.scores import Unscored
 from forensics.scoring import Server, ask_server
 
@@ -169,7 +169,7 @@ def _run(
 ) -> Rows:
     """The rows of one sweep; those that the folder holds are not measured again."""
     path = output / f"rows-{sweep.name}.jsonl"
-    with SweepStore(path, settings) as store:
+    with ScoreStore(path, settings) as store:
         if store.replaced:
             click.secho(
                 f"warning: {path} held rows of another server or other settings: all anew", fg="yellow", err=True

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from forensics.metrics import Estimate
-from forensics.plots import COLOURS, GRID, _svg
+from forensics.plots import COLOURS, GRID, svg
 from forensics.robustness import LevelMeasures, SweepMeasures
 from forensics.scores import MEAN, TITLES, VOTE
 
@@ -37,7 +37,7 @@ def sweep_plot(sweep: SweepMeasures) -> str:
         handles, labels = row[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
 
-    return _svg(draw, (13.2, 3.7))
+    return svg(draw, (13.2, 3.7))
 
 
 def _panel(axes: Axes, sweep: SweepMeasures, pick: Pick) -> None:

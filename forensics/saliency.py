@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.faces.crop import _square_around
+from ensemble.faces.crop import square_around
 from ensemble.faces.detection import Box
 from ensemble.images import SQUARE
 from ensemble.streams import Stream
@@ -51,7 +51,7 @@ def stream_window(stream: Stream, height: int, width: int, face: Box | None) -> 
         face: The box that was cropped; None where the whole image was taken.
     """
     if stream.framing == "face" and face is not None:
-        left, top, right, bottom = map(float, _square_around(face))
+        left, top, right, bottom = map(float, square_around(face))
         scale_x, scale_y = (right - left) / SQUARE, (bottom - top) / SQUARE
     else:
         short = min(height, width)

@@ -10,8 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from deepfake_client import Verdict
-
 from forensics.errors import ForensicsError
 
 _TRANSIENT = frozenset({"unreadable_file", "request_failed"})
@@ -63,12 +61,17 @@ class ScoreStore:
         row = self._rows.get(str(path))
         return row if row is not None and _fingerprint(path) == (row["size"], row["mtime_ns"]) else None
 
-    def add(self, path: Path, verdict: Verdict) -> dict[str, Any]:
-        """Keeps the verdict on an image, unless another try may give a better one; its row."""
-        fingerprint = _fingerprint(path)
-        row = verdict.to_dict() | {"path": str(path)}
-        if fingerprint is not None and verdict.status not in _TRANSIENT:
-            row |= {"size": fingerprint[0], "mtime_ns": fingerprint[1]}
+    def keep(self, path: Path, measured: Mapping[str, Any]) -> dict[str, Any]:
+        """Keeps what is known of an image, unless another try may give something better; its row.
+
+        Args:
+            path: The image.
+            measured: Plain JSON values, `status` among them.
+        """
+        row = {**measured, "path": str(path)}
+        stamp = _fingerprint(path)
+        if stamp is not None and row["status"] not in _TRANSIENT:
+            row |= {"size": stamp[0], "mtime_ns": stamp[1]}
             self._rows[str(path)] = row
             self._write(row)
         return row

@@ -92,7 +92,7 @@ def score_images(
             closing(client.score_many(missing)) as verdicts,
         ):
             for image_path, verdict in zip(missing, verdicts, strict=True):
-                rows[image_path] = store.add(image_path, verdict)
+                rows[image_path] = store.keep(image_path, verdict.to_dict())
                 advance()
     return [row for image in images if (row := rows[image.path]) is not None]
 

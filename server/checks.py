@@ -29,7 +29,7 @@ from server.layout import (
     missing_libraries,
     own_libpython,
 )
-from server.repository import EXPORT_HINT, describe_weights, missing_parts, read_models
+from server.repository import EXPORT_HINT, describe_face_detector, describe_weights, missing_parts, read_models
 
 MINIMUM_GLIBC = (2, 35)
 SHARED_MEMORY = Path("/dev/shm")
@@ -282,6 +282,8 @@ def check_repository(repository: Path, config_name: str = "") -> Iterator[Findin
         )
         return
     yield Finding("repository", Level.OK, f"{repository}: {', '.join(model.name for model in models)}")
+    if detector := describe_face_detector(repository):
+        yield Finding("face detector", Level.OK, detector)
     weights, trained = describe_weights(repository)
     fix = "" if trained else "export trained checkpoints: `make export WEIGHTS=dir`"
     yield Finding("weights", Level.OK if trained else Level.WARNING, weights, fix)

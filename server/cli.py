@@ -17,7 +17,7 @@ from server.errors import RefusedError, ServerError
 from server.install import install
 from server.layout import TRITON_VERSION, default_layout
 from server.process import LOG_LEVELS, Options
-from server.repository import ENSEMBLE, describe_weights, read_models
+from server.repository import ENSEMBLE, describe_face_detector, describe_weights, read_models
 from server.supervisor import Supervisor, local_address
 
 OWN_OPTIONS = {  # tritonserver's options that this command sets itself → what to use instead
@@ -138,7 +138,8 @@ def serve(
         grpc, http, metrics = (local_address(host, port) for port in ports.values())
         names = ", ".join(model.name for model in models)
         addresses = f"gRPC {grpc} · HTTP {http} · metrics {metrics}/metrics"
-        say(f"ready in {seconds:.1f} s · {addresses} · models {names} · {weights}")
+        faces = describe_face_detector(repository) or "none"
+        say(f"ready in {seconds:.1f} s · {addresses} · models {names} · face detector {faces} · {weights}")
 
     supervisor = Supervisor(
         layout,

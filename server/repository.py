@@ -112,3 +112,16 @@ def describe_weights(repository: Path) -> tuple[str, bool]:
     if untrained:
         return f"UNTRAINED random weights (exported {created}, {precision}): the scores mean nothing", False
     return f"weights {checkpoints} (exported {created}, {precision})", True
+
+
+def describe_face_detector(repository: Path) -> str:
+    """Say which face detector `face_crop` uses, and in how many versions of an image; empty without such a model."""
+    path = repository / "face_crop" / "config.pbtxt"
+    if not path.is_file():
+        return ""
+    config = text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig())
+    setting, attempts = (config.parameters[name].string_value for name in ("detector", "attempts"))
+    if setting == "auto":
+        setting = "retinaface" if (repository / "face_detector").is_dir() else "haar"
+    restores = (repository / "face_restorer").is_dir()
+    return f"{setting}, {attempts} attempts{', with GFPGAN' if restores else ''}"

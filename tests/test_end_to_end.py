@@ -145,6 +145,15 @@ def test_the_server_says_that_its_weights_are_untrained(server: Server, client: 
     assert "UNTRAINED" in server.log.read_text()
 
 
+def test_doctor_and_log_say_which_face_detector_is_used(server: Server) -> None:
+    assert "face detector haar, all attempts" in server.log.read_text()
+    doctor = [sys.executable, "-m", "server", "doctor", "--model-repository", str(server.repository)]
+    done = subprocess.run([*doctor, "--url", server.url], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+    assert "haar, all attempts" in done.stdout
+    assert "answered a real inference" in done.stdout
+
+
 def test_load_is_answered_in_full_and_leaves_nothing(server: Server) -> None:
     rng = random.Random(1)
     items = [(path, box) for path, box in ((p, BOXES[p.name]) for p in IMAGES)]

@@ -22,7 +22,7 @@ COMMANDS = [line.split("  #")[0].strip() for kind, text in BLOCKS if kind == "sh
 EXAMPLES = [text for kind, text in BLOCKS if kind == "python"]
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
-LONG_RUNNING = ("python -m server --", "python -m benchmarks")
+LONG_RUNNING = ("python -m server --", "python -m benchmarks", "python -m forensics")
 """Commands whose options are checked, and which other tests or people run."""
 
 

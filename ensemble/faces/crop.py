@@ -23,7 +23,7 @@ def is_valid_box(box: Box, height: int, width: int) -> bool:
     x1, y1, x2, y2 = box
     if not all(map(math.isfinite, box)) or not (x1 < x2 and y1 < y2):
         return False
-    left, top, right, bottom = _square_around(box)
+    left, top, right, bottom = square_around(box)
     meets_image = left < width and top < height and right > 0 and bottom > 0
     return meets_image and 0 < (right - left) * (bottom - top) <= _LARGEST_SQUARE * height * width
 
@@ -45,7 +45,7 @@ def crop_face(image: RgbImage, box: Box) -> RgbImage:
         uint8 [256, 256, 3], RGB.
     """
     height, width = image.shape[:2]
-    left, top, right, bottom = _square_around(box)
+    left, top, right, bottom = square_around(box)
     padded = cv2.copyMakeBorder(
         image[max(top, 0) : bottom, max(left, 0) : right],
         top=max(-top, 0),
@@ -58,7 +58,8 @@ def crop_face(image: RgbImage, box: Box) -> RgbImage:
     return np.asarray(cv2.resize(padded, (SQUARE, SQUARE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def _square_around(box: Box) -> tuple[int, int, int, int]:
+def square_around(box: Box) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of the square that is cut out for a face, in pixels; it may leave the image."""
     x1, y1, x2, y2 = box
     half = max(x2 - x1, y2 - y1) * MARGIN / 2
     x, y = (x1 + x2) / 2, (y1 + y2) / 2

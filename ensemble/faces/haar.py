@@ -16,7 +16,7 @@ from ensemble.images import RgbImage
 
 _CASCADE = Path(cv2.data.haarcascades) / "haarcascade_frontalface_default.xml"
 _LONGEST_SIDE = 640  # Bounds the cost of an image.
-_SMALLEST_FACE = 0.25  # Of the shorter side: a sixteenth of a square, where under a ninth counts as no face.
+_SMALLEST_FACE = 0.1  # Of the shorter side. Faces too small to count end the search too, as in the method.
 
 
 class HaarDetector:
