@@ -16,21 +16,25 @@ from deepfake_client import DetectorClient, ServerUnavailableError
 
 ROOT = Path(__file__).resolve().parent.parent
 PHOTOGRAPHS = sorted((ROOT / "tests" / "golden" / "images").glob("*.png"))
+_SOURCES = ("networks", "export", "model_repository")
 _PORTS = {"grpc": 18101, "http": 18100, "metrics": 18102}
 URL = f"localhost:{_PORTS['grpc']}"
 METRICS_URL = f"http://localhost:{_PORTS['metrics']}/metrics"
 
 
 def export(preset: str, *, retinaface: bool = False) -> Path:
-    """A model repository of seeded weights under build/benchmarks, made by the command that users run, once."""
+    """A model repository of seeded weights under build/benchmarks, made anew when what it is made from has changed."""
     folder = ROOT / "build" / "benchmarks" / (f"{preset}-retinaface" if retinaface else preset)
     repository = folder / "model_repository"
-    if not (repository / "provenance" / "1" / "provenance.json").exists():
+    made = repository / "provenance" / "1" / "provenance.json"
+    sources = [path for folder in _SOURCES for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".pbtxt")]
+    if not made.exists() or made.stat().st_mtime < max(path.stat().st_mtime for path in sources):
         if retinaface:
             from networks.retinaface import write_random_retinaface
 
             (folder / "weights").mkdir(parents=True, exist_ok=True)
-            write_random_retinaface(folder / "weights" / "retinaface.h5")
+            if not (folder / "weights" / "retinaface.h5").exists():
+                write_random_retinaface(folder / "weights" / "retinaface.h5")
         options = ["--random-weights", preset, "--weights", str(folder / "weights"), "--repository", str(repository)]
         subprocess.run([sys.executable, "-m", "export", *options], check=True)
     return repository

@@ -10,18 +10,17 @@ import psutil
 import pytest
 from deepfake_client import DetectorClient
 
-from tests.conftest import start_server
+from tests.conftest import Server, start_server
 from tests.golden import BOXES, GOLDEN, ROWS
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
+def shared_memory(server: Server) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"deepfake_detector_{server.process.pid}_*"))
 
 
 def test_a_killed_stub_costs_time_and_nothing_else(tiny_repository: Path, tmp_path: Path) -> None:
-    before = shared_memory()
     server = start_server(tiny_repository, tmp_path / "log")
     items = [(GOLDEN / "images" / row["image"], BOXES[row["image"]]) for row in ROWS] * 30
     scores: list[float | None] = []
@@ -44,9 +43,10 @@ def test_a_killed_stub_costs_time_and_nothing_else(tiny_repository: Path, tmp_pa
     load.join(timeout=120)
     assert scores == [row["vote"] for row in ROWS] * 30
 
+    assert shared_memory(server)
     processes = psutil.Process(server.process.pid).children(recursive=True)
     asked = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - asked < 15
     assert not [process for process in processes if process.is_running()]
-    assert shared_memory() <= before
+    assert not shared_memory(server)
