@@ -172,11 +172,10 @@ def _print(result: dict[str, Any], console: Console) -> None:
             table.add_row(name, searched, f"{seconds * 1000:.0f} ms", f"{seconds / (seconds + others):.0%}")
     console.print(table)
     for name, found in result["found"].items():
-        table = Table(
-            "degraded by", *(attempt.name for attempt in ATTEMPTS), NONE, title=f"faces found first by: {name}"
-        )
-        for kind, shares in found.items():
-            table.add_row(kind, *(f"{share:.0%}" if share else "" for share in shares.values()))
+        table = Table("found first by", *found, title=f"share of faces, detector {name}")
+        for source in next(iter(found.values())):
+            shares = [by_source[source] for by_source in found.values()]
+            table.add_row(source, *(f"{share:.0%}" if share else "" for share in shares))
         console.print(table)
 
 

@@ -226,8 +226,9 @@ def test_server_killed_stub_is_replaced_under_load_within_30_seconds(
     before["net"].send_signal(signal.SIGKILL)
     server.wait_for_line("RESTARTING because a model's stub", 10)
     server.wait_for_line("server: ready in", 30, occurrence=2)
-    assert time.monotonic() - began < 30
-    assert server.probe() is Kind.ANSWERED
+    # The clients above have their connection in common with this probe, and gRPC lets them wait before the next try.
+    while server.probe() is not Kind.ANSWERED:
+        assert time.monotonic() - began < 30
     over.set()
     for client in clients:
         client.join()
