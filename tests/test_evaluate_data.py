@@ -72,7 +72,7 @@ def verdict(path: Path, status: str = "ok") -> Verdict:
 def test_rows_come_back_until_the_file_changes(folder: Path, tmp_path: Path) -> None:
     image, store = folder / "real" / "b.jpg", tmp_path / "scores.jsonl"
     with ScoreStore(store, {"weights": 1}) as scores:
-        row = scores.add(image, verdict(image))
+        row = scores.keep(image, verdict(image).to_dict())
     with ScoreStore(store, {"weights": 1}) as scores:
         assert scores.get(image) == row
         assert scores.get(folder / "fake" / "c.webp") is None
@@ -83,9 +83,9 @@ def test_rows_come_back_until_the_file_changes(folder: Path, tmp_path: Path) -> 
 def test_failures_that_may_pass_are_not_kept_and_others_are(folder: Path, tmp_path: Path) -> None:
     image, other = folder / "real" / "b.jpg", folder / "fake" / "c.webp"
     with ScoreStore(tmp_path / "scores.jsonl", {}) as scores:
-        assert scores.add(image, verdict(image, "request_failed"))["status"] == "request_failed"
-        scores.add(other, verdict(other, "unreadable_image"))
-        scores.add(folder / "gone.jpg", verdict(folder / "gone.jpg", "unreadable_file"))
+        assert scores.keep(image, verdict(image, "request_failed").to_dict())["status"] == "request_failed"
+        scores.keep(other, verdict(other, "unreadable_image").to_dict())
+        scores.keep(folder / "gone.jpg", verdict(folder / "gone.jpg", "unreadable_file").to_dict())
         assert len(scores) == 1
         assert scores.get(image) is None
 
@@ -93,7 +93,7 @@ def test_failures_that_may_pass_are_not_kept_and_others_are(folder: Path, tmp_pa
 def test_another_server_starts_afresh_and_the_old_rows_are_set_aside(folder: Path, tmp_path: Path) -> None:
     image, store = folder / "real" / "b.jpg", tmp_path / "scores.jsonl"
     with ScoreStore(store, {"weights": 1}) as scores:
-        scores.add(image, verdict(image))
+        scores.keep(image, verdict(image).to_dict())
     before = store.read_text()
     with ScoreStore(store, {"weights": 2}) as scores:
         assert scores.replaced
@@ -106,13 +106,13 @@ def test_a_line_that_was_cut_off_is_scored_again_and_the_file_stays_whole(folder
     first, second = folder / "real" / "b.jpg", folder / "fake" / "c.webp"
     store = tmp_path / "scores.jsonl"
     with ScoreStore(store, {}) as scores:
-        scores.add(first, verdict(first))
-        scores.add(second, verdict(second))
+        scores.keep(first, verdict(first).to_dict())
+        scores.keep(second, verdict(second).to_dict())
     store.write_bytes(store.read_bytes()[:-20])
     with ScoreStore(store, {}) as scores:
         assert scores.get(first) is not None
         assert scores.get(second) is None
-        scores.add(second, verdict(second))
+        scores.keep(second, verdict(second).to_dict())
     with ScoreStore(store, {}) as scores:
         assert scores.get(second) is not None
     assert len(store.read_text().splitlines()) == 3
