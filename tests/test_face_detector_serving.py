@@ -94,6 +94,7 @@ def test_a_useless_detector_leaves_no_face_and_a_score(kind: str, tiny_repositor
         assert "face_detector failed" in server.log.read_text()
 
 
+@pytest.mark.heavy
 def test_retinaface_serves_what_it_finds_in_process(tmp_path: Path) -> None:
     """Random weights: what is found means nothing, but it must be the same, in batches of images of any sizes."""
     weights = tmp_path / "weights"
@@ -122,6 +123,7 @@ def test_retinaface_serves_what_it_finds_in_process(tmp_path: Path) -> None:
             assert verdict.face.confidence == pytest.approx(location.confidence, abs=1e-3)
 
 
+@pytest.mark.heavy
 def test_gfpgan_runs_in_the_attempts_that_are_its_own(tmp_path: Path) -> None:
     """Narrow networks of random weights in the published layout; the export takes their widths from the files."""
     weights = tmp_path / "weights"

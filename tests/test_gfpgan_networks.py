@@ -258,7 +258,7 @@ def test_random_weights_are_told_from_others(files, restorer, aligner, tmp_path)
     assert is_random(load_face_restorer(trained, files.parsenet))  # its other half is random
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.timeout(900)  # two exports; half a minute each on two free cores
 def test_exported_models_restore_a_photograph_like_the_networks(files, restorer, aligner, tmp_path) -> None:
     pytest.importorskip("onnxscript")
@@ -306,7 +306,7 @@ def test_exported_models_restore_a_photograph_like_the_networks(files, restorer,
     assert np.abs(restored.astype(int) - expected_image).mean() < 0.1
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_export_refuses_models_that_compute_something_else(files, tmp_path, monkeypatch) -> None:
     pytest.importorskip("onnxscript")
     from export import face_models
