@@ -19,7 +19,8 @@ from export.face_models import (
     export_face_detector,
     export_face_restorer,
 )
-from export.report import print_differences, print_report
+from export.half import PRECISIONS
+from export.report import print_differences, print_ranges, print_report
 from export.repository import SKELETON, publish, require_space, staging
 from export.stream_export import StreamExport, export_stream
 from export.weights import FACE_DETECTOR_FILE, FACE_RESTORER_FILES, find_checkpoints, find_face_weights
@@ -40,6 +41,7 @@ _FACE_EXPORTS: dict[str, Callable[..., FaceModelExport]] = {
 
     \b
     python -m export --weights weights                       # the published checkpoints
+    python -m export --weights weights --precision fp16      # for a GPU
     python -m export --weights demo --random-weights tiny    # no checkpoints at hand: try the software
 
     Exit status: 0 exported, 1 failed (the repository then keeps its old models), 2 wrong usage.""",
@@ -66,7 +68,15 @@ _FACE_EXPORTS: dict[str, Callable[..., FaceModelExport]] = {
     help="Write seeded random checkpoints of this size to the weights folder first. They detect nothing: "
     "they serve to try the software. giant is the published size (15 GB). Never overwrites other weights.",
 )
-def main(weights: Path, repository: Path, preset: str | None) -> None:
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Of the streams and the face detector. fp16 halves memory and is what GPUs are fast at; it is tried in true "
+    "float16 arithmetic, and refused where a value would not fit. GFPGAN stays fp32.",
+)
+def main(weights: Path, repository: Path, preset: str | None, precision: str) -> None:
     """Export the three streams from their checkpoints into a Triton model repository.
 
     Each checkpoint is read strictly, traced to ONNX with a dynamic batch, and the result is validated in ONNX
@@ -83,8 +93,10 @@ def main(weights: Path, repository: Path, preset: str | None) -> None:
         with staging(repository) as folder:
             files = [*checkpoints.values(), *(path for paths in face_weights.values() for path in paths)]
             require_space(repository, sum(path.stat().st_size for path in files))
-            exports = [_export_stream(console, stream, path, folder) for stream, path in checkpoints.items()]
-            face_models = [_export_face_model(console, name, paths, folder) for name, paths in face_weights.items()]
+            exports = [_export_stream(console, stream, path, folder, precision) for stream, path in checkpoints.items()]
+            face_models = [
+                _export_face_model(console, name, paths, folder, precision) for name, paths in face_weights.items()
+            ]
             publish(repository, exports, face_models)
     except (ExportError, WeightsError) as error:
         if isinstance(error, ParityError) and error.differences:
@@ -103,23 +115,35 @@ def _write_random_weights(console: Console, weights: Path, preset: str) -> None:
     console.print(f"Random weights (preset {preset}, UNTRAINED) are in {weights}", highlight=False)
 
 
-def _export_stream(console: Console, stream: Stream, checkpoint: Path, staging_folder: Path) -> StreamExport:
+def _export_stream(
+    console: Console, stream: Stream, checkpoint: Path, staging_folder: Path, precision: str
+) -> StreamExport:
     folder = staging_folder / stream.name
     folder.mkdir()
     with console.status(stream.name) as status:
         export = export_stream(
-            stream, checkpoint, folder, on_stage=lambda stage: status.update(f"{stream.name}: {stage}")
+            stream,
+            checkpoint,
+            folder,
+            precision=precision,
+            on_stage=lambda stage: status.update(f"{stream.name}: {stage}"),
         )
-    print_differences(console, stream.name, export.differences)
+    print_differences(console, stream.name, export.differences, precision)
+    print_ranges(console, export.ranges)
     return export
 
 
-def _export_face_model(console: Console, name: str, weights: Sequence[Path], staging_folder: Path) -> FaceModelExport:
+def _export_face_model(
+    console: Console, name: str, weights: Sequence[Path], staging_folder: Path, precision: str
+) -> FaceModelExport:
     folder = staging_folder / name
     folder.mkdir()
+    options = {"precision": precision} if name == DETECTOR else {}
     with console.status(name) as status:
-        export = _FACE_EXPORTS[name](*weights, folder, on_stage=lambda stage: status.update(f"{name}: {stage}"))
-    print_differences(console, name, export.differences)
+        export = _FACE_EXPORTS[name](
+            *weights, folder, **options, on_stage=lambda stage: status.update(f"{name}: {stage}")
+        )
+    print_differences(console, name, export.differences, export.precision)
     return export
 
 

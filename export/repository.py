@@ -15,10 +15,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from export.base_network import compare_bases
 from export.errors import RepositoryError
 from export.face_models import DETECTOR, FACE_MODELS, FaceModelExport
 from export.graph import DATA_FILE, MODEL_FILE
-from export.stream_export import PRECISION, StreamExport
+from export.stream_export import StreamExport
 
 SKELETON = Path(__file__).resolve().parents[1] / "model_repository"
 """The repository in the checkout: the tracked files that every other one is laid out from."""
@@ -117,9 +118,10 @@ def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequ
 
 def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModelExport] = ()) -> dict[str, object]:
     """What provenance.json says: which weights give the verdicts, and whether they are random."""
+    bases = compare_bases({export.checkpoint.name: export.base for export in exports})
     return {
         "untrained": any(export.untrained for export in exports) or any(model.untrained for model in face_models),
-        "precision": PRECISION,
+        "precision": exports[0].precision,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "streams": {
             export.stream.name: {
@@ -129,11 +131,17 @@ def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModelExp
             }
             for export in exports
         },
+        "base_network": {
+            "identical": bases.identical,
+            "sha256": dict(bases.sha256),
+            "different_tensors": len(bases.different),
+        },
         "face_detector": "retinaface" if DETECTOR in {model.name for model in face_models} else "haar",
         "face_models": {
             model.name: {
                 "weights": {path.name: sha256 for path, sha256 in zip(model.weights, model.sha256, strict=True)},
                 "untrained": model.untrained,
+                "precision": model.precision,
             }
             for model in face_models
         },

@@ -240,6 +240,7 @@ def test_publishing_lays_out_a_whole_repository(exports: Mapping[Stream, StreamE
         )
     provenance = json.loads((repository / "provenance/1/provenance.json").read_text())
     assert provenance.pop("created").endswith("+00:00")
+    assert provenance.pop("base_network")["identical"] is False, "each seeded checkpoint has a base of its own"
     assert provenance == {
         "untrained": True,
         "precision": "fp32",
