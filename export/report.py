@@ -20,10 +20,9 @@ _RANGES_SHOWN = 3
 _TENSORS_SHOWN = 3
 
 
-def print_differences(console: Console, name: str, differences: Sequence[Difference], precision: str = "fp32") -> None:
-    """Print each output's largest difference between the model and torch beside its tolerance."""
-    model = "ONNX Runtime" if precision == "fp32" else "float16 arithmetic"
-    console.print(f"{name}: {model} against torch", highlight=False)
+def print_differences(console: Console, title: str, differences: Sequence[Difference]) -> None:
+    """Print each output's largest difference beside its tolerance, under a title that says what is compared."""
+    console.print(title, highlight=False)
     table = Table(box=SIMPLE)
     for column in ("pixels", "batch", "output", "largest difference", "tolerance", ""):
         table.add_column(column, justify="left" if column in ("pixels", "output", "") else "right")

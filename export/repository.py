@@ -24,8 +24,15 @@ from export.stream_export import StreamExport
 SKELETON = Path(__file__).resolve().parents[1] / "model_repository"
 """The repository in the checkout: the tracked files that every other one is laid out from."""
 
-GENERATED = ("*.onnx", "*.onnx.data", "*.plan", "*.json", "__pycache__", ".staging-*")
+GENERATED = ("*.onnx", "*.onnx.data", "*.plan", "*.json", "*.timing", "*.timing.lock", "__pycache__", ".staging-*")
 """What exports and servers write into a repository; everything else is its skeleton."""
+
+ENGINE_FILE = "model.plan"
+ENGINE_MANIFEST = "model.plan.json"
+"""What an engine was built with; `export.engine` writes it, and the server's doctor reads it."""
+
+LOADED_FILES = (MODEL_FILE, ENGINE_FILE)
+"""What tritonserver loads of a model."""
 
 STAGING_PREFIX = ".staging-"
 PROVENANCE = Path("provenance/1/provenance.json")
@@ -154,11 +161,15 @@ def _lay_out(repository: Path) -> None:
 
 
 def _replace_model(folder: Path, files: Sequence[Path]) -> None:
-    """Replace model.onnx and model.onnx.data; in between there is no model.onnx, rather than one with other weights."""
+    """Replace a model's files; in between there is no model at all, rather than one with other weights.
+
+    An engine of the old model goes, too, where the new one has none. Weights and manifest come before what they
+    belong to.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL_FILE).unlink(missing_ok=True)
-    (folder / DATA_FILE).unlink(missing_ok=True)
-    for file in sorted(files, key=lambda file: file.name == MODEL_FILE):
+    for name in (*LOADED_FILES, DATA_FILE, ENGINE_MANIFEST):
+        (folder / name).unlink(missing_ok=True)
+    for file in sorted(files, key=lambda file: file.name in LOADED_FILES):
         file.replace(folder / file.name)
 
 

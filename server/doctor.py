@@ -9,6 +9,7 @@ from rich.table import Table
 
 from server import checks
 from server.checks import Finding, Level
+from server.engines import check_engines
 from server.layout import Layout
 from server.probe import Kind, Prober
 
@@ -36,6 +37,7 @@ def examine(layout: Layout, repository: Path, host: str, ports: dict[str, int], 
     yield checks.check_shared_memory()
     yield checks.check_gpu()
     yield from checks.check_repository(repository)
+    yield from check_engines(repository)
     if url is not None:
         yield check_server(url)
         return
