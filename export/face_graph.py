@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
@@ -16,7 +15,7 @@ from ensemble.faces.gfpgan import FACE_SIDE
 from export.errors import ExportError
 from export.graph import OPSET, quiet
 from export.half_arithmetic import HalfArithmetic, require_range
-from export.parity import Difference, Pixels, sample_batches
+from export.parity import Difference, Pixels, open_session, sample_batches
 
 TOLERANCES: Mapping[str, float] = {"SCORES": 1e-4, "BOXES": 1e-3, "LANDMARKS": 1e-3, "RESTORED": 1, "CLASSES": 1e-3}
 """Largest difference allowed by output.
@@ -100,7 +99,7 @@ def compare(network: nn.Module, model: Path, task: Task, precision: str) -> list
         HalfRangeError: A value is beyond float16.
     """
     half = HalfArithmetic(model) if precision == "fp16" else None
-    session = None if half else _session(model)
+    session = None if half else open_session(model)
     tolerances = HALF_TOLERANCES if half else TOLERANCES
     differences = []
     for name, pixels in task.batches.items():
@@ -124,9 +123,3 @@ def compare(network: nn.Module, model: Path, task: Task, precision: str) -> list
                 tolerance *= max(1.0, float(np.abs(reference).max()))
             differences.append(Difference(name, len(pixels), output, largest, tolerance))
     return differences
-
-
-def _session(model: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])

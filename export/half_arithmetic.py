@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime
 from numpy.typing import NDArray
 
 from export.errors import HalfRangeError
 from export.half import LARGEST, MOVES
+from export.parity import open_session
 
 GAIN = "GAIN"
 """Input that every LayerNormalization before a float16 product is multiplied by: 1, or more to look for overflow."""
@@ -66,14 +66,9 @@ class HalfArithmetic:
         self._kinds = _rewrite(graph)
         path = model.with_name(_FILE)
         ir.save(graph, path)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        # An optimiser would take a rounding for superfluous, and widen all weights at once.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        options.enable_cpu_mem_arena = False
-        options.add_session_config_entry("session.disable_prepacking", "1")
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            # An optimiser would take a rounding for superfluous; and without one, tensors are freed once measured.
+            self._session = open_session(path, optimised=False)
         finally:
             path.unlink()
         self._pixels = self._session.get_inputs()[0].name

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 
@@ -18,7 +17,7 @@ from ensemble.voting import fake_probability, quantise
 from export.graph import INPUT, free_weights, save_model, to_onnx
 from export.half import to_half
 from export.half_arithmetic import HalfArithmetic, Range, widest
-from export.parity import Pixels
+from export.parity import Pixels, open_session
 from networks import StreamNetwork, load_stream
 
 Logits = NDArray[np.float32]
@@ -182,9 +181,7 @@ def _torch_logits(network: StreamNetwork, pixels: Pixels, batch: int, advance: C
 
 
 def _in_single(model: Path) -> Callable[[Pixels], Logits]:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    session = open_session(model)
     return lambda pixels: np.asarray(session.run(["LOGITS"], {INPUT: pixels})[0])
 
 

@@ -92,22 +92,28 @@ def torch_outputs(network: StreamNetwork, batches: Mapping[str, Pixels]) -> dict
         }
 
 
-def onnx_outputs(model: Path, batches: Mapping[str, Pixels], *, optimised: bool = True) -> dict[str, Outputs]:
-    """Run a model file on each batch, with ONNX Runtime on the CPU.
+def open_session(model: Path, *, optimised: bool = True) -> onnxruntime.InferenceSession:
+    """Open a model file with ONNX Runtime on the CPU, for a few images: weights stay mapped from the file.
 
     Args:
         model: The file.
-        batches: Images by what they are.
         optimised: Whether ONNX Runtime may rewrite the graph; of a float16 one it widens all weights then.
     """
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # For a few images it does not pay to copy the weights into another order: they stay mapped from the file.
+        # In the order of the file: each weight is widened where it is used, and freed there.
+        options.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
+    # Copying weights into another order does not pay.
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.enable_cpu_mem_arena = False
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def onnx_outputs(model: Path, batches: Mapping[str, Pixels], *, optimised: bool = True) -> dict[str, Outputs]:
+    """Run a model file on each batch (`open_session`)."""
+    session = open_session(model, optimised=optimised)
     return {name: tuple(session.run(list(OUTPUTS), {INPUT: pixels})) for name, pixels in batches.items()}
 
 

@@ -8,14 +8,6 @@ import torch
 from ensemble.streams import STREAMS
 from export.base_network import BaseComparison, base_digests, compare_bases
 from export.report import describe_bases
-from networks import write_random_weights
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_random_weights(folder, "tiny")
-    return folder
 
 
 @pytest.fixture(scope="module")

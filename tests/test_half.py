@@ -16,14 +16,6 @@ from export.errors import HalfRangeError
 from export.face_graph import Task, to_onnx
 from export.half import LARGEST, to_half
 from export.half_arithmetic import STREAM, HalfArithmetic, Range, require_range, widest
-from networks import write_random_weights
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_random_weights(folder, "tiny")
-    return folder
 
 
 @pytest.fixture(scope="module")

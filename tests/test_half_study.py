@@ -12,7 +12,6 @@ from ensemble.streams import GLOBAL_TEXTURE, STREAMS
 from export import half_study, precision
 from export.half_study import Change, measure_change, random_pixels, whole_image_pixels
 from export.precision import main
-from networks import write_random_weights
 from tests.golden import IMAGES
 
 
@@ -65,16 +64,9 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_random_weights(folder, "tiny")
-    return folder
-
-
 @pytest.mark.slow
 def test_command_tells_changes_and_headroom_per_stream(
-    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photographs = tmp_path / "photographs" / "deep"
     photographs.mkdir(parents=True)
@@ -84,7 +76,7 @@ def test_command_tells_changes_and_headroom_per_stream(
     output = tmp_path / "precision.json"
     study, kept = precision._study, []
     monkeypatch.setattr(precision, "_study", lambda *arguments: kept.append(study(*arguments)) or kept[0])
-    result = run("--weights", weights, "--images", tmp_path / "photographs", "--random", 2, "--json", output)
+    result = run("--weights", tiny, "--images", tmp_path / "photographs", "--random", 2, "--json", output)
     assert result.exit_code == 0, result.output
     assert "1 of 4 photographs cannot be read" in result.output
     assert "UNTRAINED" in result.output
@@ -104,15 +96,15 @@ def test_command_tells_changes_and_headroom_per_stream(
 
     monkeypatch.setattr(half_study, "LARGEST_ALLOWED", {"fp32": 1e-3, "fp16": 1e-6})
     monkeypatch.setattr(precision, "_study", lambda *arguments: kept[0])
-    beyond = run("--weights", weights, "--random", 1)
+    beyond = run("--weights", tiny, "--random", 1)
     assert beyond.exit_code == 1
     assert "above" in beyond.output
     assert "beyond the tolerances" in beyond.output
 
 
-def test_command_fails_on_weights_that_do_not_fit(weights: Path, tmp_path: Path) -> None:
+def test_command_fails_on_weights_that_do_not_fit(tiny: Path, tmp_path: Path) -> None:
     for stream in STREAMS:
-        tensors = torch.load(weights / stream.checkpoint, weights_only=True)
+        tensors = torch.load(tiny / stream.checkpoint, weights_only=True)
         (key,) = (key for key in tensors if key.endswith("layer.0.mlp.weights_in.bias"))
         tensors[key][0] = 1e5
         torch.save(tensors, tmp_path / stream.checkpoint)
@@ -122,14 +114,14 @@ def test_command_fails_on_weights_that_do_not_fit(weights: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize("arguments", [[], ["--random", "0"], ["--images", "nowhere"], ["--batch-size", "0"]])
-def test_command_tells_wrong_usage_apart(arguments: list[str], weights: Path) -> None:
-    needed = [] if not arguments else ["--weights", str(weights)]
+def test_command_tells_wrong_usage_apart(arguments: list[str], tiny: Path) -> None:
+    needed = [] if not arguments else ["--weights", str(tiny)]
     assert run(*needed, *arguments).exit_code == 2
 
 
-def test_command_wants_photographs_in_the_folder(weights: Path, tmp_path: Path) -> None:
+def test_command_wants_photographs_in_the_folder(tiny: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("none")
-    result = run("--weights", weights, "--images", tmp_path)
+    result = run("--weights", tiny, "--images", tmp_path)
     assert result.exit_code == 2
     assert "no photographs" in result.output
     assert ".jpg" in result.output

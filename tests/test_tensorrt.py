@@ -26,7 +26,6 @@ from export.engines import add_engines
 from export.errors import ParityError, TensorrtError
 from export.repository import SKELETON, publish, staging
 from export.tensorrt_platform import Platform, require_tensorrt
-from networks import write_random_weights
 from server.checks import Level
 from server.engines import Runtime, check_engines
 from tests.fake_tensorrt import tensorrt
@@ -36,13 +35,9 @@ CONFIG = SKELETON / "global_texture" / "config.pbtxt"
 
 
 @pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory) -> dict[Stream, StreamExport]:
-    folder = tmp_path_factory.mktemp("weights")
-    write_random_weights(folder, "tiny")
+def exports(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Stream, StreamExport]:
     return {
-        stream: export_stream(
-            stream, folder / stream.checkpoint, tmp_path_factory.mktemp(stream.name), precision="fp16"
-        )
+        stream: export_stream(stream, tiny / stream.checkpoint, tmp_path_factory.mktemp(stream.name), precision="fp16")
         for stream in STREAMS
     }
 
