@@ -48,7 +48,7 @@ def save_graph(
     onnx.save(model, folder / "1" / "model.onnx")
 
 
-def save_net(folder: Path, config: str = "", dims: str = "4, 4, 3") -> None:
+def save_net(folder: Path, config: str = "", dims: str = "4, 4, 3", features: int = 48) -> None:
     """PIXELS uint8 [4, 4, 3] → LOGITS = pixels · WEIGHT, FEATURES = pixels."""
     nodes = [
         helper.make_node("Cast", ["PIXELS"], ["floats"], to=TensorProto.FLOAT),
@@ -65,7 +65,7 @@ def save_net(folder: Path, config: str = "", dims: str = "4, 4, 3") -> None:
         backend: "onnxruntime" max_batch_size: 8
         input [ {{ name: "PIXELS" data_type: TYPE_UINT8 dims: [ {dims} ] }} ]
         output [ {{ name: "LOGITS" data_type: TYPE_FP32 dims: [ 2 ] }} ]
-        output [ {{ name: "FEATURES" data_type: TYPE_FP32 dims: [ -1 ] }} ]
+        output [ {{ name: "FEATURES" data_type: TYPE_FP32 dims: [ {features} ] }} ]
         instance_group [ {{ count: 1 kind: KIND_CPU }} ]
         {config}""")
 
@@ -208,6 +208,7 @@ def test_backend_log_tells_providers_threads_and_untrained_weights(served: Any, 
 @pytest.mark.server
 def test_backend_load_error_says_what_does_not_fit(layout: Layout, tmp_path: Path) -> None:
     save_net(tmp_path / "misfit", dims="5, 4, 3")
+    save_net(tmp_path / "free", features=-1)
     save_net(tmp_path / "truncated")
     file = tmp_path / "truncated" / "1" / "model.onnx"
     file.write_bytes(file.read_bytes()[:60])
@@ -219,6 +220,8 @@ def test_backend_load_error_says_what_does_not_fit(layout: Layout, tmp_path: Pat
     errors = "\n".join(process.error_lines())
     assert ended == "exit code 1"
     assert "input PIXELS is with the batch, [-1, 5, 4, 3], the graph has ['batch', 4, 4, 3]" in errors
+    # As the C++ backend has it: what is free in the configuration must be free in the graph.
+    assert "output FEATURES is with the batch, [-1, -1], the graph has ['batch', 48]" in errors
     assert f"{file}: " in errors
     assert "intra_op_thread_count is 'many'" in errors
 

@@ -204,21 +204,25 @@ def mismatches(config: Json, session: ort.InferenceSession) -> list[str]:
                 if entry.get(setting):
                     problems.append(f"{role} {name} has {setting}, which this backend does not do")
             dims = [-1] * batched + [int(size) for size in entry["dims"]]
-            if not shapes_agree(dims, node.shape):
-                whole = "with the batch, " if batched else ""
-                problems.append(f"{role} {name} is {whole}{dims}, the graph has {node.shape}")
-            elif batched and isinstance(node.shape[0], int):
+            if batched and node.shape and isinstance(node.shape[0], int):
                 problems.append(
                     f"{role} {name} has a fixed batch of {node.shape[0]} in the graph; export it with a dynamic batch, "
                     "or write max_batch_size: 0"
                 )
+            elif not shapes_agree(dims, node.shape, exactly=role == "output"):
+                whole = "with the batch, " if batched else ""
+                problems.append(f"{role} {name} is {whole}{dims}, the graph has {node.shape}")
     return problems
 
 
-def shapes_agree(dims: list[int], shape: list[int | str | None]) -> bool:
-    """Whether a configured shape (-1: any) can be the graph's (a name or None: any)."""
-    return len(dims) == len(shape) and all(
-        dim == -1 or not isinstance(size, int) or dim == size for dim, size in zip(dims, shape, strict=True)
+def shapes_agree(dims: list[int], shape: list[int | str | None], exactly: bool) -> bool:
+    """Whether the C++ backend takes a configured shape (-1: any) for the graph's (a name or None: any).
+
+    Of outputs it takes only the graph's own; of inputs also a number where the graph leaves the axis free.
+    """
+    sizes = [size if isinstance(size, int) else -1 for size in shape]
+    return len(dims) == len(sizes) and all(
+        dim == size or (size == -1 and not exactly) for dim, size in zip(dims, sizes, strict=True)
     )
 
 
