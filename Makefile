@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test export serve bench check clean
+.PHONY: help setup demo test weights export serve bench check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,6 +29,9 @@ test: setup  ## run the tests, against the real server
 
 check: setup  ## lint and type-check
 	scripts/check
+
+weights: setup  ## fetch the published weights into WEIGHTS=dir, or verify those there
+	$(BIN)/python -m export.download --weights $(WEIGHTS)
 
 export: setup  ## turn the checkpoints in WEIGHTS=dir into the models of REPOSITORY=dir
 	$(BIN)/python -m export --weights $(WEIGHTS) --repository $(REPOSITORY)

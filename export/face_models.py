@@ -22,6 +22,7 @@ from ensemble.faces import retinaface
 from ensemble.faces.gfpgan import ALIGNER_INPUT, ALIGNER_OUTPUTS, FACE_SIDE, RESTORER_INPUT, RESTORER_OUTPUTS
 from export.errors import ExportError
 from export.graph import OPSET, quiet, save_model
+from export.manifest import require_hashes
 from export.parity import Difference, Pixels, require_parity, sample_batches
 from networks.gfpgan_checkpoints import is_random, load_face_aligner, load_face_restorer
 from networks.retinaface import is_random_retinaface, load_retinaface
@@ -90,6 +91,7 @@ def export_face_detector(
 
     Raises:
         CheckpointError: The weights cannot be used.
+        ManifestError: They are not what the manifest beside them says.
         ParityError: The model computes something else than the network; its files are in the folder.
         ExportError: The graph is not as it should be.
     """
@@ -118,6 +120,7 @@ def export_face_aligner(
 
     Raises:
         CheckpointError: The weights cannot be used.
+        ManifestError: They are not what the manifest beside them says.
         ParityError: The model computes something else than the network; its files are in the folder.
         ExportError: The graph is not as it should be.
     """
@@ -151,6 +154,7 @@ def export_face_restorer(
 
     Raises:
         CheckpointError: The weights cannot be used.
+        ManifestError: They are not what the manifest beside them says.
         ParityError: The model computes something else than the networks; its files are in the folder.
         ExportError: The graph is not as it should be.
     """
@@ -201,6 +205,7 @@ def _export(
     network = load()
     untrained = has_random_weights(network)
     hashes = tuple(_sha256(path) for path in task.weights)
+    require_hashes(dict(zip(task.weights, hashes, strict=True)))
     on_stage("tracing it to ONNX")
     model = _to_onnx(network, task)
     on_stage("writing the model")

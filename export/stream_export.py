@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ensemble.streams import Stream
 from export.graph import INLINE_LIMIT, free_weights, save_model, to_onnx
+from export.manifest import require_hashes
 from export.parity import Difference, compare, onnx_outputs, require_parity, sample_batches, torch_outputs
 from networks import is_untrained, load_stream
 
@@ -65,6 +66,7 @@ def export_stream(
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
+        ManifestError: It is not what the manifest beside it says.
         ParityError: The model computes something else than the network; its files are in the folder.
         ExportError: The graph is not as it should be.
     """
@@ -74,6 +76,7 @@ def export_stream(
     untrained = is_untrained(stream, checkpoint, network)
     with checkpoint.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    require_hashes({checkpoint: sha256})
     on_stage("running the network")
     batches = sample_batches(stream.pixels)
     expected = torch_outputs(network, batches)
