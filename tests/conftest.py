@@ -43,13 +43,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start_server(repository: Path, log: Path) -> Server:
-    """Starts `python -m server` on free ports and waits until it answers a real inference."""
+def start_server(repository: Path, log: Path, *options: str) -> Server:
+    """Starts `python -m server` with further options on free ports and waits until it answers a real inference."""
     grpc, http, metrics = free_ports(3)
     ports = ["--grpc-port", str(grpc), "--http-port", str(http), "--metrics-port", str(metrics)]
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", "--model-repository", str(repository), *ports],
+            [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, *options],
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
