@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights export serve bench check clean
+.PHONY: help setup demo test weights export serve image engines serve-gpu bench check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -38,6 +38,19 @@ export: setup  ## turn the checkpoints in WEIGHTS=dir into the models of REPOSIT
 
 serve: setup  ## serve REPOSITORY=dir until Ctrl-C
 	$(BIN)/python -m server --model-repository $(REPOSITORY)
+
+image:  ## build the container image of the detector for NVIDIA GPUs
+	docker build --tag deepfake-detector .
+
+engines:  ## build TensorRT engines from WEIGHTS=dir into REPOSITORY=dir, on this machine's GPU, in the container
+	docker build --tag deepfake-detector-export --target export .
+	docker run --rm --gpus all --user "$$(id -u):$$(id -g)" --workdir $(CURDIR) \
+		$(foreach dir,$(CURDIR) $(abspath $(WEIGHTS) $(REPOSITORY)),--volume $(dir):$(dir)) \
+		deepfake-detector-export --weights $(abspath $(WEIGHTS)) --repository $(abspath $(REPOSITORY)) \
+		--target tensorrt --precision fp16
+
+serve-gpu:  ## serve REPOSITORY=dir on a GPU in the container, with Prometheus and Grafana; CONFIG=tensorrt: the engines
+	CONFIG=$(CONFIG) REPOSITORY=$(abspath $(REPOSITORY)) docker compose up --build
 
 bench: setup  ## measure the ensemble over gRPC against the same functions in one process
 	$(BIN)/python -m benchmarks
