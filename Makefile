@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights export serve image engines serve-gpu bench check clean
+.PHONY: help setup demo test weights export serve image engines serve-gpu bench bench-gpu check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -54,6 +54,10 @@ serve-gpu:  ## serve REPOSITORY=dir on a GPU in the container, with Prometheus a
 
 bench: setup  ## measure the ensemble over gRPC against the same functions in one process
 	$(BIN)/python -m benchmarks
+
+bench-gpu: setup image  ## measure full size on this machine's GPU, in the container
+	$(BIN)/pip install --quiet --editable '.[gpu]'
+	$(BIN)/python -m benchmarks.gpu --output benchmarks/results/gpu.json
 
 clean:  ## remove what the other targets made, the weights excepted
 	rm -rf .venv .triton demo build *.egg-info client/*.egg-info

@@ -14,7 +14,9 @@ import numpy as np
 import onnx
 import pytest
 import tritonclient.grpc as triton
+from google.protobuf import json_format, text_format
 from onnx import TensorProto, helper, numpy_helper
+from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from server.install import install
@@ -262,6 +264,18 @@ def test_backend_gpu_instance_gets_tensorrt_then_cuda_of_its_device(backend: Any
     assert providers["CUDAExecutionProvider"] == {"device_id": "3"}
     # The same configuration on a CPU instance ignores the GPU's accelerators, as the C++ backend does.
     assert backend.execution_providers(config, "CPU", 0) == [("CPUExecutionProvider", {})]
+
+
+def test_backend_repository_runs_on_cuda_where_there_is_a_gpu(backend: Any) -> None:
+    for path in (Path(__file__).parent.parent / "model_repository").glob("*/config.pbtxt"):
+        message = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        config = json_format.MessageToDict(message, preserving_proto_field_name=True)
+        if config.get("backend") == "onnxruntime":
+            assert backend.execution_providers(config, "GPU", 1) == [
+                ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC", "device_id": "1"}),
+                ("CPUExecutionProvider", {}),
+            ]
+            assert backend.execution_providers(config, "CPU", 0) == [("CPUExecutionProvider", {})]
 
 
 def test_backend_cpu_accelerator_is_openvino_or_an_error(backend: Any) -> None:
