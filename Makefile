@@ -57,7 +57,7 @@ bench: setup  ## measure the ensemble over gRPC against the same functions in on
 
 bench-gpu: setup image  ## measure full size on this machine's GPU, in the container
 	$(BIN)/pip install --quiet --editable '.[gpu]'
-	$(BIN)/python -m benchmarks.gpu --output benchmarks/results/gpu.json
+	$(BIN)/python -m benchmarks.gpu $(if $(wildcard $(WEIGHTS)/manifest.json),--weights $(WEIGHTS)) --output benchmarks/results/gpu.json
 
 clean:  ## remove what the other targets made, the weights excepted
 	rm -rf .venv .triton demo build *.egg-info client/*.egg-info

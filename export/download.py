@@ -1,8 +1,11 @@
 """The command line: `python -m export.download`."""
 
+import fcntl
+import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -71,10 +74,11 @@ def main(weights: Path, revision: str | None, face_detector: bool, face_detector
             weights.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DownloadError(f"{weights}: cannot be used as a folder: {error.strerror}") from error
-        _verify_recorded(weights)
-        _checkpoints(console, weights, revision)
-        if face_detector:
-            _face_detector(console, weights, face_detector_url)
+        with _alone_in(weights):
+            _verify_recorded(weights)
+            _checkpoints(console, weights, revision)
+            if face_detector:
+                _face_detector(console, weights, face_detector_url)
     except (ExportError, WeightsError) as error:
         Console(stderr=True).print(f"[bold red]download failed:[/] {_escape(str(error))}", soft_wrap=True)
         sys.exit(3 if isinstance(error, NoNetworkError) else 1)
@@ -88,6 +92,20 @@ def main(weights: Path, revision: str | None, face_detector: bool, face_detector
             soft_wrap=True,
         )
     console.print(f"All there, and as recorded in {weights / 'manifest.json'}", highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _alone_in(weights: Path) -> Iterator[None]:
+    """Two downloads would write into the same unfinished files."""
+    handle = os.open(weights, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DownloadError(f"{weights}: another download is at work there; wait for it to end") from error
+        yield
+    finally:
+        os.close(handle)
 
 
 def _verify_recorded(weights: Path) -> None:

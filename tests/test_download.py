@@ -1,5 +1,6 @@
 """`python -m export.download` against a hub on loopback: whole, broken off, damaged, refused and absent."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -231,6 +232,15 @@ def test_converted_checkpoints_are_not_joined_by_the_published_ones(hub: Hub, we
     (weights / "dinov2_252.safetensors").touch()
     assert "would stand beside the published files" in said(download(weights))
     assert hub.requests == []
+
+
+def test_two_downloads_do_not_meet_in_one_folder(hub: Hub, weights: Path) -> None:
+    weights.mkdir()
+    handle = os.open(weights, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    assert "another download is at work there" in said(download(weights))
+    os.close(handle)
+    assert download(weights).exit_code == 0
 
 
 def test_a_manifest_that_cannot_be_read_is_an_error(hub: Hub, weights: Path) -> None:
