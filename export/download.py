@@ -150,19 +150,26 @@ def _fetch_checkpoint(console: Console, weights: Path, published: hub.PublishedF
     console.print(f"fetching {published.name} ({published.size / 1e9:.2f} GB)", highlight=False)
     sha256 = ""
 
-    def check(path: Path) -> None:
+    def check(path: Path, advance: Callable[[int], object]) -> None:
         nonlocal sha256
-        sha256 = _hashes([path])[path]
+        sha256 = sha256_of(path, advance)
         _require_published(path, published, sha256)
 
     _fetch(lambda: hub.locate(published), weights / published.name, check)
     _record_checkpoint(weights, published, sha256)
 
 
-def _fetch(locate: Callable[[], Location], target: Path, check: Callable[[Path], object]) -> None:
+def _fetch(
+    locate: Callable[[], Location], target: Path, check: Callable[[Path, Callable[[int], object]], object]
+) -> None:
     with _progress() as progress:
         task = progress.add_task(target.name, total=None)
-        fetch_file(locate, target, check, lambda there, total: progress.update(task, completed=there, total=total))
+
+        def verify(path: Path) -> None:
+            progress.reset(task, description=f"verifying {target.name}", total=path.stat().st_size)
+            check(path, lambda count: progress.advance(task, count))
+
+        fetch_file(locate, target, verify, lambda there, total: progress.update(task, completed=there, total=total))
 
 
 def _face_detector(console: Console, weights: Path, url: str) -> None:
@@ -178,7 +185,7 @@ def _face_detector(console: Console, weights: Path, url: str) -> None:
         source = url
         console.print(f"fetching {path.name}", highlight=False)
         advice = f"give a mirror by --face-detector-url, put the file at {path} by hand, or add --no-face-detector"
-        _fetch(lambda: Location(url, advice=advice), path, load_retinaface)
+        _fetch(lambda: Location(url, advice=advice), path, lambda partial, advance: load_retinaface(partial))
     entry = Entry(path.stat().st_size, _hashes([path])[path], source)
     _record(weights, path.name, entry)
 

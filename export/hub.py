@@ -127,7 +127,15 @@ def _explained(revision: str) -> Iterator[None]:
         hint = "set HF_TOKEN to a valid token" if status in (401, 403) else "try again later, or set HF_ENDPOINT"
         raise DownloadError(f"{at} answers HTTP {status}: {hint}, or {_HAND}") from error
     except _UNREACHABLE as error:
+        reason = _innermost(error)
         raise NoNetworkError(
-            f"{at} cannot be reached ({type(error).__name__}: {error}): mend the connection (proxies by HTTPS_PROXY) "
+            f"{at} cannot be reached ({type(reason).__name__}: {reason}): mend the connection (proxies by HTTPS_PROXY) "
             f"and run the command again, which goes on where it was; or set HF_ENDPOINT to a mirror; or {_HAND}"
         ) from error
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """What the libraries' errors about errors began with."""
+    while inner := error.__cause__ or error.__context__:
+        error = inner
+    return error
