@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test weights export serve image engines serve-gpu bench bench-gpu check clean
+.PHONY: help setup demo test export serve bench check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,20 +24,28 @@ $(READY): pyproject.toml client/pyproject.toml
 demo: setup  ## export seeded weights, serve them, score sample photographs, print the table, stop
 	scripts/demo
 
+weights: setup  ## fetch the published weights into WEIGHTS=dir, or verify those there
+	$(BIN)/python -m export.download --weights $(WEIGHTS)
+
 test: setup  ## run the tests, against the real server
 	scripts/test
 
 check: setup  ## lint and type-check
 	scripts/check
 
-weights: setup  ## fetch the published weights into WEIGHTS=dir, or verify those there
-	$(BIN)/python -m export.download --weights $(WEIGHTS)
-
 export: setup  ## turn the checkpoints in WEIGHTS=dir into the models of REPOSITORY=dir
 	$(BIN)/python -m export --weights $(WEIGHTS) --repository $(REPOSITORY)
 
 serve: setup  ## serve REPOSITORY=dir until Ctrl-C
 	$(BIN)/python -m server --model-repository $(REPOSITORY)
+
+bench: setup  ## measure the ensemble over gRPC against the same functions in one process
+	$(BIN)/python -m benchmarks
+
+clean:  ## remove what the other targets made, the weights excepted
+	rm -rf .venv .triton demo build *.egg-info client/*.egg-info
+
+.PHONY: weights image engines serve-gpu bench-gpu
 
 image:  ## build the container image of the detector for NVIDIA GPUs
 	docker build --tag deepfake-detector .
@@ -52,12 +60,6 @@ engines:  ## build TensorRT engines from WEIGHTS=dir into REPOSITORY=dir, on thi
 serve-gpu:  ## serve REPOSITORY=dir on a GPU in the container, with Prometheus and Grafana; CONFIG=tensorrt: the engines
 	CONFIG=$(CONFIG) REPOSITORY=$(abspath $(REPOSITORY)) docker compose up --build
 
-bench: setup  ## measure the ensemble over gRPC against the same functions in one process
-	$(BIN)/python -m benchmarks
-
 bench-gpu: setup image  ## measure full size on this machine's GPU, in the container
 	$(BIN)/pip install --quiet --editable '.[gpu]'
 	$(BIN)/python -m benchmarks.gpu $(if $(wildcard $(WEIGHTS)/manifest.json),--weights $(WEIGHTS)) --output benchmarks/results/gpu.json
-
-clean:  ## remove what the other targets made, the weights excepted
-	rm -rf .venv .triton demo build *.egg-info client/*.egg-info

@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import dataclass, field
+from importlib import import_module
 from statistics import mean
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +19,7 @@ def open_gpu(index: int) -> "Gpu":
         click.ClickException: There is no such GPU, no driver, or not the library.
     """
     try:
-        import pynvml
+        pynvml = import_module("pynvml")
     except ModuleNotFoundError as error:
         raise click.ClickException("nvidia-ml-py is not installed: pip install nvidia-ml-py") from error
     try:

@@ -54,7 +54,7 @@ def observed(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The real server with the container's options, of which the launcher gives two itself."""
     own = ("--disable-auto-complete-config", "--exit-timeout-secs")
     options = [option for option in options_of_the_server() if not option.startswith(own)]
-    server = start_server(tiny_repository, tmp_path_factory.mktemp("observed") / "log", "--", *options)
+    server = start_server(tiny_repository, tmp_path_factory.mktemp("observed") / "log", *options)
     with DetectorClient(server.url) as client:
         for path in sorted((ROOT / "tests/golden/images").glob("*.png")):
             client.score(path)

@@ -120,7 +120,7 @@ def test_a_named_configuration_is_taken_where_a_model_has_it(tiny_repository: Pa
     text = (repository / "voter" / "config.pbtxt").read_text()
     (repository / "voter" / "configs").mkdir()
     (repository / "voter" / "configs" / "other.pbtxt").write_text(text.replace("{ count: 1 ", "{ count: 2 "))
-    server = start_server(repository, tmp_path / "log", "--", "--model-config-name=other")
+    server = start_server(repository, tmp_path / "log", "--model-config-name=other")
     try:
         with tritonclient.grpc.InferenceServerClient(server.url) as client:
             counts = {
