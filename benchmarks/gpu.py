@@ -12,7 +12,7 @@ import click
 from deepfake_client import DetectorClient
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks.arithmetic import peak_of, tflop_per_image
 from benchmarks.gpu_load import Item, measure
@@ -180,7 +180,9 @@ def _described(gpu: Gpu | None) -> dict[str, Any] | None:
 
 def _print(console: Console, result: dict[str, Any]) -> None:
     title = f"{(result['device'] or {}).get('gpu', 'no GPU')}, {result['precision']}, {result['weights']}"
-    table = Table("runtime", "in flight", "images/s", "p50 ms", "p95 ms", "p99 ms", "of peak", "GPU", title=title)
+    table = Table(Column("runtime", min_width=11), "in flight", "images/s", title=title)
+    for column in ("p50 ms", "p95 ms", "p99 ms", "of peak", "GPU"):
+        table.add_column(column)
     for runtime, setup in result["setups"].items():
         for level in setup["levels"]:
             share, gpu = level["share_of_peak"], level["gpu"]
