@@ -47,7 +47,9 @@ def save_graph(
     onnx.save(model, folder / "1" / "model.onnx")
 
 
-def save_net(folder: Path, config: str = "", dims: str = "4, 4, 3", backend: str = "onnxruntime") -> None:
+def save_net(
+    folder: Path, config: str = "", dims: str = "4, 4, 3", features: int = 48, backend: str = "onnxruntime"
+) -> None:
     """PIXELS uint8 [4, 4, 3] → LOGITS = pixels · WEIGHT, FEATURES = pixels."""
     nodes = [
         helper.make_node("Cast", ["PIXELS"], ["floats"], to=TensorProto.FLOAT),
@@ -64,7 +66,7 @@ def save_net(folder: Path, config: str = "", dims: str = "4, 4, 3", backend: str
         backend: "{backend}" default_model_filename: "model.onnx" max_batch_size: 8
         input [ {{ name: "PIXELS" data_type: TYPE_UINT8 dims: [ {dims} ] }} ]
         output [ {{ name: "LOGITS" data_type: TYPE_FP32 dims: [ 2 ] }} ]
-        output [ {{ name: "FEATURES" data_type: TYPE_FP32 dims: [ -1 ] }} ]
+        output [ {{ name: "FEATURES" data_type: TYPE_FP32 dims: [ {features} ] }} ]
         instance_group [ {{ count: 1 kind: KIND_CPU }} ]
         {config}""")
 

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from server.install import install
@@ -114,6 +116,7 @@ def test_backend_log_tells_providers_threads_and_untrained_weights(served: Any, 
 @pytest.mark.server
 def test_backend_load_error_says_what_does_not_fit(layout: Layout, tmp_path: Path) -> None:
     save_net(tmp_path / "misfit", dims="5, 4, 3")
+    save_net(tmp_path / "free", features=-1)
     save_net(tmp_path / "truncated")
     file = tmp_path / "truncated" / "1" / "model.onnx"
     file.write_bytes(file.read_bytes()[:60])
@@ -125,6 +128,8 @@ def test_backend_load_error_says_what_does_not_fit(layout: Layout, tmp_path: Pat
     errors = "\n".join(process.error_lines())
     assert ended == "exit code 1"
     assert "input PIXELS is with the batch, [-1, 5, 4, 3], the graph has [-1, 4, 4, 3]" in errors
+    # As the C++ backend has it: what is free in the configuration must be free in the graph.
+    assert "output FEATURES is with the batch, [-1, -1], the graph has [-1, 48]" in errors
     assert f"{file}: " in errors
     assert "intra_op_thread_count is 'many'" in errors
 
@@ -153,6 +158,18 @@ def test_backend_gpu_instance_gets_tensorrt_then_cuda_of_its_device(backend: Any
     assert providers["CUDAExecutionProvider"] == {"device_id": "3"}
     # The same configuration on a CPU instance ignores the GPU's accelerators, as the C++ backend does.
     assert backend.execution_providers(config, "CPU", 0) == [("CPUExecutionProvider", {})]
+
+
+def test_backend_repository_runs_on_cuda_where_there_is_a_gpu(backend: Any) -> None:
+    for path in (Path(__file__).parent.parent / "model_repository").glob("*/config.pbtxt"):
+        message = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        config = json_format.MessageToDict(message, preserving_proto_field_name=True)
+        if config.get("backend") == "onnxruntime":
+            assert backend.execution_providers(config, "GPU", 1) == [
+                ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC", "device_id": "1"}),
+                ("CPUExecutionProvider", {}),
+            ]
+            assert backend.execution_providers(config, "CPU", 0) == [("CPUExecutionProvider", {})]
 
 
 def test_backend_cpu_accelerator_is_openvino_or_an_error(backend: Any) -> None:

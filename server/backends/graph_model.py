@@ -40,13 +40,14 @@ def parameter(config: Json, name: str) -> str | None:
     return None if entry is None else str(entry["string_value"])
 
 
-def mismatches(config: Json, role: str, ports: Sequence[Port]) -> list[str]:
+def mismatches(config: Json, role: str, ports: Sequence[Port], *, exactly: bool = False) -> list[str]:
     """Where the configuration's inputs or outputs differ from the graph's, one line each.
 
     Args:
         config: The model configuration.
         role: `input` or `output`.
         ports: The graph's.
+        exactly: Whether an axis that either leaves free must be free in both.
     """
     batched = config["max_batch_size"] > 0
     graph = {port.name: port for port in ports}
@@ -63,14 +64,14 @@ def mismatches(config: Json, role: str, ports: Sequence[Port]) -> list[str]:
                 problems.append(f"{role} {name} has {setting}, which this backend does not do")
         dims = [-1] * batched + [int(size) for size in entry["dims"]]
         shape = [-1 if size is None else size for size in port.shape]
-        if not shapes_agree(dims, shape):
-            whole = "with the batch, " if batched else ""
-            problems.append(f"{role} {name} is {whole}{dims}, the graph has {shape}")
-        elif batched and shape[0] != -1:
+        if batched and shape and shape[0] != -1:
             problems.append(
                 f"{role} {name} has a fixed batch of {shape[0]} in the graph; export it with a dynamic batch, "
                 "or write max_batch_size: 0"
             )
+        elif dims != shape if exactly else not shapes_agree(dims, shape):
+            whole = "with the batch, " if batched else ""
+            problems.append(f"{role} {name} is {whole}{dims}, the graph has {shape}")
     return problems
 
 
@@ -85,10 +86,12 @@ class GraphModel(ABC):
     Attributes:
         config: The model configuration.
         default_filename: The file that is served where it names none.
+        exact_outputs: Whether an output's axis that the configuration leaves free must be free in the graph.
     """
 
     config: Json
     default_filename = "model.onnx"
+    exact_outputs = False
 
     @abstractmethod
     def open(self, path: Path, kind: str, device: int) -> None:
@@ -134,7 +137,8 @@ class GraphModel(ABC):
         Raises:
             ConfigurationError: With every difference.
         """
-        problems = mismatches(self.config, "input", inputs) + mismatches(self.config, "output", outputs)
+        problems = mismatches(self.config, "input", inputs)
+        problems += mismatches(self.config, "output", outputs, exactly=self.exact_outputs)
         if problems:
             raise ConfigurationError("config.pbtxt does not fit the graph: " + "; ".join(problems))
 

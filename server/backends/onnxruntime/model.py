@@ -185,6 +185,8 @@ def ports(nodes: Sequence[ort.NodeArg]) -> list[Port]:
 class TritonPythonModel(GraphModel):
     """One instance of one ONNX model."""
 
+    exact_outputs = True  # as in the C++ backend
+
     def open(self, path: Path, kind: str, device: int) -> None:
         """Open the session."""
         providers = execution_providers(self.config, kind, device)
