@@ -121,9 +121,12 @@ def compare(old: Path, new: Path, least: float, everything: bool, different_mach
     for line in differences:
         console.print(f"[yellow]{line}", highlight=False)
     changes, alone = compare_results(before, after, least)
-    print_tables(console, [change_table(changes, everything=everything)])
-    for name in alone:
+    table = change_table(changes, everything=everything)
+    print_tables(console, [table] if table.rows else [])
+    for name in alone if everything else []:
         console.print(f"only in one of them: {name}", highlight=False)
+    if alone and not everything:
+        console.print(f"{len(alone)} figures are only in one of them: --all names them", highlight=False)
     counts = Counter(each.verdict for each in changes)
     words = [f"{counts['better']} better", f"{counts['worse']} worse", f"{counts['same']} within noise"]
     if counts["unknown"]:

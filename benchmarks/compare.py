@@ -76,10 +76,9 @@ def compare(old: Result, new: Result, least: float) -> tuple[list[Change], list[
     A figure changed where rounds so far apart are unlikely without a change (exact Mann-Whitney test, 5 %) and the
     medians differ by at least the share `least`: rounds of one run tell nothing of what another hour would bring.
     """
-    after = {figure.name: figure for figure in new.figures}
-    before = {figure.name: figure for figure in old.figures}
+    before, after = ({each.name: each for each in result.figures if each.better != "neither"} for result in (old, new))
     changes = [_change(before[name], after[name], least) for name in before if name in after]
-    return changes, sorted(before.keys() ^ after.keys())
+    return changes, [name for name in {**before, **after} if name not in before or name not in after]
 
 
 def change_table(changes: Sequence[Change], *, everything: bool) -> Table:
@@ -89,16 +88,14 @@ def change_table(changes: Sequence[Change], *, everything: bool) -> Table:
     return Table(
         "What changed",
         "",
-        ("figure", "old", "new", "", "new / old", "interval", "p", "verdict"),
+        ("figure", "old", "new", "new / old", "interval", "verdict"),
         [
             (
                 each.old.name,
-                f"{each.old.median:.4g}",
-                f"{each.new.median:.4g}",
-                each.old.unit,
+                f"{each.old.median:.4g} {each.old.unit}",
+                f"{each.new.median:.4g} {each.new.unit}",
                 f"{each.ratio.value:.3f}",
                 f"{each.ratio.low:.3f} to {each.ratio.high:.3f}",
-                f"{each.chance:.3f}",
                 each.verdict,
             )
             for each in shown

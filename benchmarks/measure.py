@@ -21,8 +21,8 @@ CONTEST = "contest"
 
 PLAN = Plan(
     rounds=4,
-    seconds=2.0,
-    contest_seconds=6.0,
+    seconds=1.5,
+    contest_seconds=4.5,
     concurrencies=(1, 2, 4, 8, 16, 32),
     shares=(0.25, 0.5, 0.75, 0.9),
     workloads=OTHERS,

@@ -12,7 +12,7 @@ from benchmarks.machine import Circumstances, Machine
 SCHEMA = 1
 """Version of the format; a file of another version is refused."""
 
-Better = Literal["higher", "lower"]
+Better = Literal["higher", "lower", "neither"]
 
 
 class ResultError(ValueError):
@@ -27,7 +27,7 @@ class Figure:
         labels: What was measured, such as preset, load and concurrency; with `metric`, unique in a result.
         metric: The quantity, such as throughput.
         unit: Of the values.
-        better: Which direction is an improvement.
+        better: Which direction is an improvement; neither where the load gave the value, which is not compared then.
         rounds: The values.
     """
 
@@ -40,7 +40,8 @@ class Figure:
     @property
     def name(self) -> str:
         """Labels and metric in one line."""
-        return " · ".join([*(f"{value}" for value in self.labels.values()), self.metric])
+        words = (value if isinstance(value, str) else f"{key} {value:g}" for key, value in self.labels.items())
+        return " · ".join([*words, self.metric])
 
     @property
     def median(self) -> float:

@@ -11,14 +11,15 @@ from tritonclient.grpc import InferenceServerClient
 from benchmarks.load.perf_analyzer import Load, Measured, PerfAnalyzer
 from benchmarks.load.statistics import Counters, read_counters, steps
 from benchmarks.load.workloads import MAIN, Workload, items
-from benchmarks.result import Figure
+from benchmarks.result import Better, Figure
 
 CLOSED, OPEN = "closed loop", "open loop"
 PERCENTILES = ("p50", "p95", "p99")
 
 _WARM_UP_CONCURRENCY = 8
 _WORKLOAD_CONCURRENCY = 2
-_LONGEST_WAIT = 10.0
+_LEAST_REQUESTS = 4
+_LONGEST_WAIT = 5.0
 """A level is left out where a request would wait longer, in seconds: it would take minutes and tell nothing new."""
 
 
@@ -55,15 +56,16 @@ class Point:
     readings: list[tuple[dict[str, Counters], dict[str, Counters]]]
 
     def requests(self, seconds: float) -> int:
-        """How many take about so long, and at least two for each in flight."""
+        """How many take about so long, and at least two for each in flight: the first ones meet an idle server."""
         rate = self.runs[-1].throughput if self.runs else self.expected
         # perf_analyzer refuses fewer requests than are in flight, or than a second of the open loop has.
-        least = 2 * self.load.concurrency if self.load.concurrency else math.ceil(self.load.request_rate or 1)
-        return max(least, math.ceil(seconds * rate / self.load.batch_size))
+        least = 2 * self.load.concurrency if self.load.concurrency else math.ceil(self.load.request_rate or 0)
+        return max(_LEAST_REQUESTS, least, math.ceil(seconds * rate / self.load.batch_size))
 
     def figures(self) -> list[Figure]:
         """Throughput and latencies of the rounds."""
-        throughput = Figure(self.labels, "throughput", "images/s", "higher", [run.throughput for run in self.runs])
+        better: Better = "higher" if self.load.concurrency else "neither"
+        throughput = Figure(self.labels, "throughput", "images/s", better, [run.throughput for run in self.runs])
         latencies = [
             Figure(self.labels, metric, "s", "lower", [getattr(run.latency, metric) for run in self.runs])
             for metric in PERCENTILES
@@ -135,5 +137,12 @@ def sweep(url: str, loads: list[Point], plan: Plan, advance: Callable[[], object
 
 
 def step_details(loads: list[Point]) -> list[dict[str, Any]]:
-    """Where the time went, for each point."""
-    return [{"labels": point.labels, "steps": [asdict(each) for each in steps(point.readings)]} for point in loads]
+    """Requests and where their time went, for each point."""
+    return [
+        {
+            "labels": point.labels,
+            "requests": [run.images // point.load.batch_size for run in point.runs],
+            "steps": [asdict(each) for each in steps(point.readings)],
+        }
+        for point in loads
+    ]

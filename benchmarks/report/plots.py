@@ -13,7 +13,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from benchmarks.load.statistics import STEPS
 from benchmarks.load.workloads import MAIN
 from benchmarks.report.tables import load_name, shown_loads
-from benchmarks.result import Result
+from benchmarks.result import Figure, Result
 from benchmarks.sweep import CLOSED, OPEN, PERCENTILES
 
 # Of Okabe and Ito, which colour-blind people can tell apart.
@@ -44,7 +44,7 @@ def latency_plot(result: Result, preset: str) -> bytes:
         panels = canvas.subplots(1, 2, sharey=True)
         kinds = ((CLOSED, "concurrency", "{:g} in flight"), (OPEN, "share", "{:.0%} of capacity"))
         for axes, (load, label, words) in zip(panels, kinds, strict=True):
-            throughputs = result.select(preset=preset, load=load, images=str(MAIN), batch=1, metric="throughput")
+            throughputs = _main_loads(result, preset, "throughput", load=load)
             x = [each.median for each in throughputs]
             for metric in PERCENTILES:
                 figures = [result.select(**{**each.labels, "metric": metric})[0] for each in throughputs]
@@ -64,12 +64,14 @@ def latency_plot(result: Result, preset: str) -> bytes:
                 axes.annotate(
                     text, (place, height), (3, -11), textcoords="offset points", fontsize=7.5, color="#52525b"
                 )
-            axes.set(title=load, xlabel="images/s", yscale="log", xlim=(0, 1.2 * max(x)))
+            axes.set(title=load, xlabel="images/s", yscale="log", xlim=(0, 1.3 * max(x)))
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_locator(NullLocator())
             axes.grid(color=GRID)
-        panels[0].set_ylabel("latency, ms")
+        figures = [each for metric in PERCENTILES for each in _main_loads(result, preset, metric)]
+        values = [1000 * value for each in figures for value in each.rounds]
+        panels[0].set(ylabel="latency, ms", ylim=(0.6 * min(values), 1.6 * max(values)))
         panels[0].legend(loc="upper left")
 
     return png(draw, (10.4, 4.4))
@@ -114,7 +116,7 @@ def memory_plot(minutes: Sequence[float], memory: dict[str, Sequence[float]]) ->
             axes.plot(minutes, values, color="#0072B2", lw=1.4)
             axes.set(title=f"{name}, MiB", ylim=(0, 1.15 * max(values)))
             axes.grid(color=GRID)
-        panels[-1].set_xlabel("minutes")
+        panels[-1].set(xlabel="minutes", xlim=(0, None))
 
     return png(draw, (9, 2.2 * len(memory)))
 
@@ -145,6 +147,11 @@ def write_plots(folder: Path, result: Result) -> dict[str, bytes]:
 def data_url(picture: bytes) -> str:
     """For a page that needs no other file."""
     return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+
+
+def _main_loads(result: Result, preset: str, metric: str, **labels: str) -> list[Figure]:
+    """A metric of single images of the main kind."""
+    return result.select(preset=preset, images=str(MAIN), batch=1, metric=metric, **labels)
 
 
 def _value(load: Any, step: str, part: str) -> float:

@@ -90,9 +90,8 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
 
 
-def level(figure: Figure) -> str:
+def _level(labels: dict[str, str | int | float]) -> str:
     """How hard a load drives, in words."""
-    labels = figure.labels
     if "share" in labels:
         return f"{labels['share']:.0%} of capacity"
     return f"{labels['concurrency']} in flight"
@@ -116,14 +115,14 @@ def _loads(result: Result, preset: str, load: str) -> Table:
         OPEN: "Requests at random intervals, answered or not, at shares of the capacity measured first.",
     }
     rows = []
+    requests = {load_name(each["labels"]): sum(each["requests"]) for each in result.details[preset]["loads"]}
     for throughput in result.select(preset=preset, load=load, metric="throughput"):
         latencies = [result.select(**{**throughput.labels, "metric": name})[0].median for name in PERCENTILES]
-        name = f"{throughput.labels['images']}, batch {throughput.labels['batch']}, {level(throughput)}"
-        rows.append((name, *spread(throughput), *map(milliseconds, latencies)))
-    header = ("load", "images/s", "range", *(f"{name} ms" for name in PERCENTILES))
-    return Table(
-        f"{preset}: {load}", f"{notes[load]} Latencies are medians of the rounds, by perf_analyzer.", header, rows
-    )
+        name = load_name(throughput.labels)
+        rows.append((name, str(requests[name]), *spread(throughput), *map(milliseconds, latencies)))
+    header = ("load", "requests", "images/s", "range", *(f"{name} ms" for name in PERCENTILES))
+    note = f"{notes[load]} Latencies by perf_analyzer, medians of the rounds; of few requests, p99 is the slowest one."
+    return Table(f"{preset}: {load}", note, header, rows)
 
 
 def _steps(result: Result, preset: str) -> list[Table]:
@@ -149,7 +148,7 @@ def _steps(result: Result, preset: str) -> list[Table]:
 
 def load_name(labels: dict[str, str | int | float]) -> str:
     """A load's kind of images, batch and level."""
-    return f"{labels['images']}, batch {labels['batch']}, {level(Figure(labels, '', '', 'lower', []))}"
+    return f"{labels['images']}, batch {labels['batch']}, {_level(labels)}"
 
 
 def shown_loads(result: Result, preset: str) -> list[dict[str, Any]]:

@@ -1,0 +1,78 @@
+"""`make bench` from end to end: the real server, perf_analyzer and every way, at their smallest."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from benchmarks.goals import COMPARISONS
+from benchmarks.result import read
+from benchmarks.sweep import CLOSED, OPEN, PERCENTILES
+
+pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "120"}
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True, timeout=280
+    )
+
+
+def test_a_quick_run_measures_compares_and_reports(tmp_path: Path) -> None:
+    options = ["--preset", "tiny", "--quick", "--rounds", "1", "--seconds", "0.2", "--output", str(tmp_path)]
+    done = run("benchmarks", *options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = read(tmp_path / "result.json")
+
+    assert [each.name for each in result.ratios] == [each.name for each in COMPARISONS]
+    assert all(0.01 < each.value < 100 for each in result.ratios)
+    assert all(distance < 1e-4 for distance in result.details["tiny"]["largest_difference_of_a_probability"].values())
+    assert all(value > 0 for figure in result.figures for value in figure.rounds)
+    for load in (CLOSED, OPEN):
+        for throughput in result.select(load=load, metric="throughput"):
+            p50, p95, p99 = (result.select(**{**throughput.labels, "metric": name})[0].median for name in PERCENTILES)
+            assert p50 <= p95 <= p99
+    single = result.select(load=CLOSED, concurrency=1, metric="throughput")[0]
+    latency = result.select(load=CLOSED, concurrency=1, metric="p50")[0]
+    # With one in flight, throughput and latency are the same thing: the clock of the one vouches for the other.
+    assert 0.4 < single.median * latency.median < 1.2
+    for load in result.details["tiny"]["loads"]:
+        assert sum(step["share"] for step in load["steps"]) == pytest.approx(1)
+        assert len(load["steps"]) == 6
+
+    for word in ("ensemble / one process", "client / perf_analyzer", "met"):
+        assert word in done.stdout
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert "ensemble / authors" in page
+    assert "http" not in page.partition("<body>")[2]
+    assert (tmp_path / "tiny-latency.png").read_bytes().startswith(b"\x89PNG")
+
+    same = run("benchmarks", "compare", str(tmp_path), str(tmp_path))
+    assert same.returncode == 0, same.stdout + same.stderr
+    assert "too few rounds" in same.stdout
+
+
+def test_an_overload_is_survived_and_reported(tmp_path: Path) -> None:
+    output = tmp_path / "overload.json"
+    done = run("benchmarks.overload", "--seconds", "2", "--output", str(output))
+    assert done.returncode == 0, done.stdout + done.stderr
+    details = json.loads(output.read_text())["details"]
+    assert details["sent"] == details["answered"] + sum(each["count"] for each in details["errors"])
+    assert details["sent_a_second"] > 2 * details["capacity"]
+    assert details["recovered_seconds"] is not None
+
+
+def test_a_soak_watches_memory(tmp_path: Path) -> None:
+    output = tmp_path / "soak.json"
+    done = run("benchmarks.soak", "--minutes", "0.1", "--in-flight", "4", "--output", str(output))
+    assert done.returncode == 0, done.stdout + done.stderr
+    details = json.loads(output.read_text())["details"]
+    assert details["images"] >= details["requests"] > 0
+    assert len(details["memory_mib"]["minutes"]) == len(details["memory_mib"]["server"]) >= 2
+    assert min(details["memory_mib"]["server"]) > 100
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
