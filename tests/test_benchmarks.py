@@ -37,6 +37,7 @@ request/response,response wait
 """
 OPEN_REPORT = CLOSED_REPORT.replace("Concurrency", "Request Rate").replace("\n32,", "\n20.5,")
 
+WAYS = ("ensemble", "client", "one process", "authors", "backbones")
 MACHINE = Machine("AMD EPYC", 2, 24, True)
 BEGUN = Circumstances(
     "python -m benchmarks", "2026-11-25T02:00:00+00:00", "abc1234", False, MACHINE, {"numpy": "1.26.4"}
@@ -73,7 +74,7 @@ def test_another_report_is_refused(report: str, reason: str) -> None:
 def test_loads_become_options_of_perf_analyzer() -> None:
     assert Load(8, concurrency=4).options() == ["-b8", "--concurrency-range=4"]
     assert Load(1, request_rate=12.5).options()[1:] == [
-        "--request-rate-range=12.5000",
+        "--request-rate-range=12.5:12.5:1",
         "--request-distribution=poisson",
     ]
 
@@ -139,12 +140,9 @@ def test_ratios_have_the_goals_of_their_preset() -> None:
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:
-    result = replace(result_of(throughput=[1.0, 2.0]), ratios=ratios("tiny", dict.fromkeys(WAYS, [1.0, 1.5])))
+    result = replace(result_of(throughput=[1.0, 2.0]), ratios=ratios("tiny", {way: [1.0, 1.5] for way in WAYS}))
     write(tmp_path / "new" / "result.json", result)
     assert read(tmp_path / "new" / "result.json") == result
-
-
-WAYS = ("ensemble", "client", "one process", "authors", "backbones")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +223,7 @@ def test_ways_that_disagree_are_not_compared() -> None:
     found, apart = compete(near, 3, together=False, advance=lambda: None)
     assert found == {"0.5": [1.0] * 3, "0.51": [1.0] * 3}
     assert apart["a"] == pytest.approx(0.01)
-    with pytest.raises(click.ClickException, match="0.200 apart"):
+    with pytest.raises(click.ClickException, match=r"0\.200 apart"):
         compete(far, 1, together=True, advance=lambda: None)
 
 

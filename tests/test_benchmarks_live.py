@@ -67,6 +67,7 @@ def test_an_overload_is_survived_and_reported(tmp_path: Path) -> None:
     assert details["recovered_seconds"] is not None
 
 
+@pytest.mark.heavy
 def test_a_soak_watches_memory(tmp_path: Path) -> None:
     output = tmp_path / "soak.json"
     done = run("benchmarks.soak", "--minutes", "0.1", "--in-flight", "4", "--output", str(output))

@@ -37,7 +37,11 @@ class Load:
     def options(self) -> list[str]:
         """As perf_analyzer takes them."""
         if self.request_rate is not None:
-            loop = [f"--request-rate-range={self.request_rate:.4f}", "--request-distribution=poisson"]
+            # With its end written out: 1 is its default, and rates below that would be taken for a series.
+            loop = [
+                f"--request-rate-range={self.request_rate:g}:{self.request_rate:g}:1",
+                "--request-distribution=poisson",
+            ]
         else:
             loop = [f"--concurrency-range={self.concurrency}"]
         return [f"-b{self.batch_size}", *loop]
