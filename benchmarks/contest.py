@@ -51,9 +51,10 @@ class Local:
 
     def __init__(self, name: str, rival: Rival, batch_size: int, images: list[Item], seconds: float) -> None:
         self._name, self._rival, self._images = name, rival, images
-        rival.seconds(_taken(images, batch_size))  # Warm-up.
-        rate = batch_size / rival.seconds(_taken(images, batch_size))
-        self._count = batch_size * max(1, round(seconds * rate / batch_size))
+        took = rival.seconds(_taken(images, batch_size))  # Warm-up, and a guess good enough where one batch is all.
+        if took < seconds:
+            took = rival.seconds(_taken(images, batch_size))
+        self._count = batch_size * max(1, round(seconds / took))
 
     def measure(self) -> Throughputs:
         return {self._name: self._count / self._rival.seconds(_taken(self._images, self._count))}
@@ -70,9 +71,10 @@ class Served:
         self._load, self._images, self._perf_analyzer = load, images, perf_analyzer
         self._client = DetectorClient(url, batch_size=load.batch_size, max_in_flight=load.concurrency)
         least = 2 * load.concurrency
-        perf_analyzer.run(load, load.concurrency)  # Warm-up.
-        rate = perf_analyzer.run(load, least).throughput
-        self._requests = max(least, math.ceil(seconds * rate / load.batch_size))
+        run = perf_analyzer.run(load, load.concurrency)  # Warm-up, and a guess good enough where that is slow.
+        if run.seconds < seconds:
+            run = perf_analyzer.run(load, least)
+        self._requests = max(least, math.ceil(seconds * run.throughput / load.batch_size))
 
     def measure(self) -> Throughputs:
         images = _taken(self._images, self._requests * self._load.batch_size)
@@ -149,7 +151,7 @@ def compete(
     """
     found: dict[str, list[float]] = {}
     answers: dict[str, list[float]] = {}
-    sample = items(MAIN)[: authors.BATCH_SIZE]
+    sample = items(MAIN)[: one_process.BATCH_SIZE]
     with ExitStack() as everyone:
         opened = {name: everyone.enter_context(entrance()) for name, entrance in contestants.items() if together}
         for number in range(rounds):

@@ -16,7 +16,7 @@ from benchmarks.result import Better, Figure
 CLOSED, OPEN = "closed loop", "open loop"
 PERCENTILES = ("p50", "p95", "p99")
 
-_WARM_UP_CONCURRENCY = 8
+_CAPACITY_CONCURRENCY = 8
 _WORKLOAD_CONCURRENCY = 2
 _LEAST_REQUESTS = 4
 _LONGEST_WAIT = 5.0
@@ -75,9 +75,11 @@ class Point:
 
 def measure_capacity(perf_analyzer: PerfAnalyzer, seconds: float) -> float:
     """Images a second that the server takes, single and side by side; the first requests warm it up."""
-    load = Load(1, concurrency=_WARM_UP_CONCURRENCY)
-    rate = perf_analyzer.run(load, 2 * _WARM_UP_CONCURRENCY).throughput
-    return perf_analyzer.run(load, max(2 * _WARM_UP_CONCURRENCY, math.ceil(rate * seconds))).throughput
+    warm_up = perf_analyzer.run(Load(1, concurrency=2), _LEAST_REQUESTS)
+    if warm_up.seconds > 2 * seconds:  # Large networks: more in flight would add nothing but minutes.
+        return warm_up.throughput
+    requests = max(2 * _CAPACITY_CONCURRENCY, math.ceil(warm_up.throughput * seconds))
+    return perf_analyzer.run(Load(1, concurrency=_CAPACITY_CONCURRENCY), requests).throughput
 
 
 def points(preset: str, plan: Plan, batched: Load, capacity: float) -> list[Point]:

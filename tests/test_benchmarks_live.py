@@ -6,13 +6,34 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks.goals import COMPARISONS
 from benchmarks.result import read
+from benchmarks.rivals.runtime import Runtime, open_session, runtime_of
+from benchmarks.serving import export
 from benchmarks.sweep import CLOSED, OPEN, PERCENTILES
+from ensemble.streams import STREAMS
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
+
+
+def test_runtimes_are_told_by_the_configuration_and_agree() -> None:
+    openvino = ModelConfig(name="global_texture", backend="openvino")
+    openvino.parameters["INFERENCE_PRECISION_HINT"].string_value = "f32"
+    assert runtime_of(ModelConfig(backend="onnxruntime")) == Runtime("onnxruntime")
+    assert runtime_of(openvino) == Runtime("openvino", "f32")
+    with pytest.raises(ValueError, match="'tensorrt'"):
+        runtime_of(ModelConfig(name="global_texture", backend="tensorrt"))
+    pytest.importorskip("openvino")
+    repository = export("tiny")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, STREAMS[0].pixels, STREAMS[0].pixels, 3), np.uint8)
+    ours, theirs = (
+        open_session(repository, STREAMS[0], each)(pixels) for each in (Runtime("onnxruntime"), runtime_of(openvino))
+    )
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

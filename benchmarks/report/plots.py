@@ -15,23 +15,11 @@ from benchmarks.load.workloads import MAIN
 from benchmarks.report.tables import load_name, shown_loads
 from benchmarks.result import Figure, Result
 from benchmarks.sweep import CLOSED, OPEN, PERCENTILES
+from forensics.plots import GRID, STYLE
 
 # Of Okabe and Ito, which colour-blind people can tell apart.
 STEP_COLOURS = dict(zip(STEPS, ("#56B4E9", "#CC79A7", "#0072B2", "#E69F00", "#009E73", "#56565c"), strict=True))
 PERCENTILE_COLOURS = dict(zip(PERCENTILES, ("#0072B2", "#E69F00", "#D55E00"), strict=True))
-GRID = "#e4e4e7"
-STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#a1a1aa",
-    "axes.titleweight": "bold",
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "legend.frameon": False,
-}
-
 _PARTS = ("input", "infer", "output")
 
 Draw = Callable[[Canvas], None]

@@ -43,7 +43,7 @@ def ratio_table(ratios: Iterable[Ratio]) -> Table:
                 each.name,
                 each.preset,
                 f"{each.value:.2f}",
-                f"{each.low:.2f} to {each.high:.2f}",
+                f"{each.low:.2f} to {each.high:.2f}" if each.low < each.high else "one round",
                 "" if each.goal is None else f"≥ {each.goal:g}",
                 _PLACE[each.met],
             )

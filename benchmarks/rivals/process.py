@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -55,7 +56,9 @@ class Rival:
         try:
             return self._pool.submit(_score, images).result()
         except BrokenProcessPool as error:
-            raise click.ClickException(f"the process of {self._name!r} ended; was there memory enough?") from error
+            raise click.ClickException(
+                f"the process of {self._name!r} ended; if no error stands above, memory ran out"
+            ) from error
 
 
 _scorer: Scorer
@@ -63,6 +66,7 @@ _scorer: Scorer
 
 def _open(factory: Callable[..., Scorer], arguments: tuple[object, ...]) -> None:
     global _scorer
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it at once, without a traceback of its own.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")  # Networks are built from sizes; nothing is to be looked up.
     _scorer = factory(*arguments)
 

@@ -45,7 +45,7 @@ def served_runtime(url: str) -> Runtime:
     """
     with InferenceServerClient(url) as server:
         configs = [server.get_model_config(stream.name).config for stream in STREAMS]
-    found = {_runtime(config) for config in configs}
+    found = {runtime_of(config) for config in configs}
     if len(found) != 1:
         raise ValueError(f"the streams run on different runtimes: {sorted(map(str, found))}")
     return found.pop()
@@ -69,7 +69,12 @@ def run_batches(session: Session, pixels: list[RgbImage], batch_size: int) -> np
     return np.concatenate([session(np.stack(pixels[start : start + batch_size])) for start in starts])
 
 
-def _runtime(config: Any) -> Runtime:
+def runtime_of(config: Any) -> Runtime:
+    """The runtime that a model configuration (Triton's protobuf message) names.
+
+    Raises:
+        ValueError: It is one that is not known here.
+    """
     names: dict[str, Literal["onnxruntime", "openvino"]] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
     if config.backend not in names:
         raise ValueError(f"{config.name} runs on the backend {config.backend!r}; known here are {', '.join(names)}")
