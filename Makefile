@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test export serve bench check clean
+.PHONY: help setup demo test export serve bench bench-compare check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -40,8 +40,11 @@ export: setup  ## turn the checkpoints in WEIGHTS=dir into the models of REPOSIT
 serve: setup  ## serve REPOSITORY=dir until Ctrl-C
 	$(BIN)/python -m server --model-repository $(REPOSITORY)
 
-bench: setup  ## measure the ensemble over gRPC against the same functions in one process
+bench: setup  ## measure the ensemble under load and against other ways to do the same work
 	$(BIN)/python -m benchmarks
+
+bench-compare: setup  ## tell what changed beyond noise from OLD=result to NEW=result
+	$(BIN)/python -m benchmarks compare $(OLD) $(NEW)
 
 clean:  ## remove what the other targets made, the weights excepted
 	rm -rf .venv .triton demo build *.egg-info client/*.egg-info

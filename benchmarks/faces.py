@@ -1,12 +1,10 @@
 """`python -m benchmarks.faces`: what a face detector and the cascade of restored images cost, and what they find."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import cycle, groupby, islice
 from pathlib import Path
-from typing import Any
 
 import click
 import cv2
@@ -20,7 +18,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.serving import PHOTOGRAPHS, circumstances, export, serve
+from benchmarks.machine import circumstances
+from benchmarks.result import Figure, Result, write
+from benchmarks.serving import PHOTOGRAPHS, export, serve
 from ensemble.faces import retinaface
 from ensemble.faces.detection import Detection, FaceDetector
 from ensemble.faces.haar import HaarDetector
@@ -87,25 +87,32 @@ def main(weights: Path | None, preset: str, faces: int, output: Path | None) -> 
         "haar": HaarDetector(),
         "retinaface": OnnxRetinaFace(_retinaface(weights) or repository / "face_detector" / "1" / "model.onnx"),
     }
-    seconds = {name: _seconds_per_image(detector) for name, detector in detectors.items()}
-    result: dict[str, Any] = {
-        "measures": "detections/s of 256×256 images, share of the ensemble's compute time, share of faces found",
-        "preset": preset,
-        "retinaface_weights": weights.name if weights else "UNTRAINED",
-        "seconds_per_image": seconds,
-        "together_pays_below": {name: _together_pays_below(measured) for name, measured in seconds.items()},
-        "seconds_of_other_steps": _other_steps(preset),
-        "found": {
-            name: {kind: _found(detector, degrade, faces, f"{name}, {kind}") for kind, degrade in DEGRADATIONS.items()}
-            for name, detector in detectors.items()
-            if name == "haar" or weights
-        },
-        **circumstances("benchmarks.faces"),
+    begun = circumstances("benchmarks.faces")
+    times = {name: _seconds_per_image(detector) for name, detector in detectors.items()}
+    found = {
+        name: {kind: _found(detector, degrade, faces, f"{name}, {kind}") for kind, degrade in DEGRADATIONS.items()}
+        for name, detector in detectors.items()
+        if name == "haar" or weights
     }
+    result = Result(
+        benchmark="faces",
+        measures="seconds of 256×256 images, share of the ensemble's compute time, share of faces found",
+        circumstances=begun,
+        settings={"preset": preset, "retinaface_weights": weights.name if weights else "UNTRAINED", "faces": faces},
+        figures=[
+            Figure({"detector": name, "searched": searched}, "time", "s", "lower", [seconds])
+            for name, measured in times.items()
+            for searched, seconds in measured.items()
+        ],
+        details={
+            "seconds_of_other_steps": _other_steps(preset),
+            "together_pays_below": {name: _together_pays_below(measured) for name, measured in times.items()},
+            "found": found,
+        },
+    )
     _print(result, console)
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        write(output, result)
 
 
 def lfw_faces() -> list[RgbImage]:
@@ -157,7 +164,11 @@ def _together_pays_below(seconds: dict[str, float]) -> float:
 def _other_steps(preset: str) -> float:
     """Seconds of compute that an image takes in all steps but face_crop, from Triton's statistics."""
     steps = ("preprocess", *(stream.name for stream in STREAMS), "voter")
-    with serve(export(preset)) as url, DetectorClient(url) as client, triton.InferenceServerClient(url) as raw:
+    with (
+        serve(export(preset)) as server,
+        DetectorClient(server.url) as client,
+        triton.InferenceServerClient(server.url) as raw,
+    ):
         before = [_compute(raw, step) for step in steps]
         count = 0
         for path in islice(cycle(PHOTOGRAPHS), 2 * len(PHOTOGRAPHS)):
@@ -180,17 +191,20 @@ def _found(detector: FaceDetector, degrade: Callable[[RgbImage], RgbImage], coun
     return {source: sources[source] / count for source in (*(attempt.name for attempt in ATTEMPTS), NONE)}
 
 
-def _print(result: dict[str, Any], console: Console) -> None:
-    others = result["seconds_of_other_steps"]
-    title = f"one 256×256 image, {result['machine']}; the other steps ({result['preset']}): {others * 1000:.0f} ms"
+def _print(result: Result, console: Console) -> None:
+    others = result.details["seconds_of_other_steps"]
+    title = (
+        f"one 256×256 image, {result.circumstances.machine}; "
+        f"the other steps ({result.settings['preset']}): {others * 1000:.0f} ms"
+    )
     table = Table("detector", "searched", "time", "share of the ensemble", title=title)
-    for name, measured in result["seconds_per_image"].items():
-        for searched, seconds in measured.items():
-            table.add_row(name, searched, f"{seconds * 1000:.0f} ms", f"{seconds / (seconds + others):.0%}")
+    for each in result.figures:
+        name, searched, seconds = str(each.labels["detector"]), str(each.labels["searched"]), each.median
+        table.add_row(name, searched, f"{seconds * 1000:.0f} ms", f"{seconds / (seconds + others):.0%}")
     console.print(table)
-    for name, share in result["together_pays_below"].items():
+    for name, share in result.details["together_pays_below"].items():
         console.print(f"{name}: detecting all attempts together pays where under {share:.0%} of images show a face")
-    for name, found in result["found"].items():
+    for name, found in result.details["found"].items():
         table = Table("found first by", *found, title=f"share of faces, detector {name}")
         for source in next(iter(found.values())):
             shares = [by_source[source] for by_source in found.values()]
