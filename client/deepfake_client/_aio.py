@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from functools import partial
 from types import TracebackType
@@ -26,7 +25,7 @@ from ._calls import (
     score_call,
 )
 from ._errors import DetectorError, InvalidResponseError, RequestFailedError, is_retryable
-from ._items import FaceBox, Image, ImageItem, Item, abatched, failed, images_of, make_item, merge, read, read_groups
+from ._items import FaceBox, Image, ImageItem, Item, abatched, failed, images_of, make_item, merge, numbered, read, read_groups
 from ._results import Provenance, ServerInfo, Verdict
 from ._settings import CHANNEL_ARGS, Configured
 from ._wire import usable_batch_size
@@ -57,24 +56,28 @@ class AsyncDetectorClient(Configured):
         images = [await asyncio.to_thread(read, make_item(image, face_box))]
         return (await self._retry(score_call(self._settings, images)))[0]
 
-    async def score_many(self, items: Iterable[ImageItem] | AsyncIterable[ImageItem]) -> AsyncGenerator[Verdict, None]:
+    async def score_many(
+        self, items: Iterable[ImageItem] | AsyncIterable[ImageItem], *, ordered: bool = True
+    ) -> AsyncGenerator[Verdict, None]:
         """Scores any number of images in constant memory: see `DetectorClient.score_many`.
 
         The items may come asynchronously. Those of a plain iterable are taken on the event loop, which they hold up
         while they are made. Close an iterator that is left early (`contextlib.aclosing`): its requests end there.
         """
         gate = asyncio.Semaphore(self._settings.max_in_flight)
-        pending: deque[asyncio.Task[list[Verdict]]] = deque()
+        pending: list[asyncio.Task[list[Verdict]]] = []
+        start = 0
         try:
             limit = await self._retry(max_batch_size_call(self._settings))
             size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
             async for batch in abatched(items, size):
-                pending.append(asyncio.create_task(self._score_batch(batch, gate)))
-                while pending and (len(pending) >= self._settings.window or pending[0].done()):
-                    for verdict in await pending.popleft():
+                pending.append(asyncio.create_task(self._score_batch(start, batch, gate)))
+                start += len(batch)
+                while pending and (done := await _take(pending, ordered, len(pending) >= self._settings.window)):
+                    for verdict in done.result():
                         yield verdict
-            while pending:
-                for verdict in await pending.popleft():
+            while done := await _take(pending, ordered, bool(pending)):
+                for verdict in done.result():
                     yield verdict
         finally:
             for task in pending:
@@ -125,7 +128,7 @@ class AsyncDetectorClient(Configured):
             self._channel = InferenceServerClient(self._settings.url, channel_args=CHANNEL_ARGS)
         return self._channel
 
-    async def _score_batch(self, batch: list[Item], gate: asyncio.Semaphore) -> list[Verdict]:
+    async def _score_batch(self, start: int, batch: list[Item], gate: asyncio.Semaphore) -> list[Verdict]:
         verdicts: list[Verdict] = []
         groups = read_groups(batch)
         async with gate:
@@ -136,7 +139,7 @@ class AsyncDetectorClient(Configured):
                 except (RequestFailedError, InvalidResponseError) as error:
                     scored = failed(images, error)
                 verdicts += merge(group, scored)
-        return verdicts
+        return numbered(verdicts, start)
 
     async def _retry(self, call: Call[T]) -> T:
         result: T = await AsyncRetrying(**retrying(self._settings.retries))(partial(self._send, call))
@@ -148,3 +151,15 @@ class AsyncDetectorClient(Configured):
         except InferenceServerException as error:
             raise call.explain(error) from error
         return call.parse(response)
+
+
+async def _take(
+    pending: list[asyncio.Task[list[Verdict]]], ordered: bool, must: bool
+) -> asyncio.Task[list[Verdict]] | None:
+    """Takes out the first task where order is kept, else one that is done; None where it need not wait for it."""
+    if must:
+        await asyncio.wait(pending[:1] if ordered else pending, return_when=asyncio.FIRST_COMPLETED)
+    for place, task in enumerate(pending[:1] if ordered else pending):
+        if task.done():
+            return pending.pop(place)
+    return None

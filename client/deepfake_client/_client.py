@@ -2,9 +2,8 @@
 
 import threading
 import time
-from collections import deque
 from collections.abc import Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -27,7 +26,7 @@ from ._calls import (
     score_call,
 )
 from ._errors import DetectorError, InvalidResponseError, RequestFailedError, is_retryable
-from ._items import FaceBox, Image, ImageItem, Item, batched, failed, images_of, make_item, merge, read, read_groups
+from ._items import FaceBox, Image, ImageItem, Item, batched, failed, images_of, make_item, merge, numbered, read, read_groups
 from ._results import Provenance, ServerInfo, Verdict
 from ._settings import CHANNEL_ARGS, Configured
 from ._wire import usable_batch_size
@@ -72,15 +71,17 @@ class DetectorClient(Configured):
         images = [read(make_item(image, face_box))]
         return self._retry(self._connected, score_call(self._settings, images))[0]
 
-    def score_many(self, items: Iterable[ImageItem]) -> Generator[Verdict, None, None]:
+    def score_many(self, items: Iterable[ImageItem], *, ordered: bool = True) -> Generator[Verdict, None, None]:
         """Scores any number of images in constant memory.
 
         Args:
             items: Images as bytes, paths, or (image, face box) pairs. They are taken lazily, from this thread, at most
                 `2 * max_in_flight * batch_size` ahead of the verdicts; files are read in other threads.
+            ordered: Whether verdicts come in the order of their items. Without it they come as they are there, and one
+                slow request holds no other up; `Verdict.index` says which item each belongs to.
 
         Yields:
-            A verdict for each item, in order, as soon as it is there. A file that could not be read has the status
+            A verdict for each item, as soon as it is there. A file that could not be read has the status
             "unreadable_file", an image whose request failed after all retries "request_failed".
 
         Raises:
@@ -91,16 +92,18 @@ class DetectorClient(Configured):
         stop = threading.Event()
         channel = self._connect()  # a channel of its own: closing it cancels what this iterator has in flight
         pool = ThreadPoolExecutor(self._settings.max_in_flight, thread_name_prefix="deepfake-client")
-        pending: deque[Future[list[Verdict]]] = deque()
+        pending: list[Future[list[Verdict]]] = []
+        start = 0
         try:
             limit = self._retry(channel, max_batch_size_call(self._settings), stop)
             size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
             for batch in batched(items, size):
-                pending.append(pool.submit(self._score_batch, channel, batch, stop))
-                while pending and (len(pending) >= self._settings.window or pending[0].done()):
-                    yield from pending.popleft().result()
-            while pending:
-                yield from pending.popleft().result()
+                pending.append(pool.submit(self._score_batch, channel, start, batch, stop))
+                start += len(batch)
+                while pending and (done := _take(pending, ordered, len(pending) >= self._settings.window)):
+                    yield from done.result()
+            while done := _take(pending, ordered, bool(pending)):
+                yield from done.result()
         finally:
             stop.set()
             channel.close()
@@ -177,7 +180,9 @@ class DetectorClient(Configured):
     def _connect(self) -> InferenceServerClient:
         return InferenceServerClient(self._settings.url, channel_args=CHANNEL_ARGS)
 
-    def _score_batch(self, channel: InferenceServerClient, batch: list[Item], stop: threading.Event) -> list[Verdict]:
+    def _score_batch(
+        self, channel: InferenceServerClient, start: int, batch: list[Item], stop: threading.Event
+    ) -> list[Verdict]:
         verdicts: list[Verdict] = []
         for group in read_groups(batch):
             images = images_of(group)
@@ -186,7 +191,7 @@ class DetectorClient(Configured):
             except (RequestFailedError, InvalidResponseError) as error:
                 scored = failed(images, error)
             verdicts += merge(group, scored)
-        return verdicts
+        return numbered(verdicts, start)
 
     def _retry(self, channel: InferenceServerClient, call: Call[T], stop: threading.Event | None = None) -> T:
         policy = retrying(self._settings.retries)
@@ -202,3 +207,13 @@ class DetectorClient(Configured):
         except InferenceServerException as error:
             raise call.explain(error) from error
         return call.parse(response)
+
+
+def _take(pending: list[Future[list[Verdict]]], ordered: bool, must: bool) -> Future[list[Verdict]] | None:
+    """Takes out the first future where order is kept, else one that is done; None where it need not wait for it."""
+    if must:
+        wait(pending[:1] if ordered else pending, return_when=FIRST_COMPLETED)
+    for place, future in enumerate(pending[:1] if ordered else pending):
+        if future.done():
+            return pending.pop(place)
+    return None

@@ -55,6 +55,7 @@ class Verdict:
         face: The face that was looked at.
         error: What went wrong, where the status is "unreadable_file" or "request_failed".
         threshold: Where an operating point is applied, its threshold on `probability`, which then decides the verdict.
+        index: Place of its image among the items that `score_many` was given, from 0; None from `score`.
     """
 
     path: str | None
@@ -65,6 +66,7 @@ class Verdict:
     face: Face = field(default_factory=Face)
     error: str | None = None
     threshold: float | None = None
+    index: int | None = field(default=None, compare=False)
 
     @property
     def ok(self) -> bool:
