@@ -140,3 +140,26 @@ class ServerInfo:
     version: str
     model: str
     max_batch_size: int
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """What a client knows of one of its servers.
+
+    Attributes:
+        address: HOST:PORT, with the name that it stands behind.
+        available: Whether it gets requests; one that fails is left out until it scores a test image.
+        in_flight: Requests that this client has there now.
+        limit: Requests that `score_many` puts there at once, at present.
+        answered: Requests for scores that it has answered.
+        failed: Requests that it has failed.
+        error: Its last failure, where it has answered nothing since.
+    """
+
+    address: str
+    available: bool
+    in_flight: int
+    limit: int
+    answered: int
+    failed: int
+    error: str | None
