@@ -180,8 +180,10 @@ class Balancer:
         """Takes in what the name in an address stands for now: new servers come in, those that are gone leave."""
         with self.room:
             known = {server.address: server for server in self._servers if server.address.url == url}
-            others = [server for server in self._servers if server.address.url != url]
-            self._servers = others + [known.get(address) or self._server(address) for address in addresses]
+            place = next((n for n, server in enumerate(self._servers) if server.address.url == url), 0)
+            servers = [server for server in self._servers if server.address.url != url]
+            servers[place:place] = [known.get(address) or self._server(address) for address in addresses]
+            self._servers = servers
 
     def status(self) -> tuple[ServerStatus, ...]:
         """What is known of each server."""

@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 
 from ._client import DetectorClient
+from ._connection import Connection, connection_options
 from ._errors import DetectorError
 from ._files import IMAGE_EXTENSIONS, find_images
 from ._operating_point import describe_vote, find_operating_point, operating_point_option
@@ -48,14 +49,6 @@ class _Commands(click.Group):
             ctx.exit(INTERRUPTED)
 
 
-def _check_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    try:
-        DetectorClient(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return value
-
-
 def _check_output(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     if value is None:
         return None
@@ -64,16 +57,6 @@ def _check_output(ctx: click.Context, parameter: click.Parameter, value: Path | 
     if not value.absolute().parent.is_dir():
         raise click.BadParameter(f"{value}: the folder {value.parent} does not exist; create it first")
     return value
-
-
-_url_option = click.option(
-    "--url",
-    default="localhost:8001",
-    show_default=True,
-    metavar="HOST:PORT",
-    callback=_check_url,
-    help="gRPC port of the server.",
-)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,7 +73,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@_url_option
+@connection_options
 @click.option(
     "--output",
     "-o",
@@ -107,7 +90,11 @@ def main() -> None:
 )
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Most images in one request.")
 @click.option(
-    "--in-flight", default=4, show_default=True, type=click.IntRange(1), help="Most requests at the same time."
+    "--in-flight",
+    default=16,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most requests at the same time at each server; fewer are where it answers slowly or is overloaded.",
 )
 @click.option(
     "--timeout",
@@ -122,7 +109,7 @@ def main() -> None:
 def score(
     ctx: click.Context,
     paths: tuple[str, ...],
-    url: str,
+    connection: Connection,
     output: Path | None,
     printed: str | None,
     batch_size: int,
@@ -160,7 +147,7 @@ def score(
       find /data -name '*.jpg' | deepfake-client score - --batch-size 32 > scores.jsonl
     """
     tally = Tally()
-    with DetectorClient(url, timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
+    with connection.make_client(timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
         client.server_info()  # a wrong address is told in seconds, and before a file is replaced
         _warn_if_untrained(client)
         point = None if far is None else find_operating_point(client, far)
@@ -193,7 +180,7 @@ def score(
 
 
 @main.command()
-@_url_option
+@connection_options
 @click.option(
     "--wait",
     default=0.0,
@@ -201,16 +188,16 @@ def score(
     metavar="SECONDS",
     help="Wait so long for a server that is starting.  [default: do not wait]",
 )
-def info(url: str, wait: float) -> None:
+def info(connection: Connection, wait: float) -> None:
     """Show what the server runs and whether it scores a test image.
 
     Exit codes: 0 it does, 2 wrong command line, 3 the server cannot be reached or scores nothing.
     """
-    with DetectorClient(url) as client:
+    with connection.make_client() as client:
         if wait:
             client.wait_ready(wait)
         server = client.server_info()
-        _show("server", f"{server.name} {server.version} at {url}")
+        _show("server", f"{server.name} {server.version} at {', '.join(connection.urls)}")
         _show("model", f"{server.model}, at most {server.max_batch_size} images a request")
         for name, value in _describe(client.provenance()):
             _show(name, value)

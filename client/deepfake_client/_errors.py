@@ -117,7 +117,7 @@ def from_triton(error: InferenceServerException, *, url: str, model: str, timeou
         timeout: Deadline of the request, in seconds.
     """
     code = str(error.status()).rpartition(".")[2]
-    detail = (error.message() or "no details").strip()
+    detail = (error.message() or "no details").replace("[request id: <id_unknown>] ", "").strip()
     match code:
         case "UNAVAILABLE" if "protocol is restricted" in detail:
             header = detail.rpartition("header ")[2].strip("'\". ")
@@ -132,6 +132,8 @@ def from_triton(error: InferenceServerException, *, url: str, model: str, timeou
         case "UNAVAILABLE" if "queue" in detail:
             fix = "ask for less at a time (requests in flight), or add servers"
             return ServerOverloadedError(f"the server at {url} is overloaded ({detail}); {fix}")
+        case "UNAVAILABLE" if "is stopping" in detail or "is not ready" in detail:
+            return ServerUnavailableError(f"the server at {url} is starting or stopping ({detail})")
         case "UNAVAILABLE":
             reason = detail.rpartition(": ")[2]
             return ServerUnavailableError(
