@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from click.testing import CliRunner
 from deepfake_client import (
     AsyncDetectorClient,
     DetectorClient,
@@ -21,13 +22,14 @@ from deepfake_client import (
 )
 from deepfake_client._addresses import Address, resolve
 from deepfake_client._balancer import Balancer, Route, Server
+from deepfake_client._cli import main
 from deepfake_client._errors import ServerOverloadedError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Server as RealServer
 from tests.conftest import start_server
-from tests.fake_triton import FakeTriton, fail_times, hang, serving
+from tests.fake_triton import FakeTriton, fail_times, hang, serving, untrained
 from tests.golden import BOXES, GOLDEN, ROWS
 
 Scorer = Callable[..., list[Verdict]]
@@ -196,6 +198,31 @@ def test_leaving_early_blames_no_server(three: list[FakeTriton]) -> None:
         with closing(client.score_many([b"0.1", *[b"0.9"] * 50])) as verdicts:
             next(verdicts)
         assert all(status.available and status.in_flight == 0 for status in client.servers)
+
+
+# the command line
+
+
+def test_score_takes_several_servers_and_warns_where_their_weights_differ(three: list[FakeTriton]) -> None:
+    urls = [word for server in three for word in ("--url", server.url)]
+    three[0].provenance = three[1].provenance = untrained()
+    done = CliRunner().invoke(main, ["score", str(GOLDEN / "images" / "00_face.png"), *urls])
+    assert done.exit_code == 0, done.stderr
+    assert f"different weights or face detectors: {three[0].url}, {three[1].url} / {three[2].url}" in done.stderr
+    three[2].stop()
+    done = CliRunner().invoke(main, ["score", str(GOLDEN / "images" / "00_face.png"), *urls])
+    assert done.exit_code == 0, done.stderr
+    assert "different" not in done.stderr
+    three[2].start()
+
+
+def test_info_shows_each_server_and_fails_where_one_is_absent(three: list[FakeTriton]) -> None:
+    three[1].stop()
+    done = CliRunner().invoke(main, ["info", *(word for server in three for word in ("--url", server.url))])
+    assert done.exit_code == 3
+    assert done.stdout.count("yes, it scored a test image") == 2
+    assert f"no server answers at {three[1].url}" in done.stderr
+    three[1].start()
 
 
 # names

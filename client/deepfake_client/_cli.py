@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
@@ -144,11 +144,14 @@ def score(
     Examples:
       deepfake-client score photo.jpg
       deepfake-client score photos/ --url gpu-box:8001 --output scores.csv
+      deepfake-client score photos/ --url gpu-1:8001 --url gpu-2:8001
+      deepfake-client score photos/ --url gpu-box:8001 --ca authority.pem --header triton-grpc-protocol-token=@token
       find /data -name '*.jpg' | deepfake-client score - --batch-size 32 > scores.jsonl
     """
     tally = Tally()
     with connection.make_client(timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
         client.server_info()  # a wrong address is told in seconds, and before a file is replaced
+        _warn_if_different(connection)
         _warn_if_untrained(client)
         point = None if far is None else find_operating_point(client, far)
         with _stoppable() as stop:
@@ -188,11 +191,23 @@ def score(
     metavar="SECONDS",
     help="Wait so long for a server that is starting.  [default: do not wait]",
 )
-def info(connection: Connection, wait: float) -> None:
-    """Show what the server runs and whether it scores a test image.
+@click.pass_context
+def info(ctx: click.Context, connection: Connection, wait: float) -> None:
+    """Show what each server runs and whether it scores a test image.
 
-    Exit codes: 0 it does, 2 wrong command line, 3 the server cannot be reached or scores nothing.
+    Exit codes: 0 they all do, 2 wrong command line, 3 one cannot be reached or scores nothing.
     """
+    failed = False
+    for one in connection.each():
+        try:
+            _show_server(one, wait)
+        except DetectorError as error:
+            click.echo(f"error: {error}", err=True)
+            failed = True
+    ctx.exit(SERVER_UNREACHABLE if failed else 0)
+
+
+def _show_server(connection: Connection, wait: float) -> None:
     with connection.make_client() as client:
         if wait:
             client.wait_ready(wait)
@@ -232,6 +247,21 @@ def _warn_if_untrained(client: DetectorClient) -> None:
         return
     if provenance is not None and provenance.untrained:
         click.secho("warning: UNTRAINED weights: these scores mean nothing", fg="yellow", err=True)
+
+
+def _warn_if_different(connection: Connection) -> None:
+    """Verdicts of servers with different weights do not compare; a server that is absent is not asked."""
+    if len(connection.urls) == 1:
+        return
+    weights: dict[str, list[str]] = {}
+    for one in connection.each():
+        with suppress(DetectorError), one.make_client() as client:
+            provenance = client.provenance()
+            document = None if provenance is None else {**provenance.document, "created": None}
+            weights.setdefault(repr(document), []).extend(one.urls)
+    if len(weights) > 1:
+        groups = " / ".join(", ".join(urls) for urls in weights.values())
+        click.secho(f"warning: the servers run different weights or face detectors: {groups}", fg="yellow", err=True)
 
 
 @contextmanager
