@@ -157,6 +157,18 @@ def test_a_hanging_server_is_given_up_before_the_deadline(
     assert time.monotonic() - started < 15
 
 
+def test_a_request_that_takes_long_everywhere_gets_its_whole_deadline_in_the_end(
+    three: list[FakeTriton], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepfake_client._balancer.PATIENCE", 0.3)
+    for server in three:
+        server.fault = lambda request, context: hang(2 if b"0.9" in request.raw_input_contents[0] else 0)(
+            request, context
+        )
+    with DetectorClient([server.url for server in three], retries=0) as client:
+        assert [client.score(image).score for image in (b"0.1", b"0.9")] == [0.1, 0.9]
+
+
 def test_a_request_that_fails_everywhere_is_one_row_and_leaves_the_servers_in(three: list[FakeTriton]) -> None:
     def poison(request: Any, context: grpc.ServicerContext) -> None:
         if b"poison" in request.raw_input_contents[0]:
