@@ -9,6 +9,7 @@ from rich.table import Table
 
 from server import checks
 from server.checks import Finding, Level
+from server.engines import check_engines
 from server.layout import Layout
 from server.probe import Kind, Prober
 
@@ -40,6 +41,7 @@ def examine(
     yield checks.check_shared_memory()
     yield checks.check_gpu()
     yield from checks.check_repository(repository, config_name)
+    yield from check_engines(repository)
     if url is not None:
         yield check_server(url)
         return

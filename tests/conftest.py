@@ -14,6 +14,8 @@ import pytest
 from deepfake_client import DetectorClient, ServerUnavailableError
 from filelock import FileLock
 
+from networks import write_random_weights
+
 
 @dataclass(frozen=True)
 class Server:
@@ -77,6 +79,14 @@ def start_server(
             return server
     process.kill()
     raise RuntimeError(f"the server did not start (exit code {process.poll()}):\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny seeded checkpoints."""
+    folder = tmp_path_factory.mktemp("weights")
+    write_random_weights(folder, "tiny")
+    return folder
 
 
 @pytest.fixture(scope="session")
