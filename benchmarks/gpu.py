@@ -19,7 +19,8 @@ from benchmarks.gpu_load import Item, measure
 from benchmarks.gpu_parity import compare, variants, verdicts
 from benchmarks.gpu_sampling import Gpu, Sampler, open_gpu
 from benchmarks.gpu_server import CONTAINER, SERVERS, STAND_IN, Endpoint, require_gpu, runtimes, serving, without_gpu
-from benchmarks.serving import ROOT, circumstances, export
+from benchmarks.machine import ROOT, circumstances
+from benchmarks.serving import export
 
 GOAL = {"images_per_second": 190.0, "share_of_peak": 0.55}
 """On an H200, as the project set it."""
@@ -113,7 +114,7 @@ def main(
             level["tflops"] = level["images_per_second"] * tflop
             level["share_of_peak"] = level["tflops"] / peak if peak else None
         setups[runtime] = {"levels": levels, "parity": compare(expected, actual) if compared else None}
-    told = circumstances("benchmarks.gpu")
+    told = asdict(circumstances("benchmarks.gpu"))
     result = {
         "measures": "images/s and latencies of single-image requests, and parity with FP32 on the CPU",
         "weights": "published layout, from a folder" if weights else f"seeded, preset {preset}",

@@ -13,7 +13,7 @@ import tritonclient.grpc as triton
 from deepfake_client import DetectorClient, ServerUnavailableError
 from tritonclient.grpc import model_config_pb2
 
-from benchmarks.serving import METRICS_URL, serve
+from benchmarks import serving as stand_in
 from ensemble.streams import STREAMS
 
 IMAGE = "deepfake-detector"
@@ -56,8 +56,8 @@ def serving(repository: Path, server: str, runtime: str) -> Iterator[Endpoint]:
         click.ClickException: The server did not start.
     """
     if server == STAND_IN:
-        with serve(repository) as url:
-            yield Endpoint(url, METRICS_URL)
+        with stand_in.serve(repository) as server_here:
+            yield Endpoint(server_here.url, server_here.metrics_url)
         return
     name = f"{IMAGE}-benchmark-{os.getpid()}"
     log = repository.parent / "container.log"

@@ -88,10 +88,10 @@ def serve(repository: Path, model_config_name: str | None = None) -> Iterator[En
     """
     grpc, http, metrics = _free_ports(3)
     ports = ["--grpc-port", str(grpc), "--http-port", str(http), "--metrics-port", str(metrics)]
-    extra = ["--", f"--model-config-name={model_config_name}"] if model_config_name else []
+    named = ["--model-config-name", model_config_name] if model_config_name else []
     log = repository.parent / "server.log"
     with log.open("wb") as stream:
-        command = [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, *extra]
+        command = [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, *named]
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     endpoint = Endpoint(f"localhost:{grpc}", f"http://localhost:{metrics}/metrics", psutil.Process(process.pid))
     try:

@@ -145,9 +145,10 @@ async def _load(url: str, requests: int | None, deadline: float | None, in_fligh
     tally = Tally()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("requests", total=requests)
-        async with AsyncDetectorClient(url, batch_size=largest_batch, timeout=300, retries=0) as client:
 
-            async def worker() -> None:
+        async def worker() -> None:
+            # A client each: one shared by all would send less at once than is asked for here, when the server is full.
+            async with AsyncDetectorClient(url, batch_size=largest_batch, timeout=300, retries=0) as client:
                 for _ in numbers:
                     if deadline and time.monotonic() > deadline:
                         return
@@ -158,7 +159,7 @@ async def _load(url: str, requests: int | None, deadline: float | None, in_fligh
                     tally.wrong += scores != [vote for _, _, vote in batch]
                     progress.advance(task)
 
-            await asyncio.gather(*[worker() for _ in range(in_flight)])
+        await asyncio.gather(*[worker() for _ in range(in_flight)])
     return tally
 
 

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
 from types import FrameType
@@ -17,6 +17,7 @@ import click
 from rich.console import Console
 
 from ._client import DetectorClient
+from ._connection import Connection, connection_options
 from ._errors import DetectorError
 from ._files import IMAGE_EXTENSIONS, find_images
 from ._operating_point import describe_vote, find_operating_point, operating_point_option
@@ -48,14 +49,6 @@ class _Commands(click.Group):
             ctx.exit(INTERRUPTED)
 
 
-def _check_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    try:
-        DetectorClient(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return value
-
-
 def _check_output(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     if value is None:
         return None
@@ -64,16 +57,6 @@ def _check_output(ctx: click.Context, parameter: click.Parameter, value: Path | 
     if not value.absolute().parent.is_dir():
         raise click.BadParameter(f"{value}: the folder {value.parent} does not exist; create it first")
     return value
-
-
-_url_option = click.option(
-    "--url",
-    default="localhost:8001",
-    show_default=True,
-    metavar="HOST:PORT",
-    callback=_check_url,
-    help="gRPC port of the server.",
-)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,7 +73,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
-@_url_option
+@connection_options
 @click.option(
     "--output",
     "-o",
@@ -107,7 +90,11 @@ def main() -> None:
 )
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Most images in one request.")
 @click.option(
-    "--in-flight", default=4, show_default=True, type=click.IntRange(1), help="Most requests at the same time."
+    "--in-flight",
+    default=16,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most requests at the same time at each server; fewer are where it answers slowly or is overloaded.",
 )
 @click.option(
     "--timeout",
@@ -122,7 +109,7 @@ def main() -> None:
 def score(
     ctx: click.Context,
     paths: tuple[str, ...],
-    url: str,
+    connection: Connection,
     output: Path | None,
     printed: str | None,
     batch_size: int,
@@ -157,11 +144,14 @@ def score(
     Examples:
       deepfake-client score photo.jpg
       deepfake-client score photos/ --url gpu-box:8001 --output scores.csv
+      deepfake-client score photos/ --url gpu-1:8001 --url gpu-2:8001
+      deepfake-client score photos/ --url gpu-box:8001 --ca authority.pem --header triton-grpc-protocol-token=@token
       find /data -name '*.jpg' | deepfake-client score - --batch-size 32 > scores.jsonl
     """
     tally = Tally()
-    with DetectorClient(url, timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
+    with connection.make_client(timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
         client.server_info()  # a wrong address is told in seconds, and before a file is replaced
+        _warn_if_different(connection)
         _warn_if_untrained(client)
         point = None if far is None else find_operating_point(client, far)
         with _stoppable() as stop:
@@ -193,7 +183,7 @@ def score(
 
 
 @main.command()
-@_url_option
+@connection_options
 @click.option(
     "--wait",
     default=0.0,
@@ -201,16 +191,28 @@ def score(
     metavar="SECONDS",
     help="Wait so long for a server that is starting.  [default: do not wait]",
 )
-def info(url: str, wait: float) -> None:
-    """Show what the server runs and whether it scores a test image.
+@click.pass_context
+def info(ctx: click.Context, connection: Connection, wait: float) -> None:
+    """Show what each server runs and whether it scores a test image.
 
-    Exit codes: 0 it does, 2 wrong command line, 3 the server cannot be reached or scores nothing.
+    Exit codes: 0 they all do, 2 wrong command line, 3 one cannot be reached or scores nothing.
     """
-    with DetectorClient(url) as client:
+    failed = False
+    for one in connection.each():
+        try:
+            _show_server(one, wait)
+        except DetectorError as error:
+            click.echo(f"error: {error}", err=True)
+            failed = True
+    ctx.exit(SERVER_UNREACHABLE if failed else 0)
+
+
+def _show_server(connection: Connection, wait: float) -> None:
+    with connection.make_client() as client:
         if wait:
             client.wait_ready(wait)
         server = client.server_info()
-        _show("server", f"{server.name} {server.version} at {url}")
+        _show("server", f"{server.name} {server.version} at {', '.join(connection.urls)}")
         _show("model", f"{server.model}, at most {server.max_batch_size} images a request")
         for name, value in _describe(client.provenance()):
             _show(name, value)
@@ -245,6 +247,21 @@ def _warn_if_untrained(client: DetectorClient) -> None:
         return
     if provenance is not None and provenance.untrained:
         click.secho("warning: UNTRAINED weights: these scores mean nothing", fg="yellow", err=True)
+
+
+def _warn_if_different(connection: Connection) -> None:
+    """Verdicts of servers with different weights do not compare; a server that is absent is not asked."""
+    if len(connection.urls) == 1:
+        return
+    weights: dict[str, list[str]] = {}
+    for one in connection.each():
+        with suppress(DetectorError), one.make_client() as client:
+            provenance = client.provenance()
+            document = None if provenance is None else {**provenance.document, "created": None}
+            weights.setdefault(repr(document), []).extend(one.urls)
+    if len(weights) > 1:
+        groups = " / ".join(", ".join(urls) for urls in weights.values())
+        click.secho(f"warning: the servers run different weights or face detectors: {groups}", fg="yellow", err=True)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -143,3 +143,8 @@ def merge(group: Group, verdicts: Sequence[Verdict]) -> list[Verdict]:
 def failed(images: Sequence[Encoded], error: Exception) -> list[Verdict]:
     """The verdicts of images whose request failed for good."""
     return [Verdict(image.path, "request_failed", error=str(error)) for image in images]
+
+
+def numbered(verdicts: Sequence[Verdict], start: int) -> list[Verdict]:
+    """The verdicts of consecutive items with their places, the first one's being `start`."""
+    return [replace(verdict, index=index) for index, verdict in enumerate(verdicts, start)]

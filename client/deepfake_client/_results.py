@@ -55,6 +55,7 @@ class Verdict:
         face: The face that was looked at.
         error: What went wrong, where the status is "unreadable_file" or "request_failed".
         threshold: Where an operating point is applied, its threshold on `probability`, which then decides the verdict.
+        index: Place of its image among the items that `score_many` was given, from 0; None from `score`.
     """
 
     path: str | None
@@ -65,6 +66,7 @@ class Verdict:
     face: Face = field(default_factory=Face)
     error: str | None = None
     threshold: float | None = None
+    index: int | None = field(default=None, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -138,3 +140,26 @@ class ServerInfo:
     version: str
     model: str
     max_batch_size: int
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """What a client knows of one of its servers.
+
+    Attributes:
+        address: HOST:PORT, with the name that it stands behind.
+        available: Whether it gets requests; one that fails is left out until it scores a test image.
+        in_flight: Requests that this client has there now.
+        limit: Requests that `score_many` puts there at once, at present.
+        answered: Requests for scores that it has answered.
+        failed: Requests that it has failed.
+        error: Its last failure, where it has answered nothing since.
+    """
+
+    address: str
+    available: bool
+    in_flight: int
+    limit: int
+    answered: int
+    failed: int
+    error: str | None
