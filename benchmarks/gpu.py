@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from deepfake_client import DetectorClient
+from deepfake_client import DetectorClient, Verdict
 from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
@@ -98,9 +98,11 @@ def main(
         )
     items = _items()
     compared = variants(items, parity_images)
-    with without_gpu(), serving(reference, STAND_IN, "onnxruntime") as endpoint:
-        expected = verdicts(endpoint.url, compared)
-    tflop = tflop_per_image(preset)
+    expected: list[Verdict] = []
+    if compared:
+        with without_gpu(), serving(reference, STAND_IN, "onnxruntime") as endpoint:
+            expected = verdicts(endpoint.url, compared)
+    tflop = tflop_per_image("giant" if weights else preset)
     setups: dict[str, dict[str, Any]] = {}
     for runtime in runtimes(repository, server):
         with serving(repository, server, runtime) as endpoint:

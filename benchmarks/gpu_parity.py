@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import click
 import cv2
 import numpy as np
 from deepfake_client import DetectorClient, Verdict
@@ -26,9 +27,17 @@ def variants(items: Sequence[Item], count: int) -> list[Item]:
 
 
 def verdicts(url: str, items: Sequence[Item]) -> list[Verdict]:
-    """Score images one after the other, in batches of eight."""
+    """Score images in batches of eight.
+
+    Raises:
+        click.ClickException: One was not scored.
+    """
     with DetectorClient(url, batch_size=8, timeout=1800) as client:
-        return list(client.score_many(list(items)))
+        scored = list(client.score_many(list(items)))
+    for verdict in scored:
+        if verdict.score is None:
+            raise click.ClickException(f"an image was not scored: {verdict.status} {verdict.error or ''}")
+    return scored
 
 
 def compare(expected: Sequence[Verdict], actual: Sequence[Verdict]) -> dict[str, Any]:

@@ -218,6 +218,8 @@ def _record_found(weights: Path, names: Sequence[str]) -> None:
 
 
 def _record(weights: Path, name: str, entry: Entry) -> None:
+    """Record a file, unless it was recorded as another one before and has been fetched again since."""
+    require_hashes({weights / name: entry.sha256})
     try:
         record(weights, name, entry)
     except OSError as error:

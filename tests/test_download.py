@@ -336,6 +336,17 @@ def test_parts_of_different_releases_are_never_put_together(hub: Hub, weights: P
     assert (weights / "retinaface.h5").read_bytes() == retinaface
 
 
+def test_a_release_that_changed_is_refused(hub: Hub, weights: Path, retinaface: bytes) -> None:
+    hub.released = retinaface
+    assert with_detector(weights, hub).exit_code == 0
+    manifest = (weights / "manifest.json").read_text()
+    (weights / "manifest.json").write_text(manifest.replace(sha256(retinaface), "0" * 64))
+    (weights / "retinaface.h5").unlink()
+    result = with_detector(weights, hub)
+    assert result.exit_code == 1
+    assert "manifest.json says 0000" in said(result)
+
+
 @pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("released", [b"not HDF5", b""])
 def test_a_file_that_is_no_face_detector_is_thrown_away(hub: Hub, weights: Path, released: bytes) -> None:
