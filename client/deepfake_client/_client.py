@@ -26,7 +26,20 @@ from ._calls import (
     score_call,
 )
 from ._errors import DetectorError, InvalidResponseError, RequestFailedError, is_retryable
-from ._items import FaceBox, Image, ImageItem, Item, batched, failed, images_of, make_item, merge, numbered, read, read_groups
+from ._items import (
+    FaceBox,
+    Image,
+    ImageItem,
+    Item,
+    batched,
+    failed,
+    images_of,
+    make_item,
+    merge,
+    numbered,
+    read,
+    read_groups,
+)
 from ._results import Provenance, ServerInfo, Verdict
 from ._settings import CHANNEL_ARGS, Configured
 from ._wire import usable_batch_size

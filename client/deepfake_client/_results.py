@@ -56,6 +56,7 @@ class Verdict:
         error: What went wrong, where the status is "unreadable_file" or "request_failed".
         threshold: Where an operating point is applied, its threshold on `probability`, which then decides the verdict.
         index: Place of its image among the items that `score_many` was given, from 0; None from `score`.
+        seconds: Time from sending its request to the answer, retries included. None where no answer came.
     """
 
     path: str | None
@@ -67,6 +68,7 @@ class Verdict:
     error: str | None = None
     threshold: float | None = None
     index: int | None = field(default=None, compare=False)
+    seconds: float | None = field(default=None, compare=False)
 
     @property
     def ok(self) -> bool:

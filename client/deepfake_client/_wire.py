@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -64,7 +65,10 @@ def parse_verdicts(result: InferResult, images: Sequence[Encoded]) -> list[Verdi
         InvalidResponseError: An output is missing or of another shape.
     """
     outputs = {name: _tensor(result, name, dtype, (len(images), size)) for name, (dtype, size) in _OUTPUTS.items()}
-    return [_verdict(image, {name: rows[n] for name, rows in outputs.items()}) for n, image in enumerate(images)]
+    seconds = time.monotonic() - max((image.since for image in images), default=0.0)
+    return [
+        _verdict(image, {name: rows[n] for name, rows in outputs.items()}, seconds) for n, image in enumerate(images)
+    ]
 
 
 def parse_provenance(result: InferResult) -> Provenance:
@@ -110,7 +114,7 @@ def _tensor(result: InferResult, name: str, dtype: type[np.generic], shape: tupl
     return tensor
 
 
-def _verdict(image: Encoded, row: dict[str, NDArray[Any]]) -> Verdict:
+def _verdict(image: Encoded, row: dict[str, NDArray[Any]], seconds: float) -> Verdict:
     status = _text(row["STATUS"][0])
     score = _number(row["SCORE"][0])
     if status == "ok" and score is None:
@@ -129,6 +133,7 @@ def _verdict(image: Encoded, row: dict[str, NDArray[Any]]) -> Verdict:
             confidence=_number(row["FACE_CONFIDENCE"][0]),
             source=_text(row["FACE_SOURCE"][0]) or None,
         ),
+        seconds=seconds,
     )
 
 
