@@ -81,6 +81,10 @@ def main() -> None:
       python -m server --model-repository model_repository
       python -m server --grpc-port 9001 --http-port 9000 --metrics-port 9002
       python -m server -- --log-verbose=1 --rate-limit=execution_count
+      python -m server -- --grpc-use-ssl=true --grpc-server-cert=server.pem --grpc-server-key=server.key
+      python -m server -- --grpc-restricted-protocol=inference:token=SECRET
+
+    Where gRPC is secured, HTTP, which has no TLS, listens on this machine alone: the supervision goes over it.
       python -m server doctor                           # what is wrong with this machine?
 
     Exit codes: 0 stopped as asked · 1 the server failed · 2 refused before the start.
@@ -133,9 +137,11 @@ def serve(
     models = read_models(repository, config_name)
     batch = next(model.max_batch_size for model in models if model.name == ENSEMBLE)
 
+    options = Options(repository, host, ports, log_level, drain, extra)
+
     def announce(seconds: float) -> None:
         weights, _ = describe_weights(repository)
-        grpc, http, metrics = (local_address(host, port) for port in ports.values())
+        grpc, http, metrics = (local_address(options.hosts[name], port) for name, port in ports.items())
         names = ", ".join(model.name for model in models)
         addresses = f"gRPC {grpc} · HTTP {http} · metrics {metrics}/metrics"
         faces = describe_face_detector(repository) or "none"
@@ -143,7 +149,7 @@ def serve(
 
     supervisor = Supervisor(
         layout,
-        Options(repository, host, ports, log_level, drain, extra),
+        options,
         say=say,
         show_log=lambda line: print(line, file=sys.stderr, flush=True),
         on_ready=announce,

@@ -5,9 +5,11 @@ tritonserver's ready end-points keep answering 200 after a model's stub has died
 
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import grpc  # type: ignore[import-untyped]
 from tritonclient.grpc import service_pb2, service_pb2_grpc
@@ -51,10 +53,11 @@ class Outcome:
 class PendingProbe:
     """A probe under way."""
 
-    def __init__(self, call: grpc.Future) -> None:
-        """Wrap a call just started."""
+    def __init__(self, call: Any, judge: Callable[[Any], tuple[Kind, str]]) -> None:
+        """Wrap a call just started: a future, and what tells of one that is done how it ended."""
         self.started = time.monotonic()
         self._call = call
+        self._judge = judge
         self._ended: float | None = None
         call.add_done_callback(self._note_end)
 
@@ -62,14 +65,9 @@ class PendingProbe:
         """How it ended; None while it has not."""
         if not self._call.done():
             return None
-        seconds = (self._ended or time.monotonic()) - self.started
-        error = self._call.exception()
-        if error is None:
-            fault = answer_fault(self._call.result())
-            return Outcome(Kind.FAILED if fault else Kind.ANSWERED, fault, seconds)
-        return Outcome(_judge(error.code(), error.details()), f"{error.code().name}: {error.details()}", seconds)
+        return Outcome(*self._judge(self._call), (self._ended or time.monotonic()) - self.started)
 
-    def _note_end(self, _: grpc.Future) -> None:
+    def _note_end(self, _: Any) -> None:
         self._ended = time.monotonic()
 
 
@@ -88,7 +86,7 @@ class Prober:
 
     def start(self, timeout: float) -> PendingProbe:
         """Start an inference that is given up after `timeout` seconds."""
-        return PendingProbe(self._service.ModelInfer.future(self._request, timeout=timeout))
+        return PendingProbe(self._service.ModelInfer.future(self._request, timeout=timeout), _judge_call)
 
     def counts(self, timeout: float = 2.0) -> dict[str, int] | None:
         """Requests answered so far by each model, errors included; None where the server does not say in time."""
@@ -119,6 +117,14 @@ def answer_fault(reply: service_pb2.ModelInferResponse) -> str:
         if output.name == "STATUS" and content[4:] != b"ok":
             return f"the probe image got STATUS {content[4:].decode(errors='replace')!r}"
     return "" if reply.outputs else "the answer has no outputs"
+
+
+def _judge_call(call: grpc.Future) -> tuple[Kind, str]:
+    error = call.exception()
+    if error is None:
+        fault = answer_fault(call.result())
+        return (Kind.FAILED, fault) if fault else (Kind.ANSWERED, "")
+    return _judge(error.code(), error.details()), f"{error.code().name}: {error.details()}"
 
 
 def _judge(code: grpc.StatusCode, details: str) -> Kind:

@@ -30,6 +30,7 @@ LOG_LEVELS = {  # our name → what tritonserver calls it; each shows those befo
 }
 PR_SET_CHILD_SUBREAPER = 36  # from linux/prctl.h
 HARMLESS_ERRORS = ("CudaDriverHelper has not been initialized", "CUDA driver version is insufficient")  # without a GPU
+_SECURING = ("--grpc-use-ssl", "--grpc-restricted-protocol")
 KILL_AFTER = 3.0  # seconds that tritonserver gets beyond the time it grants its own requests
 _LOG_HEADER = re.compile(r"^[IWEFV]\d{4} \d\d:\d\d:\d\d")
 
@@ -53,6 +54,23 @@ class Options:
     log_level: str = "info"
     drain_seconds: int = 10
     extra: tuple[str, ...] = ()
+
+    @property
+    def secured(self) -> bool:
+        """Whether gRPC asks its clients for certificates or tokens, or is encrypted."""
+        return any(word.startswith(_SECURING) for word in self.extra)
+
+    @property
+    def hosts(self) -> dict[str, str]:
+        """The address for each port. HTTP, which has no TLS, is for this machine alone where gRPC is secured."""
+        return {name: "127.0.0.1" if name == "http" and self.secured else self.host for name in self.ports}
+
+    @property
+    def http_headers(self) -> dict[str, str]:
+        """What HTTP requests must bear, by --http-restricted-api=APIS:NAME=VALUE among the further options."""
+        restricted = (word.partition("=") for word in self.extra)
+        pairs = (value.rpartition(":")[2] for option, _, value in restricted if option == "--http-restricted-api")
+        return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
 
 
 class TritonProcess:
@@ -167,7 +185,7 @@ def arguments(layout: Layout, options: Options, memory_prefix: str) -> list[str]
         f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
     ]
     for name, port in options.ports.items():
-        command += [f"--{name}-address={options.host}", f"--{name}-port={port}"]
+        command += [f"--{name}-address={options.hosts[name]}", f"--{name}-port={port}"]
     return [*command, *LOG_LEVELS[options.log_level], *options.extra]
 
 

@@ -13,6 +13,7 @@ import psutil
 
 from server.errors import GaveUpError, StartError
 from server.health import Health, Policy
+from server.http_probe import HttpProber
 from server.layout import Layout
 from server.probe import Kind, PendingProbe, Prober
 from server.process import Options, TritonProcess, adopt_orphans, has_ended
@@ -80,7 +81,7 @@ class Supervisor:
         first = True
         while not self.stop.is_set():
             process = TritonProcess(self._layout, self._options, self._show_log)
-            prober = Prober(local_address(self._options.host, self._options.ports["grpc"]))
+            prober = make_prober(self._options)
             try:
                 reason, served = self._serve(process, prober)
             finally:
@@ -104,7 +105,7 @@ class Supervisor:
             self._say(f"RESTARTING {f'in {pause:g} s ' if pause else ''}because {reason}")
             self.stop.wait(pause)
 
-    def _serve(self, process: TritonProcess, prober: Prober) -> tuple[str | None, float]:
+    def _serve(self, process: TritonProcess, prober: Prober | HttpProber) -> tuple[str | None, float]:
         """Wait until the server answers, then watch it.
 
         Returns:
@@ -121,7 +122,7 @@ class Supervisor:
         reason = self._watch(process, prober, dataclasses.replace(self._policy, stall=stall))
         return reason, time.monotonic() - ready
 
-    def _wait_until_ready(self, process: TritonProcess, prober: Prober) -> tuple[str | None, float]:
+    def _wait_until_ready(self, process: TritonProcess, prober: Prober | HttpProber) -> tuple[str | None, float]:
         """Wait for the first real answer.
 
         Returns:
@@ -153,7 +154,7 @@ class Supervisor:
                     return f"the models are loaded, but a real inference fails: {outcome.detail}", 0.0
         return None, 0.0
 
-    def _watch(self, process: TritonProcess, prober: Prober, policy: Policy) -> str | None:
+    def _watch(self, process: TritonProcess, prober: Prober | HttpProber, policy: Policy) -> str | None:
         """Watch a server that has answered; returns why it must be replaced, None when we were asked to stop."""
         stubs = process.stubs()
         health = Health(policy, progressed=time.monotonic(), next_probe=time.monotonic() + policy.probe_interval)
@@ -191,6 +192,13 @@ class Supervisor:
 
 def _first_ended(processes: list[psutil.Process]) -> psutil.Process | None:
     return next((process for process in processes if has_ended(process)), None)
+
+
+def make_prober(options: Options) -> Prober | HttpProber:
+    """What probes a server with these options."""
+    name = "http" if options.secured else "grpc"
+    address = local_address(options.hosts[name], options.ports[name])
+    return HttpProber(address, options.http_headers) if options.secured else Prober(address)
 
 
 def local_address(host: str, port: int) -> str:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deepfake_client import DetectorClient, ServerUnavailableError
@@ -43,19 +44,30 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start_server(repository: Path, log: Path) -> Server:
-    """Starts `python -m server` on free ports and waits until it answers a real inference."""
+def start_server(
+    repository: Path, log: Path, *extra: str, grpc_port: int | None = None, **client_options: Any
+) -> Server:
+    """Starts `python -m server` on free ports and waits until it answers a real inference.
+
+    Args:
+        repository: What it serves.
+        log: Where its output goes.
+        extra: Further options of tritonserver.
+        grpc_port: Port for gRPC, where it is not to be a free one.
+        client_options: How a client connects to it.
+    """
     grpc, http, metrics = free_ports(3)
+    grpc = grpc_port or grpc
     ports = ["--grpc-port", str(grpc), "--http-port", str(http), "--metrics-port", str(metrics)]
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", "--model-repository", str(repository), *ports],
+            [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, "--", *extra],
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
     server = Server(process, repository, grpc, http, metrics, log)
     deadline = time.monotonic() + 120
-    with DetectorClient(server.url) as client:
+    with DetectorClient(server.url, **client_options) as client:
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 client.wait_ready(timeout=2)

@@ -183,12 +183,12 @@ def test_huge_members_are_refused_unread(server: FakeTriton) -> None:
         small.size = 3
         file.write(small.tobuf() + b"0.3".ljust(512, b"\0") + bytes(1024))
     with tarfile.open("big.tar.gz", "w:gz", compresslevel=1) as tar:
-        add(tar, "big.jpg", bytes(65 << 20))
+        add(tar, "big.jpg", bytes(33 << 20))
         add(tar, "small.jpg", b"0.3")
     rows = printed(score(server.url, "huge.tar", "big.tar.gz"))
     assert [row["score"] for row in rows] == [None, 0.3, None, 0.3]
     assert "over the limit of 1024 MiB" in rows[0]["error"]
-    assert "over the limit of 64 MiB" in rows[2]["error"]
+    assert "over the limit of 32 MiB" in rows[2]["error"]
 
 
 def test_empty_and_missing_shards(server: FakeTriton) -> None:

@@ -84,7 +84,7 @@ def test_run_that_goes_on_gives_the_same_file_to_the_byte(server: FakeTriton, tm
     for kind in ("jsonl", "csv"):
         whole, pieces = tmp_path / f"whole.{kind}", tmp_path / f"pieces.{kind}"
         assert score(server.url, tmp_path / "x", "-o", whole).exit_code == 0
-        command = [*COMMAND, str(tmp_path / "x"), "--url", server.url, "-o", str(pieces)]
+        command = [*COMMAND, str(tmp_path / "x"), "--in-flight", "2", "--url", server.url, "-o", str(pieces)]
         assert stop_after(pieces, 60, signal.SIGKILL, command) == -signal.SIGKILL
         assert stop_after(pieces, 200, signal.SIGINT, command) == 130
         assert 200 <= pieces.read_bytes().count(b"\n") < 400

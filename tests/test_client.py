@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
@@ -31,6 +31,9 @@ from deepfake_client import (
     decide,
     explain,
 )
+from deepfake_client._addresses import Address
+from deepfake_client._balancer import Balancer, Route
+from deepfake_client._retries import Patience
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
@@ -358,14 +361,18 @@ def test_nothing_is_lost_over_a_restart(server: FakeTriton, score_many: Scorer, 
 
 
 def test_default_retries_outlast_the_restart_of_a_server() -> None:
-    from deepfake_client._calls import retrying
-    from tenacity import RetryCallState, Retrying
-
-    state = RetryCallState(Retrying(), None, (), {})
+    balancer = Balancer([Address("gone:1", "gone:1")], 4)
+    patience = Patience(balancer, route := Route(), DetectorClient()._settings.retries, 600)
     total = 0.0
-    for attempt in range(1, DetectorClient()._settings.retries + 1):
-        state.attempt_number = attempt
-        total += retrying(10)["wait"](state)
+    error = ServerUnavailableError("gone")
+    while True:
+        server = balancer.pick(route)
+        assert server is not None
+        with suppress(ServerUnavailableError), balancer.request(server, route, 600, scores=True):
+            raise error
+        if not patience.goes_on(error):
+            break
+        total += patience.pause()
     assert 45 < total < 90
 
 

@@ -9,14 +9,22 @@ with DetectorClient("localhost:8001") as client:
 from ._aio import AsyncDetectorClient
 from ._calibration import Calibration, OperatingPoint
 from ._client import DetectorClient
-from ._errors import DetectorError, InvalidResponseError, RequestFailedError, ServerUnavailableError
+from ._errors import (
+    AccessDeniedError,
+    DetectorError,
+    InvalidResponseError,
+    RequestFailedError,
+    ServerOverloadedError,
+    ServerUnavailableError,
+)
 from ._items import Image, ImageItem
-from ._results import STREAM_NAMES, Face, Provenance, ServerInfo, StreamVerdict, Verdict, decide
+from ._results import STREAM_NAMES, Face, Provenance, ServerInfo, ServerStatus, StreamVerdict, Verdict, decide
 from ._status import STATUS_HINTS, explain
 
 __all__ = [
     "STATUS_HINTS",
     "STREAM_NAMES",
+    "AccessDeniedError",
     "AsyncDetectorClient",
     "Calibration",
     "DetectorClient",
@@ -29,6 +37,8 @@ __all__ = [
     "Provenance",
     "RequestFailedError",
     "ServerInfo",
+    "ServerOverloadedError",
+    "ServerStatus",
     "ServerUnavailableError",
     "StreamVerdict",
     "Verdict",

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from functools import partial
+from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -11,8 +11,11 @@ from tenacity import AsyncRetrying
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from ._addresses import Address, resolve
+from ._balancer import Balancer, Route, Server
 from ._calibration import Calibration
 from ._calls import (
+    PROBE_SECONDS,
     Call,
     calibration_call,
     max_batch_size_call,
@@ -21,10 +24,17 @@ from ._calls import (
     polling,
     probe_call,
     provenance_call,
-    retrying,
     score_call,
 )
-from ._errors import DetectorError, InvalidResponseError, RequestFailedError, is_retryable
+from ._errors import (
+    AccessDeniedError,
+    DetectorError,
+    InvalidResponseError,
+    RequestFailedError,
+    denied,
+    is_absent,
+    is_retryable,
+)
 from ._items import (
     FaceBox,
     Image,
@@ -39,8 +49,10 @@ from ._items import (
     read,
     read_groups,
 )
-from ._results import Provenance, ServerInfo, Verdict
-from ._settings import CHANNEL_ARGS, Configured
+from ._results import Provenance, ServerInfo, ServerStatus, Verdict
+from ._retries import Patience
+from ._settings import Configured
+from ._tls import diagnose
 from ._wire import usable_batch_size
 
 T = TypeVar("T")
@@ -49,7 +61,7 @@ T = TypeVar("T")
 class AsyncDetectorClient(Configured):
     """Asyncio client of the detector, for one event loop. Its methods are those of `DetectorClient`."""
 
-    _channel: InferenceServerClient | None = None
+    _fleet: Balancer | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -60,14 +72,22 @@ class AsyncDetectorClient(Configured):
         await self.close()
 
     async def close(self) -> None:
-        """Ends the connection and what is in flight on it."""
-        if self._channel is not None:
-            await self._channel.close()
+        """Ends the connections and what is in flight on them."""
+        for probe in self._probes:
+            probe.cancel()
+        await asyncio.gather(*self._probes, return_exceptions=True)
+        for channel in self._channels.values():
+            await channel.close()
+
+    @property
+    def servers(self) -> tuple[ServerStatus, ...]:
+        """What is known of each server: see `DetectorClient.servers`."""
+        return () if self._fleet is None else self._fleet.status()
 
     async def score(self, image: Image, face_box: FaceBox | None = None) -> Verdict:
         """Scores one image: see `DetectorClient.score`."""
         images = [await asyncio.to_thread(read, make_item(image, face_box))]
-        return (await self._retry(score_call(self._settings, images)))[0]
+        return (await self._retry(score_call(self._settings, images), Route()))[0]
 
     async def score_many(
         self, items: Iterable[ImageItem] | AsyncIterable[ImageItem], *, ordered: bool = True
@@ -77,16 +97,17 @@ class AsyncDetectorClient(Configured):
         The items may come asynchronously. Those of a plain iterable are taken on the event loop, which they hold up
         while they are made. Close an iterator that is left early (`contextlib.aclosing`): its requests end there.
         """
-        gate = asyncio.Semaphore(self._settings.max_in_flight)
+        workers = self._settings.max_in_flight * len((await self._balancer()).status())
+        gate = asyncio.Semaphore(workers)
         pending: list[asyncio.Task[list[Verdict]]] = []
         start = 0
         try:
-            limit = await self._retry(max_batch_size_call(self._settings))
+            limit = await self._retry(max_batch_size_call(self._settings), Route())
             size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
             async for batch in abatched(items, size):
                 pending.append(asyncio.create_task(self._score_batch(start, batch, gate)))
                 start += len(batch)
-                while pending and (done := await _take(pending, ordered, len(pending) >= self._settings.window)):
+                while pending and (done := await _take(pending, ordered, len(pending) >= 2 * workers)):
                     for verdict in done.result():
                         yield verdict
             while done := await _take(pending, ordered, bool(pending)):
@@ -99,26 +120,16 @@ class AsyncDetectorClient(Configured):
 
     async def provenance(self) -> Provenance | None:
         """Which weights give the verdicts: see `DetectorClient.provenance`."""
-        try:
-            return await self._send(provenance_call(self._settings))
-        except RequestFailedError as error:
-            if error.code == "NOT_FOUND":
-                return None
-            raise
+        return await self._once(provenance_call(self._settings))
 
     async def calibration(self) -> Calibration | None:
         """What the vote was calibrated with: see `DetectorClient.calibration`."""
-        try:
-            return await self._send(calibration_call(self._settings))
-        except RequestFailedError as error:
-            if error.code == "NOT_FOUND":
-                return None
-            raise
+        return await self._once(calibration_call(self._settings))
 
     async def server_info(self) -> ServerInfo:
         """Name, version and limits of the server: see `DetectorClient.server_info`."""
-        name, version = await self._send(metadata_call(self._settings))
-        limit = await self._send(max_batch_size_call(self._settings))
+        name, version = await self._once(metadata_call(self._settings))
+        limit = await self._once(max_batch_size_call(self._settings))
         return ServerInfo(name, version, self._settings.model, limit)
 
     async def wait_ready(self, timeout: float = 60.0) -> None:
@@ -126,7 +137,8 @@ class AsyncDetectorClient(Configured):
         end = time.monotonic() + timeout
 
         async def probe() -> None:
-            await self._send(probe_call(self._settings, max(end - time.monotonic(), 0.1)))
+            servers = len((await self._balancer()).status())
+            await self._once(probe_call(self._settings, max((end - time.monotonic()) / servers, 0.1)))
 
         try:
             await AsyncRetrying(**polling(timeout))(probe)
@@ -135,11 +147,24 @@ class AsyncDetectorClient(Configured):
                 raise
             raise not_ready(self._settings, timeout, error) from error
 
-    @property
-    def _connected(self) -> InferenceServerClient:
-        if self._channel is None:  # made on first use: a channel belongs to the event loop that is running then
-            self._channel = InferenceServerClient(self._settings.url, channel_args=CHANNEL_ARGS)
-        return self._channel
+    @cached_property
+    def _channels(self) -> dict[Address, InferenceServerClient]:
+        return {}
+
+    @cached_property
+    def _room(self) -> asyncio.Event:
+        return asyncio.Event()
+
+    @cached_property
+    def _probes(self) -> set[asyncio.Task[None]]:
+        return set()
+
+    async def _balancer(self) -> Balancer:
+        if self._fleet is None:
+            addresses = await asyncio.to_thread(resolve, self._settings.urls)
+            if self._fleet is None:  # two may have waited
+                self._fleet = Balancer(addresses, self._settings.max_in_flight, on_room=self._room.set)
+        return self._fleet
 
     async def _score_batch(self, start: int, batch: list[Item], gate: asyncio.Semaphore) -> list[Verdict]:
         verdicts: list[Verdict] = []
@@ -148,22 +173,67 @@ class AsyncDetectorClient(Configured):
             while (group := await asyncio.to_thread(next, groups, None)) is not None:
                 images = images_of(group)
                 try:
-                    scored = await self._retry(score_call(self._settings, images)) if images else []
+                    call = score_call(self._settings, images)
+                    scored = await self._retry(call, Route(bounded=True)) if images else []
+                except AccessDeniedError:
+                    raise
                 except (RequestFailedError, InvalidResponseError) as error:
                     scored = failed(images, error)
                 verdicts += merge(group, scored)
         return numbered(verdicts, start)
 
-    async def _retry(self, call: Call[T]) -> T:
-        result: T = await AsyncRetrying(**retrying(self._settings.retries))(partial(self._send, call))
+    async def _once(self, call: Call[T]) -> T:
+        return await self._retry(call, Route(), retries=0)
+
+    async def _retry(self, call: Call[T], route: Route, retries: int | None = None) -> T:
+        balancer = await self._balancer()
+        retries = self._settings.retries if retries is None else retries
+        policy = Patience(balancer, route, retries, self._settings.timeout).tenacity()
+        try:
+            result: T = await AsyncRetrying(**policy)(self._try, balancer, call, route)
+        except DetectorError as error:
+            raise balancer.explain(error) from error
         return result
 
-    async def _send(self, call: Call[T]) -> T:
+    async def _try(self, balancer: Balancer, call: Call[T], route: Route) -> T:
+        for absent in balancer.start_probes():
+            probe = asyncio.create_task(self._probe(balancer, absent))
+            self._probes.add(probe)
+            probe.add_done_callback(self._probes.discard)
+        while (server := balancer.pick(route)) is None:
+            self._room.clear()
+            await self._room.wait()
+        timeout = balancer.patience(server, call.timeout)
+        with balancer.request(server, route, call.timeout, scores=call.scores):
+            return await self._send(server, call, timeout)
+
+    async def _send(self, server: Server, call: Call[T], timeout: float) -> T:
+        address = server.address
+        if address not in self._channels:  # made on first use: a channel belongs to the event loop that is running then
+            self._channels[address] = InferenceServerClient(**self._settings.channel(address))
         try:
-            response: Any = await getattr(self._connected, call.method)(**call.arguments)
+            response: Any = await getattr(self._channels[address], call.method)(
+                **call.arguments, client_timeout=timeout
+            )
         except InferenceServerException as error:
-            raise call.explain(error) from error
+            explained = call.explain(error, address, timeout)
+            if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
+                return None  # type: ignore[return-value]
+            if not server.seen and is_absent(explained):
+                fault = await asyncio.to_thread(diagnose, address, self._settings.tls)
+                explained = denied(address, fault) or explained
+            raise explained from error
         return call.parse(response)
+
+    async def _probe(self, balancer: Balancer, server: Server) -> None:
+        url = server.address.url
+        balancer.update(url, await asyncio.to_thread(resolve, [url]))
+        failure: DetectorError | None = None
+        try:
+            await self._send(server, probe_call(self._settings, PROBE_SECONDS), PROBE_SECONDS)
+        except DetectorError as error:
+            failure = error
+        balancer.probed(server, failure)
 
 
 async def _take(

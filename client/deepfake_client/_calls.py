@@ -2,21 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Generic, TypeVar
 
-from tenacity import (
-    RetryCallState,
-    retry_if_exception,
-    stop_after_attempt,
-    stop_after_delay,
-    stop_any,
-    wait_exponential,
-    wait_fixed,
-    wait_random,
-)
-from tenacity.stop import stop_base
+from tenacity import retry_if_exception, stop_after_delay, wait_fixed
 from tritonclient.utils import InferenceServerException
 
+from ._addresses import Address
 from ._calibration import VOTER_MODEL, Calibration, parse_calibration
 from ._errors import DetectorError, RequestFailedError, ServerUnavailableError, from_triton, is_retryable
 from ._items import Encoded, read
@@ -26,28 +18,34 @@ from ._wire import PROBE, PROVENANCE_MODEL, build_inputs, parse_provenance, pars
 
 T = TypeVar("T")
 
+PROBE_SECONDS = 60.0
+"""Deadline of the test image that a server must score which was left out."""
+
 _LIGHT_TIMEOUT = 10.0
 """Deadline in seconds of calls that run no network."""
-
-_RESTART_SECONDS = 60.0
-"""A request that got no answer is sent again for at least this long: a supervised server is back by then."""
 
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One call to the server.
+    """One call to a server.
 
     Attributes:
         method: Name of the method, the same in tritonclient's blocking and asyncio clients.
-        arguments: Its arguments.
+        arguments: Its arguments, but for the deadline.
+        timeout: Its deadline in seconds.
         parse: Turns its response into the result.
-        explain: Turns its failure into the error to raise.
+        explain: Turns its failure at an address into the error to raise; it is given the deadline that there was.
+        scores: Whether it asks for scores.
+        optional: Whether what it asks for may be missing at the server; the result is None then.
     """
 
     method: str
     arguments: dict[str, Any]
+    timeout: float
     parse: Callable[[Any], T]
-    explain: Callable[[InferenceServerException], DetectorError]
+    explain: Callable[[InferenceServerException, Address, float], DetectorError]
+    scores: bool = False
+    optional: bool = False
 
 
 def score_call(settings: Settings, images: Sequence[Encoded]) -> Call[list[Verdict]]:
@@ -62,19 +60,19 @@ def probe_call(settings: Settings, timeout: float) -> Call[None]:
     def parse(result: Any) -> None:
         verdict = parse_verdicts(result, images)[0]
         if not verdict.ok:
-            raise ServerUnavailableError(f"the server at {settings.url} answers a test image with {verdict.status!r}")
+            raise ServerUnavailableError(f"the server answers a test image with {verdict.status!r}")
 
     return _infer_call(settings, images, timeout, parse)
 
 
-def provenance_call(settings: Settings) -> Call[Provenance]:
+def provenance_call(settings: Settings) -> Call[Provenance | None]:
     """Asks which weights give the verdicts."""
-    return _light_call(settings, "infer", PROVENANCE_MODEL, {"inputs": []}, parse_provenance)
+    return _light_call(settings, "infer", PROVENANCE_MODEL, {"inputs": []}, parse_provenance, optional=True)
 
 
 def calibration_call(settings: Settings) -> Call[Calibration | None]:
     """Asks what the vote was calibrated with."""
-    return _light_call(settings, "get_model_config", VOTER_MODEL, {}, parse_calibration)
+    return _light_call(settings, "get_model_config", VOTER_MODEL, {}, parse_calibration, optional=True)
 
 
 def metadata_call(settings: Settings) -> Call[tuple[str, str]]:
@@ -85,16 +83,6 @@ def metadata_call(settings: Settings) -> Call[tuple[str, str]]:
 def max_batch_size_call(settings: Settings) -> Call[int]:
     """Asks how many images the model takes in one request."""
     return _light_call(settings, "get_model_config", settings.model, {}, lambda reply: int(reply.config.max_batch_size))
-
-
-def retrying(retries: int) -> dict[str, Any]:
-    """Tenacity's settings for requests: exponential back-off from 0.5 to 8 s, with up to a second of jitter."""
-    return {
-        "retry": retry_if_exception(is_retryable),
-        "stop": stop_any(stop_after_attempt(retries + 1), _StopAtDeadlines()),
-        "wait": wait_exponential(multiplier=0.5, max=8) + wait_random(0, 1),
-        "reraise": True,
-    }
 
 
 def polling(timeout: float) -> dict[str, Any]:
@@ -109,36 +97,39 @@ def polling(timeout: float) -> dict[str, Any]:
 
 def not_ready(settings: Settings, timeout: float, error: DetectorError) -> ServerUnavailableError:
     """The error for a server that gave no verdict in time."""
-    return ServerUnavailableError(f"the server at {settings.url} was not ready within {timeout:g} s: {error}")
+    return ServerUnavailableError(f"{settings.where} was not ready within {timeout:g} s: {error}")
 
 
 def _infer_call(settings: Settings, images: Sequence[Encoded], timeout: float, parse: Callable[[Any], T]) -> Call[T]:
     return Call(
         "infer",
-        {"model_name": settings.model, "inputs": build_inputs(images), "client_timeout": timeout},
+        {"model_name": settings.model, "inputs": build_inputs(images), "headers": settings.headers},
+        timeout,
         parse,
-        lambda error: from_triton(error, url=settings.url, model=settings.model, timeout=timeout),
+        partial(_explain, settings.model),
+        scores=True,
     )
 
 
 def _light_call(
-    settings: Settings, method: str, model: str | None, arguments: dict[str, Any], parse: Callable[[Any], T]
+    settings: Settings,
+    method: str,
+    model: str | None,
+    arguments: dict[str, Any],
+    parse: Callable[[Any], T],
+    *,
+    optional: bool = False,
 ) -> Call[T]:
-    def explain(error: InferenceServerException) -> DetectorError:
-        explained = from_triton(error, url=settings.url, model=model or settings.model, timeout=_LIGHT_TIMEOUT)
+    def explain(error: InferenceServerException, address: Address, timeout: float) -> DetectorError:
+        explained = _explain(model or settings.model, error, address, timeout)
         if isinstance(explained, RequestFailedError) and explained.code == "DEADLINE_EXCEEDED":
-            return ServerUnavailableError(f"no server answers at {settings.url} within {_LIGHT_TIMEOUT:g} s")
+            return ServerUnavailableError(f"no server answers at {address} within {timeout:g} s")
         return explained
 
     name = {} if model is None else {"model_name": model}
-    return Call(method, {**name, **arguments, "client_timeout": _LIGHT_TIMEOUT}, parse, explain)
+    every = {**name, **arguments, "headers": settings.headers}
+    return Call(method, every, _LIGHT_TIMEOUT, parse, explain, optional=optional)
 
 
-class _StopAtDeadlines(stop_base):
-    """With a deadline of minutes, ten tries would hold a run up for an hour over one request that never ends."""
-
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        error = retry_state.outcome.exception() if retry_state.outcome else None
-        passed = isinstance(error, RequestFailedError) and error.code == "DEADLINE_EXCEEDED"
-        waited = retry_state.seconds_since_start or 0.0
-        return passed and retry_state.attempt_number > 1 and waited >= _RESTART_SECONDS
+def _explain(model: str, error: InferenceServerException, address: Address, timeout: float) -> DetectorError:
+    return from_triton(error, url=str(address), model=model, timeout=timeout)

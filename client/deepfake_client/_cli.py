@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from ._client import DetectorClient
+from ._connection import Connection, connection_options
 from ._destination import check_output, errors_told, open_destination, score_missing
 from ._errors import DetectorError
 from ._files import IMAGE_EXTENSIONS, Inputs, find_images
@@ -39,24 +40,6 @@ class _Commands(click.Group):
             ctx.exit(SERVER_UNREACHABLE)
         except KeyboardInterrupt:
             ctx.exit(INTERRUPTED)
-
-
-def _check_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    try:
-        DetectorClient(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return value
-
-
-_url_option = click.option(
-    "--url",
-    default="localhost:8001",
-    show_default=True,
-    metavar="HOST:PORT",
-    callback=_check_url,
-    help="gRPC port of the server.",
-)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -90,7 +73,7 @@ def main() -> None:
     is_flag=True,
     help=f"Take the face from the columns {BOX_COLUMNS[0]} to {BOX_COLUMNS[-1]} of the lists, in pixels, where filled.",
 )
-@_url_option
+@connection_options
 @click.option(
     "--output",
     "-o",
@@ -110,7 +93,11 @@ def main() -> None:
 )
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Most images in one request.")
 @click.option(
-    "--in-flight", default=4, show_default=True, type=click.IntRange(1), help="Most requests at the same time."
+    "--in-flight",
+    default=16,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most requests at the same time at each server; fewer are where it answers slowly or is overloaded.",
 )
 @click.option(
     "--timeout",
@@ -128,7 +115,7 @@ def score(
     lists: tuple[str, ...],
     column: str,
     face_boxes: bool,
-    url: str,
+    connection: Connection,
     output: Path | None,
     overwrite: bool,
     retry_failed: bool,
@@ -180,7 +167,7 @@ def score(
     inputs = Inputs(paths, lists, Columns(column, face_boxes))
     _check_lists(inputs)
     tally = Tally()
-    with DetectorClient(url, timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
+    with connection.make_client(timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
         client.server_info()  # a wrong address is told in seconds, and before a file is replaced
         provenance = _known_provenance(client)
         point = None if far is None else find_operating_point(client, far)
@@ -214,7 +201,7 @@ def score(
             except KeyboardInterrupt:
                 pass  # the second Ctrl-C
             finally:
-                click.echo(tally.summary(), err=True)
+                click.echo(tally.summary(client.servers), err=True)
             failed_before = rows.count_failed() > tally.failed
     if stop.is_set():
         if output is not None:
@@ -228,7 +215,7 @@ def score(
 
 
 @main.command()
-@_url_option
+@connection_options
 @click.option(
     "--wait",
     default=0.0,
@@ -236,16 +223,16 @@ def score(
     metavar="SECONDS",
     help="Wait so long for a server that is starting.  [default: do not wait]",
 )
-def info(url: str, wait: float) -> None:
+def info(connection: Connection, wait: float) -> None:
     """Show what the server runs and whether it scores a test image.
 
     Exit codes: 0 it does, 2 wrong command line, 3 the server cannot be reached or scores nothing.
     """
-    with DetectorClient(url) as client:
+    with connection.make_client() as client:
         if wait:
             client.wait_ready(wait)
         server = client.server_info()
-        _show("server", f"{server.name} {server.version} at {url}")
+        _show("server", f"{server.name} {server.version} at {', '.join(connection.urls)}")
         _show("model", f"{server.model}, at most {server.max_batch_size} images a request")
         for name, value in _describe(client.provenance()):
             _show(name, value)

@@ -3,17 +3,18 @@
 import threading
 import time
 from collections.abc import Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from functools import partial
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from tenacity import Retrying, sleep_using_event, stop_any, stop_when_event_set
-from tritonclient.grpc import InferenceServerClient
+from tenacity import Retrying, sleep_using_event, stop_when_event_set
 from tritonclient.utils import InferenceServerException
 
+from ._addresses import resolve
+from ._balancer import Balancer, Route, Server
 from ._calibration import Calibration
 from ._calls import (
+    PROBE_SECONDS,
     Call,
     calibration_call,
     max_batch_size_call,
@@ -22,10 +23,18 @@ from ._calls import (
     polling,
     probe_call,
     provenance_call,
-    retrying,
     score_call,
 )
-from ._errors import DetectorError, InvalidResponseError, RequestFailedError, is_retryable
+from ._channels import Channels
+from ._errors import (
+    AccessDeniedError,
+    DetectorError,
+    InvalidResponseError,
+    RequestFailedError,
+    denied,
+    is_absent,
+    is_retryable,
+)
 from ._items import (
     FaceBox,
     Image,
@@ -40,8 +49,10 @@ from ._items import (
     read,
     read_groups,
 )
-from ._results import Provenance, ServerInfo, Verdict
-from ._settings import CHANNEL_ARGS, Configured
+from ._results import Provenance, ServerInfo, ServerStatus, Verdict
+from ._retries import Patience
+from ._settings import Configured
+from ._tls import diagnose
 from ._wire import usable_batch_size
 
 T = TypeVar("T")
@@ -50,7 +61,8 @@ T = TypeVar("T")
 class DetectorClient(Configured):
     """Blocking client of the detector; threads may share it. `AsyncDetectorClient` is the same for asyncio."""
 
-    _channel: InferenceServerClient | None = None
+    _shared: Channels | None = None
+    _fleet: Balancer | None = None
     _connecting = threading.Lock()
 
     def __enter__(self) -> Self:
@@ -60,9 +72,14 @@ class DetectorClient(Configured):
         self.close()
 
     def close(self) -> None:
-        """Ends the connection and what is in flight on it."""
-        if self._channel is not None:
-            self._channel.close()
+        """Ends the connections and what is in flight on them."""
+        if self._shared is not None:
+            self._shared.close()
+
+    @property
+    def servers(self) -> tuple[ServerStatus, ...]:
+        """What is known of each server; none before the first request."""
+        return () if self._fleet is None else self._fleet.status()
 
     def score(self, image: Image, face_box: FaceBox | None = None) -> Verdict:
         """Scores one image.
@@ -79,10 +96,11 @@ class DetectorClient(Configured):
             OSError: The file cannot be read.
             ServerUnavailableError: No server answered, after all retries.
             RequestFailedError: The server failed the request, after all retries where these can help.
+            AccessDeniedError: TLS, the client certificate or the token do not fit.
             InvalidResponseError: The server answered something else than the detector does.
         """
         images = [read(make_item(image, face_box))]
-        return self._retry(self._connected, score_call(self._settings, images))[0]
+        return self._retry(self._channels, score_call(self._settings, images), Route())[0]
 
     def score_many(self, items: Iterable[ImageItem], *, ordered: bool = True) -> Generator[Verdict, None, None]:
         """Scores any number of images in constant memory.
@@ -100,66 +118,61 @@ class DetectorClient(Configured):
         Raises:
             ServerUnavailableError: No server answered, after all retries.
             RequestFailedError: The server has no such model.
+            AccessDeniedError: TLS, the client certificate or the token do not fit.
             InvalidResponseError: The model is not the detector.
         """
         stop = threading.Event()
-        channel = self._connect()  # a channel of its own: closing it cancels what this iterator has in flight
-        pool = ThreadPoolExecutor(self._settings.max_in_flight, thread_name_prefix="deepfake-client")
+        balancer = self._balancer
+        channels = Channels(self._settings)  # of its own: closing them cancels what this iterator has in flight
+        workers = self._settings.max_in_flight * len(balancer.status())
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="deepfake-client")
         pending: list[Future[list[Verdict]]] = []
         start = 0
         try:
-            limit = self._retry(channel, max_batch_size_call(self._settings), stop)
+            limit = self._retry(channels, max_batch_size_call(self._settings), Route(), stop)
             size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
             for batch in batched(items, size):
-                pending.append(pool.submit(self._score_batch, channel, start, batch, stop))
+                pending.append(pool.submit(self._score_batch, channels, start, batch, stop))
                 start += len(batch)
-                while pending and (done := _take(pending, ordered, len(pending) >= self._settings.window)):
+                while pending and (done := _take(pending, ordered, len(pending) >= 2 * workers)):
                     yield from done.result()
             while done := _take(pending, ordered, bool(pending)):
                 yield from done.result()
         finally:
             stop.set()
-            channel.close()
+            with balancer.room:
+                balancer.room.notify_all()
+            channels.close()
             pool.shutdown(cancel_futures=True)
 
     def provenance(self) -> Provenance | None:
-        """Which weights give the verdicts; None where the server does not say. It is asked once, without retries.
+        """Which weights give the verdicts; None where the server does not say. It is asked once, without waiting.
 
         Raises:
             DetectorError: As `score`.
         """
-        try:
-            return self._send(self._connected, provenance_call(self._settings))
-        except RequestFailedError as error:
-            if error.code == "NOT_FOUND":
-                return None
-            raise
+        return self._once(provenance_call(self._settings))
 
     def calibration(self) -> Calibration | None:
-        """What the vote was calibrated with; None where the server does not say. It is asked once, without retries.
+        """What the vote was calibrated with; None where the server does not say. It is asked once, without waiting.
 
         Raises:
             DetectorError: As `score`.
         """
-        try:
-            return self._send(self._connected, calibration_call(self._settings))
-        except RequestFailedError as error:
-            if error.code == "NOT_FOUND":
-                return None
-            raise
+        return self._once(calibration_call(self._settings))
 
     def server_info(self) -> ServerInfo:
-        """Name, version and limits of the server. It is asked once, without retries: a quick check of the address.
+        """Name, version and limits of the server. It is asked once, without waiting: a quick check of the address.
 
         Raises:
             DetectorError: As `score`.
         """
-        name, version = self._send(self._connected, metadata_call(self._settings))
-        limit = self._send(self._connected, max_batch_size_call(self._settings))
+        name, version = self._once(metadata_call(self._settings))
+        limit = self._once(max_batch_size_call(self._settings))
         return ServerInfo(name, version, self._settings.model, limit)
 
     def wait_ready(self, timeout: float = 60.0) -> None:
-        """Waits until the server scores an image.
+        """Waits until the server, or one of several, scores an image.
 
         Only a real inference tells: Triton's ready end-points still answer yes when a step of the ensemble has died.
 
@@ -174,7 +187,7 @@ class DetectorClient(Configured):
         end = time.monotonic() + timeout
 
         def probe() -> None:
-            self._send(self._connected, probe_call(self._settings, max(end - time.monotonic(), 0.1)))
+            self._once(probe_call(self._settings, max((end - time.monotonic()) / len(self._balancer.status()), 0.1)))
 
         try:
             Retrying(**polling(timeout))(probe)
@@ -184,42 +197,97 @@ class DetectorClient(Configured):
             raise not_ready(self._settings, timeout, error) from error
 
     @property
-    def _connected(self) -> InferenceServerClient:
+    def _balancer(self) -> Balancer:
         with self._connecting:
-            if self._channel is None:
-                self._channel = self._connect()
-            return self._channel
+            if self._fleet is None:
+                self._fleet = Balancer(resolve(self._settings.urls), self._settings.max_in_flight)
+            return self._fleet
 
-    def _connect(self) -> InferenceServerClient:
-        return InferenceServerClient(self._settings.url, channel_args=CHANNEL_ARGS)
+    @property
+    def _channels(self) -> Channels:
+        with self._connecting:
+            if self._shared is None:
+                self._shared = Channels(self._settings)
+            return self._shared
 
-    def _score_batch(
-        self, channel: InferenceServerClient, start: int, batch: list[Item], stop: threading.Event
-    ) -> list[Verdict]:
+    def _score_batch(self, channels: Channels, start: int, batch: list[Item], stop: threading.Event) -> list[Verdict]:
         verdicts: list[Verdict] = []
         for group in read_groups(batch):
             images = images_of(group)
             try:
-                scored = self._retry(channel, score_call(self._settings, images), stop) if images else []
+                call = score_call(self._settings, images)
+                scored = self._retry(channels, call, Route(bounded=True), stop) if images else []
+            except AccessDeniedError:
+                raise
             except (RequestFailedError, InvalidResponseError) as error:
                 scored = failed(images, error)
             verdicts += merge(group, scored)
         return numbered(verdicts, start)
 
-    def _retry(self, channel: InferenceServerClient, call: Call[T], stop: threading.Event | None = None) -> T:
-        policy = retrying(self._settings.retries)
+    def _once(self, call: Call[T]) -> T:
+        return self._retry(self._channels, call, Route(), retries=0)
+
+    def _retry(
+        self,
+        channels: Channels,
+        call: Call[T],
+        route: Route,
+        stop: threading.Event | None = None,
+        retries: int | None = None,
+    ) -> T:
+        balancer = self._balancer
+        retries = self._settings.retries if retries is None else retries
+        policy = Patience(balancer, route, retries, self._settings.timeout).tenacity()
         if stop is not None:
-            policy |= {"sleep": sleep_using_event(stop), "stop": stop_any(policy["stop"], stop_when_event_set(stop))}
-        result: T = Retrying(**policy)(partial(self._send, channel, call))
+            policy |= {"sleep": sleep_using_event(stop), "stop": stop_when_event_set(stop)}
+        try:
+            result: T = Retrying(**policy)(self._try, channels, call, route, stop)
+        except DetectorError as error:
+            raise balancer.explain(error) from error
         return result
 
-    @staticmethod
-    def _send(channel: InferenceServerClient, call: Call[T]) -> T:
+    def _try(self, channels: Channels, call: Call[T], route: Route, stop: threading.Event | None) -> T:
+        balancer = self._balancer
+        for absent in balancer.start_probes():
+            threading.Thread(target=self._probe, args=(absent,), daemon=True).start()
+        with balancer.room:
+            while (server := balancer.pick(route)) is None:
+                if stop is not None and stop.is_set():
+                    raise CancelledError
+                balancer.room.wait()
+        timeout = balancer.patience(server, call.timeout)
+        with balancer.request(server, route, call.timeout, scores=call.scores):
+            try:
+                return self._send(channels, server, call, timeout)
+            except DetectorError:
+                if stop is not None and stop.is_set():  # its connection was closed on purpose
+                    raise CancelledError from None
+                raise
+
+    def _send(self, channels: Channels, server: Server, call: Call[T], timeout: float) -> T:
         try:
-            response: Any = getattr(channel, call.method)(**call.arguments)
+            method = getattr(channels.to(server.address), call.method)
+            response: Any = method(**call.arguments, client_timeout=timeout)
         except InferenceServerException as error:
-            raise call.explain(error) from error
+            explained = call.explain(error, server.address, timeout)
+            if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
+                return None  # type: ignore[return-value]
+            if not server.seen and is_absent(explained):
+                explained = denied(server.address, diagnose(server.address, self._settings.tls)) or explained
+            raise explained from error
         return call.parse(response)
+
+    def _probe(self, server: Server) -> None:
+        balancer, url = self._balancer, server.address.url
+        balancer.update(url, resolve([url]))
+        failure: DetectorError | None = None
+        try:
+            self._send(self._channels, server, probe_call(self._settings, PROBE_SECONDS), PROBE_SECONDS)
+        except DetectorError as error:
+            failure = error
+        except ValueError:  # the client was closed
+            return
+        balancer.probed(server, failure)
 
 
 def _take(pending: list[Future[list[Verdict]]], ordered: bool, must: bool) -> Future[list[Verdict]] | None:

@@ -1,13 +1,18 @@
 """What can go wrong with a request.
 
     DetectorError
-    ├── ServerUnavailableError   nothing answers at the address, or the server is starting, stopping or overloaded
-    ├── RequestFailedError       the server answered the request with an error, or not before its deadline
-    └── InvalidResponseError     the server answered something other than the detector's contract
+    ├── ServerUnavailableError       nothing answers at the address, or the server is starting or stopping
+    │   └── ServerOverloadedError    the server turned the request away, because its queue is full
+    ├── RequestFailedError           the server answered the request with an error, or not before its deadline
+    │   └── AccessDeniedError        TLS, the client certificate or the token do not fit: waiting mends nothing
+    └── InvalidResponseError         the server answered something other than the detector's contract
 
 A file that cannot be read raises the `OSError` of reading it. An image that the server cannot score is no error: its
 verdict has another `status` than "ok".
 """
+
+from collections.abc import Mapping
+from enum import Enum, auto
 
 from tritonclient.utils import InferenceServerException
 
@@ -26,6 +31,10 @@ class ServerUnavailableError(DetectorError):
     """Nothing answers at the address, or the server is starting, stopping or overloaded."""
 
 
+class ServerOverloadedError(ServerUnavailableError):
+    """The server turned the request away, because its queue is full."""
+
+
 class RequestFailedError(DetectorError):
     """The server answered the request with an error, or not before its deadline.
 
@@ -38,8 +47,37 @@ class RequestFailedError(DetectorError):
         self.code = code
 
 
+class AccessDeniedError(RequestFailedError):
+    """TLS, the client certificate or the token do not fit. It is not retried, and ends a run."""
+
+
 class InvalidResponseError(DetectorError):
     """The server answered something other than the detector's contract."""
+
+
+class Blame(Enum):
+    """What a failed request says about its server."""
+
+    ABSENCE = auto()  # the next request will fail as well
+    DOUBT = auto()  # it might
+    SLOWNESS = auto()  # it might, for want of time
+    OVERLOAD = auto()  # it is well, but has more to do than it can
+    REQUEST = auto()  # nothing: the request itself is wrong
+
+
+def blame(error: DetectorError) -> Blame:
+    """What a failed request says about its server."""
+    match error:
+        case ServerOverloadedError() | RequestFailedError(code="RESOURCE_EXHAUSTED"):
+            return Blame.OVERLOAD
+        case ServerUnavailableError() | AccessDeniedError() | RequestFailedError(code="NOT_FOUND" | "UNIMPLEMENTED"):
+            return Blame.ABSENCE
+        case RequestFailedError(code="DEADLINE_EXCEEDED"):
+            return Blame.SLOWNESS
+        case RequestFailedError(code=code) if code not in _RETRYABLE:
+            return Blame.REQUEST
+        case _:
+            return Blame.DOUBT
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -47,6 +85,26 @@ def is_retryable(error: BaseException) -> bool:
     if isinstance(error, RequestFailedError):
         return error.code in _RETRYABLE
     return isinstance(error, ServerUnavailableError)
+
+
+def denied(address: object, fault: str | None) -> AccessDeniedError | None:
+    """The error where something about TLS keeps a client from a server."""
+    return (
+        None
+        if fault is None
+        else AccessDeniedError(f"no connection to the server at {address}: {fault}", "UNAVAILABLE")
+    )
+
+
+def is_absent(error: DetectorError) -> bool:
+    """Whether no server was there to take the request."""
+    return isinstance(error, ServerUnavailableError)
+
+
+def none_answers(reasons: Mapping[str, DetectorError], servers: int) -> ServerUnavailableError:
+    """The error where several servers have failed, with the reason of each by its address."""
+    lines = "".join(f"\n  {address}: {error}" for address, error in reasons.items())
+    return ServerUnavailableError(f"none of the {servers} servers answers:{lines}")
 
 
 def from_triton(error: InferenceServerException, *, url: str, model: str, timeout: float) -> DetectorError:
@@ -59,8 +117,23 @@ def from_triton(error: InferenceServerException, *, url: str, model: str, timeou
         timeout: Deadline of the request, in seconds.
     """
     code = str(error.status()).rpartition(".")[2]
-    detail = (error.message() or "no details").strip()
+    detail = (error.message() or "no details").replace("[request id: <id_unknown>] ", "").strip()
     match code:
+        case "UNAVAILABLE" if "protocol is restricted" in detail:
+            header = detail.rpartition("header ")[2].strip("'\". ")
+            return AccessDeniedError(
+                f"the server at {url} wants a token that this client does not give, or gives wrongly ({detail}); give"
+                f" the value that the server was started with: --header {header}=VALUE",
+                code,
+            )
+        case "UNAUTHENTICATED" | "PERMISSION_DENIED":
+            fix = "give the token that it wants: --header NAME=VALUE"
+            return AccessDeniedError(f"the server at {url} refuses this client: {code}: {detail}; {fix}", code)
+        case "UNAVAILABLE" if "queue" in detail:
+            fix = "ask for less at a time (requests in flight), or add servers"
+            return ServerOverloadedError(f"the server at {url} is overloaded ({detail}); {fix}")
+        case "UNAVAILABLE" if "is stopping" in detail or "is not ready" in detail:
+            return ServerUnavailableError(f"the server at {url} is starting or stopping ({detail})")
         case "UNAVAILABLE":
             reason = detail.rpartition(": ")[2]
             return ServerUnavailableError(

@@ -1,7 +1,6 @@
 """From whatever a caller iterates over to groups of images that fit one request each. Only `read` touches files."""
 
 import os
-import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -63,8 +62,6 @@ class Encoded:
     path: str | None
     data: bytes
     box: tuple[float, ...] | None
-    since: float = field(default_factory=time.monotonic, compare=False)
-    """When it was read, which is just before it is sent."""
 
 
 Group = list[Encoded | Verdict]

@@ -56,7 +56,6 @@ class Verdict:
         error: What went wrong, where the status is "unreadable_file" or "request_failed".
         threshold: Where an operating point is applied, its threshold on `probability`, which then decides the verdict.
         index: Place of its image among the items that `score_many` was given, from 0; None from `score`.
-        seconds: Time from sending its request to the answer, retries included. None where no answer came.
     """
 
     path: str | None
@@ -68,7 +67,6 @@ class Verdict:
     error: str | None = None
     threshold: float | None = None
     index: int | None = field(default=None, compare=False)
-    seconds: float | None = field(default=None, compare=False)
 
     @property
     def ok(self) -> bool:
@@ -142,3 +140,30 @@ class ServerInfo:
     version: str
     model: str
     max_batch_size: int
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """What a client knows of one of its servers.
+
+    Attributes:
+        address: HOST:PORT, with the name that it stands behind.
+        available: Whether it gets requests; one that fails is left out until it scores a test image.
+        in_flight: Requests that this client has there now.
+        limit: Requests that `score_many` puts there at once, at present.
+        answered: Requests for scores that it has answered.
+        failed: Requests that it has failed.
+        error: Its last failure, where it has answered nothing since.
+        p50: Seconds that half of the answers took at most, within 1 %. None where there are none yet.
+        p95: The same of 95 % of them.
+    """
+
+    address: str
+    available: bool
+    in_flight: int
+    limit: int
+    answered: int
+    failed: int
+    error: str | None
+    p50: float | None = None
+    p95: float | None = None

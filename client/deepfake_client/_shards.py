@@ -14,8 +14,8 @@ from ._items import MAX_IMAGE_BYTES, Item, check_size
 SHARD_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
 """Files that are read as shards, in upper or lower case."""
 
-MAX_STREAMED_BYTES = 64 << 20
-"""Largest member of a compressed shard: these wait for their request in memory."""
+MAX_STREAMED_BYTES = 32 << 20
+"""Largest member of a compressed shard, which waits for its request in memory; servers take no more by default."""
 
 _REST_BYTES = 1 << 20
 

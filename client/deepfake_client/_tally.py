@@ -1,12 +1,12 @@
 """Counts of a run, and its summary."""
 
-import math
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import click
 
-from ._results import Verdict
+from ._results import ServerStatus, Verdict
 from ._status import explain
 
 
@@ -18,12 +18,9 @@ class Tally:
         self._verdicts: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._first_error: dict[str, str] = {}
-        self._latencies = Latencies()
 
     def add(self, verdict: Verdict) -> None:
         """Counts one verdict."""
-        if verdict.seconds is not None:
-            self._latencies.add(verdict.seconds)
         if verdict.verdict is not None:
             self._verdicts[verdict.verdict] += 1
         else:
@@ -40,8 +37,8 @@ class Tally:
         """Images that could not be scored."""
         return self._failures.total()
 
-    def summary(self) -> str:
-        """A line of counts and speed, one of latencies, one for each kind of failure with its reason or its fix."""
+    def summary(self, servers: Sequence[ServerStatus] = ()) -> str:
+        """A line of counts and speed, one for each server, one for each kind of failure with its reason or its fix."""
         seconds = time.monotonic() - self._started
         scored = self._verdicts.total()
         line = f"scored {scored} of {self.total} images in {seconds:.1f} s ({scored / max(seconds, 1e-9):.1f} images/s)"
@@ -50,32 +47,15 @@ class Tally:
         if self._failures:
             line += "; not scored: " + _list(self._failures)
         reasons = (f"  {s}: {click.format_filename(text)}" for s, text in self._first_error.items() if s != text)
-        p50, p95 = self._latencies.quantile(0.5), self._latencies.quantile(0.95)
-        latency = [f"  time of an image's request: p50 {p50:.3g} s, p95 {p95:.3g} s"] if p50 and p95 else []
-        return "\n".join((line, *latency, *reasons))
-
-
-class Latencies:
-    """Quantiles of any number of times, within 1 %: counts of them in steps of 2 %."""
-
-    _STEP = math.log(1.02)
-
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-
-    def add(self, seconds: float) -> None:
-        """Counts one; less than a microsecond is taken as one."""
-        self._counts[round(math.log(max(seconds, 1e-6)) / self._STEP)] += 1
-
-    def quantile(self, share: float) -> float | None:
-        """The time in seconds that this share of all, 0 to 1, were within; None where there are none."""
-        left = share * self._counts.total()
-        for step, count in sorted(self._counts.items()):
-            left -= count
-            if left <= 0:
-                return math.exp(step * self._STEP)
-        return None
+        return "\n".join((line, *map(_describe, servers), *reasons))
 
 
 def _list(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def _describe(server: ServerStatus) -> str:
+    line = f"  {server.address}: {server.answered} requests answered"
+    if server.p50 is not None and server.p95 is not None:
+        line += f", p50 {server.p50:.3g} s, p95 {server.p95:.3g} s"
+    return line + (f"; {server.failed} failed: {server.error or 'it answered later'}" if server.failed else "")

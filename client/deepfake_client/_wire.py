@@ -3,7 +3,6 @@
 import base64
 import json
 import struct
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,10 +64,7 @@ def parse_verdicts(result: InferResult, images: Sequence[Encoded]) -> list[Verdi
         InvalidResponseError: An output is missing or of another shape.
     """
     outputs = {name: _tensor(result, name, dtype, (len(images), size)) for name, (dtype, size) in _OUTPUTS.items()}
-    seconds = time.monotonic() - max((image.since for image in images), default=0.0)
-    return [
-        _verdict(image, {name: rows[n] for name, rows in outputs.items()}, seconds) for n, image in enumerate(images)
-    ]
+    return [_verdict(image, {name: rows[n] for name, rows in outputs.items()}) for n, image in enumerate(images)]
 
 
 def parse_provenance(result: InferResult) -> Provenance:
@@ -114,7 +110,7 @@ def _tensor(result: InferResult, name: str, dtype: type[np.generic], shape: tupl
     return tensor
 
 
-def _verdict(image: Encoded, row: dict[str, NDArray[Any]], seconds: float) -> Verdict:
+def _verdict(image: Encoded, row: dict[str, NDArray[Any]]) -> Verdict:
     status = _text(row["STATUS"][0])
     score = _number(row["SCORE"][0])
     if status == "ok" and score is None:
@@ -133,7 +129,6 @@ def _verdict(image: Encoded, row: dict[str, NDArray[Any]], seconds: float) -> Ve
             confidence=_number(row["FACE_CONFIDENCE"][0]),
             source=_text(row["FACE_SOURCE"][0]) or None,
         ),
-        seconds=seconds,
     )
 
 

@@ -1,0 +1,256 @@
+"""Which server gets the next request. It sends none: the clients do, and tell it how they ended."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+
+from ._addresses import Address
+from ._breaker import Breaker
+from ._errors import Blame, DetectorError, blame, is_absent, none_answers
+from ._flight import Flight
+from ._latencies import Latencies
+from ._results import ServerStatus
+
+_log = logging.getLogger("deepfake_client")
+
+PATIENCE = 30.0
+"""Where there are other servers, seconds after which a request may be given up before its deadline and sent to one."""
+
+_PATIENCE_FACTOR = 8
+"""It is given up so only after this many times the longest that any answer has taken."""
+
+
+@dataclass(eq=False)
+class Server:
+    """What is known of one server.
+
+    Attributes:
+        address: Where it is.
+        flight: How many requests it may have.
+        breaker: Whether it gets any.
+        in_flight: Requests that it has now.
+        answered: Requests for scores that it has answered.
+        failed: Requests that it has failed.
+        error: Its last failure, where it has not answered since.
+        seen: Whether it has ever answered anything: then what fails is not how we connect.
+        picked: When it was picked last, as a running number.
+        latencies: How long its answers took.
+    """
+
+    address: Address
+    flight: Flight
+    breaker: Breaker = field(default_factory=Breaker)
+    in_flight: int = 0
+    answered: int = 0
+    failed: int = 0
+    error: DetectorError | None = None
+    seen: bool = False
+    picked: int = -1
+    latencies: Latencies = field(default_factory=Latencies)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it may get one more request."""
+        return self.in_flight < self.flight.limit
+
+
+@dataclass(eq=False)
+class Route:
+    """The way of one request.
+
+    Attributes:
+        bounded: Whether it waits while the servers have as many requests as they should.
+        tried: Servers that have failed it since it last waited, and how.
+    """
+
+    bounded: bool = False
+    tried: dict[Server, DetectorError] = field(default_factory=dict)
+
+
+class Balancer:
+    """Spreads requests by least in flight, and leaves out servers that fail. Threads may share it."""
+
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        max_in_flight: int,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        on_room: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Begins with all servers in.
+
+        Args:
+            addresses: The servers, at least one.
+            max_in_flight: Most requests that one of them gets at once.
+            clock: Tells the time in seconds.
+            on_room: Called when a server that was picked may be picked again. `room` is notified as well.
+        """
+        self.room = threading.Condition()
+        self._max_in_flight = max_in_flight
+        self._clock = clock
+        self._on_room = on_room
+        self._order = count()
+        self._slowest = 0.0
+        self._servers = [self._server(address) for address in addresses]
+
+    def pick(self, route: Route) -> Server | None:
+        """The server for a request, which is then under way there; None where it must wait for room.
+
+        Servers that have failed this request come last. One that is out is picked only where all are: a request is
+        better tried than failed.
+        """
+        with self.room:
+            inside = self._inside()
+            candidates = [server for server in inside if server not in route.tried] or inside
+            if route.bounded:
+                candidates = [server for server in candidates if server.has_room]
+            server = min(candidates, key=lambda server: (server.in_flight, server.picked), default=None)
+            if server is not None:
+                server.in_flight += 1
+                server.picked = next(self._order)
+            return server
+
+    @contextmanager
+    def request(self, server: Server, route: Route, deadline: float, *, scores: bool) -> Iterator[None]:
+        """Goes around one request to a server that was picked, and learns from how it ends.
+
+        Args:
+            server: Where it goes.
+            route: Its way.
+            deadline: Seconds after which it is given up.
+            scores: Whether it asks for scores: only these tell that a server is well, and how busy it is.
+        """
+        started = self._clock()
+        try:
+            yield
+        except DetectorError as error:
+            with self._ended(server):
+                if blame(error) is Blame.REQUEST:
+                    self._answered(server, started, deadline, scores)
+                else:
+                    self._failed(server, route, started, error)
+            raise
+        except BaseException:  # the caller has given it up, which says nothing about the server
+            with self._ended(server):
+                raise
+        else:
+            with self._ended(server):
+                self._answered(server, started, deadline, scores)
+
+    def patience(self, server: Server, timeout: float) -> float:
+        """Seconds to wait for an answer: the deadline, less where another server could answer long before it."""
+        with self.room:
+            others = any(other.breaker.closed for other in self._servers if other is not server)
+            return (
+                min(timeout, max(PATIENCE, _PATIENCE_FACTOR * self._slowest)) if others and self._slowest else timeout
+            )
+
+    def has_other(self, route: Route) -> bool:
+        """Whether a server is left that has not failed this request since it last waited."""
+        with self.room:
+            return any(server not in route.tried for server in self._inside())
+
+    def explain(self, error: DetectorError) -> DetectorError:
+        """The error for a request that is given up: where no server answers, it says of each why."""
+        with self.room:
+            reasons = {str(server.address): server.error for server in self._servers if server.error is not None}
+            return none_answers(reasons, len(self._servers)) if is_absent(error) and len(reasons) > 1 else error
+
+    def start_probes(self) -> list[Server]:
+        """The servers that are to be probed now; a lone one is not, because it gets all requests anyway."""
+        with self.room:
+            now = self._clock()
+            several = len(self._servers) > 1
+            return [server for server in self._servers if several and server.breaker.start_probe(now)]
+
+    def probed(self, server: Server, error: DetectorError | None) -> None:
+        """Notes how a probe ended."""
+        with self.room:
+            if error is None:
+                self._is_well(server)
+                self.room.notify_all()
+            else:
+                server.error = error
+                server.breaker.probe_failed(self._clock())
+        self._on_room()
+
+    def update(self, url: str, addresses: Sequence[Address]) -> None:
+        """Takes in what the name in an address stands for now: new servers come in, those that are gone leave."""
+        with self.room:
+            known = {server.address: server for server in self._servers if server.address.url == url}
+            place = next((n for n, server in enumerate(self._servers) if server.address.url == url), 0)
+            servers = [server for server in self._servers if server.address.url != url]
+            servers[place:place] = [known.get(address) or self._server(address) for address in addresses]
+            self._servers = servers
+
+    def status(self) -> tuple[ServerStatus, ...]:
+        """What is known of each server."""
+        with self.room:
+            return tuple(
+                ServerStatus(
+                    address=str(server.address),
+                    available=server.breaker.closed,
+                    in_flight=server.in_flight,
+                    limit=server.flight.limit,
+                    answered=server.answered,
+                    failed=server.failed,
+                    error=None if server.error is None else str(server.error),
+                    p50=server.latencies.quantile(0.5),
+                    p95=server.latencies.quantile(0.95),
+                )
+                for server in self._servers
+            )
+
+    @contextmanager
+    def _ended(self, server: Server) -> Iterator[None]:
+        with self.room:
+            try:
+                yield
+            finally:
+                server.in_flight -= 1
+                self.room.notify_all()
+        self._on_room()
+
+    def _server(self, address: Address) -> Server:
+        return Server(address, Flight(self._max_in_flight))
+
+    def _inside(self) -> list[Server]:
+        return [server for server in self._servers if server.breaker.closed] or self._servers
+
+    def _answered(self, server: Server, started: float, deadline: float, scores: bool) -> None:
+        server.seen = True
+        if not scores:
+            return
+        now = self._clock()
+        self._slowest = max(self._slowest, now - started)
+        server.flight.answered(started, now, deadline=deadline, in_flight=server.in_flight)
+        server.latencies.add(now - started)
+        server.answered += 1
+        self._is_well(server)
+
+    def _failed(self, server: Server, route: Route, started: float, error: DetectorError) -> None:
+        now = self._clock()
+        server.failed += 1
+        server.error = error
+        route.tried[server] = error
+        fault = blame(error)
+        if fault in (Blame.OVERLOAD, Blame.SLOWNESS):
+            server.flight.overloaded(started, now)
+        if fault is Blame.OVERLOAD:
+            return
+        was_in = server.breaker.closed
+        server.breaker.failed(now, certain=fault is Blame.ABSENCE)
+        if was_in and not server.breaker.closed and len(self._servers) > 1:
+            _log.warning("%s is left out until it scores a test image: %s", server.address, error)
+
+    def _is_well(self, server: Server) -> None:
+        if not server.breaker.closed and len(self._servers) > 1:
+            _log.warning("%s scores again", server.address)
+        server.seen = True
+        server.breaker.succeeded()
+        server.error = None
