@@ -7,6 +7,7 @@ import os
 import sys
 import tarfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deepfake_client._items import read
+from deepfake_client._shards import read_shard
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 from tests.bulk import make_images, printed, score
 from tests.fake_triton import FakeTriton, serving
@@ -232,10 +237,10 @@ def test_column_of_a_table_names_images_folders_and_shards(server: FakeTriton, n
 def test_text_list_is_taken_literally(server: FakeTriton) -> None:
     Path("a b.jpg").write_bytes(b"0.2")
     Path(os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"0.3")
-    Path("list.txt").write_bytes(b"a b.jpg\r\n\ncaf\xe9.jpg\n*.jpg\nx\0y.jpg\n" + b"n" * 5000)
+    Path("list.txt").write_bytes(b"a b.jpg\r\n\ncaf\xe9.jpg\n*.jpg\nx\0y.jpg\nx\0y.tar\n" + b"n" * 5000)
     rows = printed(score(server.url, "-l", "list.txt"))
     assert brief(rows[:3]) == [("a b.jpg", 0.2), ("caf\udce9.jpg", 0.3), ("*.jpg", None)]
-    assert [row["status"] for row in rows[3:]] == ["unreadable_file", "unreadable_file"]
+    assert [row["status"] for row in rows[3:]] == ["unreadable_file"] * 3
 
 
 def test_csv_with_a_name_that_is_not_utf8(server: FakeTriton) -> None:
@@ -336,3 +341,20 @@ def test_gzip_file_named_tar_says_what_it_is(server: FakeTriton) -> None:
     (row,) = printed(score(server.url, "packed.tar"))
     assert row["path"] == "packed.tar"
     assert "cannot be read beyond its start" in row["error"]
+
+
+@given(st.data(), st.sampled_from(["shard.tar", "shard.tar.gz"]))
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_no_damage_to_a_shard_stops_the_run_or_hides_an_image(tmp_path: Path, data: st.DataObject, name: str) -> None:
+    damaged = bytearray(make_shard(name, 6).read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(damaged) - 1))
+        damaged[place : place + data.draw(st.integers(1, 40))] = data.draw(st.binary(max_size=40))
+        assume(damaged)
+    Path(name).write_bytes(damaged)
+    items = [item.held() for item in read_shard(name, (".jpg",))]
+    for item in items:
+        with suppress(OSError):
+            read(item)
+    images = {f"{name}/{n:04d}.jpg" for n in range(6)}
+    assert images <= {item.path for item in items} or any(item.path == name and item.error for item in items)

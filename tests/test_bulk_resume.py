@@ -54,16 +54,16 @@ def test_killed_again_and_again_no_row_is_lost_or_doubled(
 ) -> None:
     chance = random.Random(f"{kind}{order}")
     server.fault = lambda request, context: hang(chance.uniform(0.03, 0.12))(request, context)
-    paths = make_images(tmp_path / "x", 600)
+    paths = make_images(tmp_path / "x", 400)
     (tmp_path / "twice.txt").write_text("".join(f"{path}\n" for path in [*paths[:50], *paths[:50]]))
     output = tmp_path / f"scores.{kind}"
     options = ["--list", str(tmp_path / "twice.txt"), "--url", server.url, "--output", str(output), *order]
-    command = [*COMMAND, str(tmp_path / "x"), "--batch-size", "4", *options]
+    command = [*COMMAND, str(tmp_path / "x"), "--batch-size", "4", "--in-flight", "2", *options]
     kills = 0
     while True:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
-            _, told = process.communicate(timeout=chance.uniform(0.8, 2.2) if kills < 6 else 60)
+            _, told = process.communicate(timeout=chance.uniform(0.8, 2.2) if kills < 4 else 60)
             break
         except subprocess.TimeoutExpired:
             process.kill()
@@ -182,18 +182,30 @@ def test_another_run_is_refused(
     assert Path("scores.csv").read_bytes() == before
 
 
-def test_other_weights_and_another_folder_are_refused(
-    server: FakeTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_weights_are_refused(server: FakeTriton, tmp_path: Path) -> None:
     make_images(tmp_path / "x", 4)
     output = tmp_path / "scores.csv"
     score(server.url, tmp_path / "x", "-o", output)
     server.provenance = untrained()
     result = score(server.url, tmp_path / "x", "-o", output)
     assert (result.exit_code, "other weights" in result.stderr) == (2, True)
-    server.provenance = None
+
+
+def test_relative_paths_from_another_folder_are_refused(
+    server: FakeTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "scores.csv"
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        paths = make_images(Path("x"), 3)
+        result = score(server.url, "x", "-o", output)
+    assert (result.exit_code, "other current folder" in result.stderr) == (2, True)
+    assert score(server.url, *map(Path.absolute, paths), "-o", tmp_path / "all.csv").exit_code == 0
     monkeypatch.chdir(tmp_path)
-    assert "other current folder" in score(server.url, tmp_path / "x", "-o", output).stderr
+    again = score(server.url, *(tmp_path / "b" / path for path in paths), "-o", tmp_path / "all.csv")
+    assert again.exit_code == 0
+    assert "every image has its row from before" in again.stderr
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -177,6 +177,7 @@ def test_name_that_is_not_utf8_goes_there_and_back(server: FakeTriton, tmp_path:
         (["score"], "Missing argument"),
         (["score", "a.jpg", "--output", "scores.xlsx"], "must end in .jsonl, .csv or .parquet, such as scores.csv"),
         (["score", "a.jpg", "--output", "no/folder/scores.csv"], "the folder no/folder does not exist"),
+        (["score", "a.jpg", "--retry-failed"], "name it with --output"),
         (["score", "a.jpg", "--batch-size", "0"], "0 is not in the range"),
         (["score", "a.jpg", "--timeout", "0"], "0.0 is not in the range"),
         (["score", "a.jpg", "--url", "http://localhost:8000"], "is not HOST:PORT"),

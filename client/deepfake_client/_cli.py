@@ -164,6 +164,8 @@ def score(
     """
     if not paths and not lists:
         raise click.UsageError("Missing argument 'PATH...' or option '--list'.", ctx)
+    if output is None and (overwrite or retry_failed):
+        raise click.UsageError("--overwrite and --retry-failed are about a file: name it with --output.", ctx)
     inputs = Inputs(paths, lists, Columns(column, face_boxes))
     _check_lists(inputs)
     tally = Tally()
@@ -174,7 +176,7 @@ def score(
         run = {
             "inputs": [*paths, *lists],
             "columns": inputs.columns.names,
-            "current folder": str(Path.cwd()),
+            "current folder": None if inputs.are_absolute else str(Path.cwd()),
             "weights": None if provenance is None else dict(provenance.document),
             "operating point": None if point is None else [point.far, point.threshold],
         }
@@ -207,8 +209,9 @@ def score(
         if output is not None:
             click.echo("the same command goes on from here", err=True)
         ctx.exit(INTERRUPTED)
-    if not tally.total and not rows.earlier:
-        click.echo(f"no images found (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
+    if not tally.total:
+        none = "every image has its row from before" if rows.earlier else "no images found"
+        click.echo(f"{none} (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
     if failed_before:
         click.echo(f"{output} has rows from before of images that could not be scored: see --retry-failed", err=True)
     ctx.exit(SOME_FAILED if tally.failed or failed_before else 0)

@@ -30,6 +30,11 @@ class Inputs:
     columns: Columns = Columns()  # noqa: RUF009 - it is frozen
 
     @property
+    def are_absolute(self) -> bool:
+        """Whether they are the same wherever they are named, as far as that can be told without reading lists."""
+        return not self.lists and all(Path(path).is_absolute() for path in self.paths)
+
+    @property
     def are_files(self) -> bool:
         """Whether they can be read a second time, as pipes cannot."""
         return STDIN not in self.paths and all(Path(each).is_file() or Path(each).is_dir() for each in self.lists)

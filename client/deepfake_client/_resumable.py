@@ -44,14 +44,13 @@ class Resumable:
         self._half_done = False
         self._committed = time.monotonic()
         with self._named():
-            there = self._rows.is_there()
-            if there and not overwrite and not self._rows.journal_path.exists():
+            if self._rows.is_there() and not overwrite and not self._rows.journal_path.exists():
                 raise OutputError("it is there already, without a journal to go on by")
             self._rows.journal_path.parent.mkdir(exist_ok=True)
             self._journal = Journal(self._rows.journal_path)
         try:
             with self._named():
-                if overwrite or not there or self._journal["run"] is None:
+                if overwrite or not self._rows.is_there() or self._journal["run"] is None:
                     self._start(run)
                 else:
                     self._go_on(run, retry_failed)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,7 +56,7 @@ class TextRows:
     def __init__(self, path: Path, header: str, render: Callable[[Verdict], str]) -> None:
         self._path = path
         self._header, self._render = header, render
-        self._descriptor = -1
+        self._file: FileIO | None = None
         self._size = 0
         self.journal_path = path.with_name(path.name + ".journal")
         self._stage = path.with_name(path.name + ".staged")
@@ -64,9 +65,7 @@ class TextRows:
         return self._path.exists() and self._path.stat().st_size > 0
 
     def start(self, journal: Journal) -> None:
-        self._open()
-        os.truncate(self._descriptor, 0)
-        self._size = 0
+        self._open(0)
         self._write(self._header)
         sync_folder(self._path.parent)
 
@@ -74,15 +73,14 @@ class TextRows:
         size, there = journal["size"], self._path.stat().st_size
         if there < size:
             raise OutputError(f"it has {there} bytes where its journal says {size}: something else has changed it")
-        self._open()
-        os.truncate(self._descriptor, size)
-        self._size = size
+        self._open(size)
 
     def append(self, journal: Journal, verdict: Verdict) -> int:
         return self._write(self._render(verdict))
 
     def sync(self, journal: Journal, *, last: bool) -> None:
-        os.fsync(self._descriptor)
+        assert self._file is not None
+        os.fsync(self._file.fileno())
         journal["size"] = self._size
 
     def stage_scored(self, journal: Journal) -> None:
@@ -103,19 +101,22 @@ class TextRows:
             yield self._stage, self._path
 
     def close(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
-    def _open(self) -> None:
+    def _open(self, size: int) -> None:
         self.close()
-        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        self._file = self._path.open("ab", buffering=0)
+        self._file.truncate(size)
+        self._size = size
 
     def _write(self, text: str) -> int:
         # A file name that is not valid UTF-8 is written as the escape by which JSON can carry it.
+        assert self._file is not None
         data = left = text.encode("utf-8", "backslashreplace")
-        while left:
-            left = left[os.write(self._descriptor, left) :]
+        while left:  # a disk that fills up takes a part, and then says so
+            left = left[self._file.write(left) :]
         self._size += len(data)
         return len(data)
 

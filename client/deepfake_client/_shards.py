@@ -19,7 +19,7 @@ MAX_STREAMED_BYTES = 32 << 20
 
 _REST_BYTES = 1 << 20
 
-_DAMAGES = (tarfile.TarError, OSError, EOFError, zlib.error)
+_DAMAGES = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error)
 
 
 class _Damaged(tarfile.ReadError):
