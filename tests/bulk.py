@@ -2,7 +2,10 @@
 
 import csv
 import json
+import random
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +45,19 @@ def make_images(folder: Path, count: int) -> list[Path]:
     for n, path in enumerate(paths):
         path.write_bytes(f"{n % 10 / 10}".encode())
     return paths
+
+
+def run_killed(command: Sequence[str], chance: random.Random, most: int) -> int:
+    """Runs a command again and again, killed after 0.8 to 2.2 s up to `most` times, until it ends well; the kills."""
+    for kills in range(most + 1):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            _, told = process.communicate(timeout=chance.uniform(0.8, 2.2) if kills < most else 120)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            assert kills < most, "it does not end"
+        else:
+            assert process.returncode == 0, told
+            return kills
+    raise AssertionError

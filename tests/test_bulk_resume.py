@@ -19,7 +19,7 @@ from deepfake_client._journal import Journal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.bulk import COMMAND, KINDS, make_images, rows_of, score
+from tests.bulk import COMMAND, KINDS, make_images, rows_of, run_killed, score
 from tests.fake_triton import FakeTriton, fail_times, hang, serving, untrained
 
 
@@ -46,9 +46,8 @@ def stop_after(output: Path, rows: int, number: int, command: list[str]) -> int:
     return process.wait(30)
 
 
-@pytest.mark.parametrize(
-    ("kind", "order"), [("csv", []), ("parquet", []), ("jsonl", ["--unordered"]), ("parquet", ["--unordered"])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "order"), [("csv", []), ("jsonl", ["--unordered"]), ("parquet", ["--unordered"])])
 def test_killed_again_and_again_no_row_is_lost_or_doubled(
     server: FakeTriton, tmp_path: Path, kind: str, order: list[str]
 ) -> None:
@@ -59,19 +58,7 @@ def test_killed_again_and_again_no_row_is_lost_or_doubled(
     output = tmp_path / f"scores.{kind}"
     options = ["--list", str(tmp_path / "twice.txt"), "--url", server.url, "--output", str(output), *order]
     command = [*COMMAND, str(tmp_path / "x"), "--batch-size", "4", "--in-flight", "2", *options]
-    kills = 0
-    while True:
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-        try:
-            _, told = process.communicate(timeout=chance.uniform(0.8, 2.2) if kills < 4 else 60)
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills += 1
-    assert process.returncode == 0, told
-    assert kills >= 2
-    assert "rows from before: going on" in told
+    assert run_killed(command, chance, 4) >= 2
     all_rows = expected(paths) + 2 * expected(paths)[:50]
     assert Counter(brief(output)) == Counter(all_rows)
     if not order:
@@ -150,6 +137,19 @@ def test_overwrite_begins_anew(server: FakeTriton, tmp_path: Path, kind: str) ->
     assert score(server.url, *paths[:2], "-o", output, "--overwrite").exit_code == 0
     assert brief(output) == expected(paths)[:2]
     assert sum(server.batches) == 6
+
+
+def test_link_stays_a_link(server: FakeTriton, tmp_path: Path) -> None:
+    paths = make_images(tmp_path / "x", 4)
+    paths[1].write_bytes(b"status:unreadable_image")
+    (tmp_path / "disk").mkdir()
+    output = tmp_path / "scores.csv"
+    output.symlink_to(tmp_path / "disk" / "real.csv")
+    for _ in range(2):
+        assert score(server.url, tmp_path / "x", "-o", output, "--retry-failed").exit_code == 1
+    assert output.is_symlink()
+    assert len(rows_of(output)) == 4
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["real.csv", "real.csv.journal"]
 
 
 def test_output_that_was_deleted_begins_anew(server: FakeTriton, tmp_path: Path) -> None:
@@ -296,7 +296,8 @@ def test_retry_failed_scores_again_what_failed(server: FakeTriton, tmp_path: Pat
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_killed_while_failed_rows_are_taken_out(
     server: FakeTriton, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,7 +340,8 @@ main(["score", *sys.argv[1:]])
 """
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_killed_at_every_step_of_a_commit(server: FakeTriton, tmp_path: Path, kind: str) -> None:
     paths = make_images(tmp_path / "x", 6)
     place = 0

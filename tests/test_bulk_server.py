@@ -1,7 +1,6 @@
 """Bulk scoring on the real server: killed again and again, every image has one row with the right score."""
 
 import random
-import subprocess
 from collections import Counter
 from io import BytesIO
 from pathlib import Path
@@ -10,10 +9,10 @@ import pytest
 from deepfake_client import DetectorClient
 from PIL import Image
 
-from tests.bulk import COMMAND, rows_of
+from tests.bulk import COMMAND, rows_of, run_killed
 from tests.conftest import Server
 
-pytestmark = pytest.mark.server
+pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 GOLDEN = Path(__file__).parent / "golden" / "images"
 
@@ -36,7 +35,7 @@ def make_crops(folder: Path, count: int) -> list[tuple[str, bytes]]:
 @pytest.mark.parametrize(("kind", "order"), [("jsonl", []), ("parquet", ["--unordered"])])
 def test_killed_runs_give_every_image_its_score(server: Server, tmp_path: Path, kind: str, order: list[str]) -> None:
     (tmp_path / "x").mkdir()
-    images = make_crops(tmp_path / "x", 240)
+    images = make_crops(tmp_path / "x", 160)
     for path, data in images:
         Path(path).write_bytes(data)
     with DetectorClient(server.url) as client:
@@ -47,17 +46,5 @@ def test_killed_runs_give_every_image_its_score(server: Server, tmp_path: Path, 
     boxes.write_text("\n".join(lines))
     output = tmp_path / f"scores.{kind}"
     options = ["--list", str(boxes), "--face-boxes", "--url", server.url, "--output", str(output), "--in-flight", "2"]
-    chance = random.Random(kind)
-    kills = 0
-    while True:
-        process = subprocess.Popen([*COMMAND, *options, *order], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        try:
-            _, told = process.communicate(timeout=chance.uniform(1, 2.5) if kills < 5 else 120)
-            break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills += 1
-    assert process.returncode == 0, told
-    assert kills >= 1
+    assert run_killed([*COMMAND, *options, *order], random.Random(kind), 3) >= 1
     assert Counter((row["path"], row["score"], row["probability"]) for row in rows_of(output)) == right

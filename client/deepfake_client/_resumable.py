@@ -40,7 +40,7 @@ class Resumable:
         """
         run = json.loads(json.dumps(run))
         self._path = path
-        self._rows = KINDS[path.suffix.lower()](path)
+        self._rows = KINDS[path.suffix.lower()](path.resolve())  # what a link names is replaced, not the link
         self._half_done = False
         self._committed = time.monotonic()
         with self._named():
