@@ -73,10 +73,11 @@ async def _load(url: str, requests: int, in_flight: int, largest_batch: int, mem
     images = wrong = 0
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("requests", total=requests)
-        async with AsyncDetectorClient(url, batch_size=largest_batch, timeout=300, retries=0) as client:
 
-            async def worker() -> None:
-                nonlocal images, wrong
+        async def worker() -> None:
+            nonlocal images, wrong
+            # A client each: one shared by all would send less at once than is asked for here, when the server is full.
+            async with AsyncDetectorClient(url, batch_size=largest_batch, timeout=300, retries=0) as client:
                 for batch in batches:
                     scores = [v.score async for v in client.score_many([(image, box) for image, box, _ in batch])]
                     images += len(batch)
@@ -85,7 +86,7 @@ async def _load(url: str, requests: int, in_flight: int, largest_batch: int, mem
                     if progress.tasks[task].completed == max(1, requests // 10):
                         memory["after a tenth"] = _resident()
 
-            await asyncio.gather(*[worker() for _ in range(in_flight)])
+        await asyncio.gather(*[worker() for _ in range(in_flight)])
     return images, wrong
 
 

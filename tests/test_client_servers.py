@@ -324,7 +324,7 @@ def test_a_server_that_is_out_is_probed_ever_more_rarely_and_taken_back_by_one_a
         if probes:
             assert balancer.start_probes() == []  # one at a time
             balancer.probed(server, ServerUnavailableError("gone"))
-            last, pause = clock.now, min(2 * pause, 10.0)
+            last, pause = clock.now, min(2 * pause, 5.0)
     assert balancer.pick(Route()) is not server
     balancer.probed(server, None)
     assert server in {balancer.pick(Route()) for _ in range(2)}

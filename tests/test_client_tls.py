@@ -221,9 +221,9 @@ def test_command_line_takes_everything_from_the_environment(secured: Secured) ->
     ("options", "message"),
     [
         (["--header", "sesame"], "NAME=VALUE"),
-        (["--header", "a b=1"], "no name for a header"),
+        (["--header", "a b=1"], "no name of a header"),
         (["--header", "a=@/no/such/file"], "cannot be read"),
-        (["--header", "a=\x07sesame"], "characters that gRPC cannot send"),
+        (["--header", "a=\x07sesame"], "beyond printable ASCII"),
         (["--ca", "pyproject.toml"], "no PEM file"),
         (["--client-key", "pyproject.toml"], "give both"),
         (["--client-key", "pyproject.toml", "--client-cert", "pyproject.toml"], "no PEM files"),

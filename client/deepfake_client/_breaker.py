@@ -3,7 +3,7 @@
 _FAILURES = 3
 """Failures in a row, of any request, after which a server is left out; one alone may be the image's fault."""
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 5.0
 """A server that is left out is probed after the first pause; each probe that fails doubles it, up to the longest."""
 
 

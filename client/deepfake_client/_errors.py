@@ -82,6 +82,8 @@ def blame(error: DetectorError) -> Blame:
 
 def is_retryable(error: BaseException) -> bool:
     """Whether the same request may succeed when it is sent again."""
+    if isinstance(error, AccessDeniedError):
+        return False
     if isinstance(error, RequestFailedError):
         return error.code in _RETRYABLE
     return isinstance(error, ServerUnavailableError)

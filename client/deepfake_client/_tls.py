@@ -90,10 +90,9 @@ def _diagnose_tls(connection: socket.socket, address: Address, tls: Tls) -> str 
     try:
         with tls.context().wrap_socket(connection, server_hostname=address.host) as secured:
             secured.settimeout(_SECONDS)
-            # A server that misses a client certificate says so only after the handshake.
+            # A server that misses a client certificate ends the connection after the handshake; any other greets.
             secured.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
-            secured.recv(1)
-            return None
+            return None if secured.recv(1) else _refused(tls)
     except ssl.SSLCertVerificationError as error:
         if "ostname" in error.verify_message or "IP address mismatch" in error.verify_message:
             fix = "connect by a name that is in its certificate"
@@ -102,15 +101,20 @@ def _diagnose_tls(connection: socket.socket, address: Address, tls: Tls) -> str 
         return f"its certificate is not accepted: {error.verify_message.rstrip('.')}; {fix}"
     except ssl.SSLError as error:
         reason = (error.reason or str(error)).replace("_", " ").lower()
-        if "certificate required" in reason or "handshake failure" in reason:
-            return f"it asks for a client certificate ({reason}); give one: --client-cert FILE --client-key FILE"
         if "wrong version number" in reason or "record layer" in reason:
             return f"it does not speak TLS ({reason}); leave --tls out, or give the port that does"
         if "alert" in reason:
-            return f"it refuses the client certificate ({reason}); give one that its authority signed: --client-cert"
+            return _refused(tls)
         return f"TLS fails: {reason}"
     except TimeoutError:
         return None
-    except OSError:
-        wants = "give one that its authority signed" if tls.client_cert else "it may want one"
-        return f"it ends the connection after TLS was agreed on, as over a client certificate; {wants}: --client-cert"
+    except OSError:  # such as a reset
+        return _refused(tls)
+
+
+def _refused(tls: Tls) -> str:
+    if tls.client_cert is None:
+        return "it asks for a client certificate; give one: --client-cert FILE --client-key FILE"
+    return (
+        f"it refuses the client certificate {tls.client_cert}; give one that its authority signed: --client-cert FILE"
+    )
