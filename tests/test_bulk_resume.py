@@ -191,6 +191,16 @@ def test_other_weights_are_refused(server: FakeTriton, tmp_path: Path) -> None:
     assert (result.exit_code, "other weights" in result.stderr) == (2, True)
 
 
+def test_weights_exported_again_are_the_same(server: FakeTriton, tmp_path: Path) -> None:
+    paths = make_images(tmp_path / "x", 4)
+    document = json.loads(untrained())
+    for day, count in (("2026-01-01", 2), ("2026-01-02", 4)):
+        server.provenance = json.dumps({**document, "created": day})
+        (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in paths[:count]))
+        assert score(server.url, "-l", tmp_path / "list.txt", "-o", tmp_path / "scores.csv").exit_code == 0
+    assert brief(tmp_path / "scores.csv") == expected(paths)
+
+
 def test_relative_paths_from_another_folder_are_refused(
     server: FakeTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from ._calibration import Calibration, OperatingPoint
 from ._client import DetectorClient
 from ._connection import Connection, connection_options
 from ._destination import check_output, errors_told, open_destination, score_missing
@@ -173,13 +174,7 @@ def score(
         client.server_info()  # a wrong address is told in seconds, and before a file is replaced
         provenance = _known_provenance(client)
         point = None if far is None else find_operating_point(client, far)
-        run = {
-            "inputs": [*paths, *lists],
-            "columns": inputs.columns.names,
-            "current folder": None if inputs.are_absolute else str(Path.cwd()),
-            "weights": None if provenance is None else dict(provenance.document),
-            "operating point": None if point is None else [point.far, point.threshold],
-        }
+        run = {} if output is None else _identity(inputs, client, provenance, point)
         bar = ProgressBar(inputs)
         with (
             errors_told(output),
@@ -207,7 +202,8 @@ def score(
             failed_before = rows.count_failed() > tally.failed
     if stop.is_set():
         if output is not None:
-            click.echo("the same command goes on from here", err=True)
+            without = " without --overwrite" if overwrite else ""
+            click.echo(f"the same command{without} goes on from here", err=True)
         ctx.exit(INTERRUPTED)
     if not tally.total:
         none = "every image has its row from before" if rows.earlier else "no images found"
@@ -272,6 +268,26 @@ def _known_provenance(client: DetectorClient) -> Provenance | None:
     if provenance is not None and provenance.untrained:
         click.secho("warning: UNTRAINED weights: these scores mean nothing", fg="yellow", err=True)
     return provenance
+
+
+def _identity(
+    inputs: Inputs, client: DetectorClient, provenance: Provenance | None, point: OperatingPoint | None
+) -> dict[str, Any]:
+    """What a run must share with an earlier one, for their rows to stand in one file."""
+    return {
+        "inputs": [*inputs.paths, *inputs.lists],
+        "columns": inputs.columns.names,
+        "current folder": None if inputs.are_absolute else str(Path.cwd()),
+        "weights": _undated(provenance),
+        "calibration": _undated(client.calibration()),
+        "operating point": None if point is None else [point.far, point.threshold],
+    }
+
+
+def _undated(known: Provenance | Calibration | None) -> dict[str, Any] | None:
+    """The same weights, exported or calibrated a second time, are the same weights."""
+    document = None if known is None else known.document
+    return None if document is None else {name: value for name, value in document.items() if name != "created"}
 
 
 def _check_lists(inputs: Inputs) -> None:

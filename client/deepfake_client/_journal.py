@@ -60,9 +60,13 @@ class Journal:
         except sqlite3.DatabaseError as error:
             self._db.close()
             if "locked" in str(error):
-                raise JournalError(f"another run is writing it (it holds {path})") from None
+                raise JournalError(
+                    f"another run is writing it, and holds {path}; wait for its end, or give another name"
+                ) from None
             if "not a database" in str(error) or "malformed" in str(error):
-                raise JournalError(f"its journal {path} is damaged; --overwrite starts anew") from None
+                raise JournalError(
+                    f"its journal {path} is damaged; delete it, and begin anew with --overwrite"
+                ) from None
             raise
 
     def close(self) -> None:
@@ -110,10 +114,7 @@ class Journal:
 
     def forget_failed(self) -> None:
         """Takes out the images that could not be scored."""
-        for table in (
-            "done",
-            "waiting",
-        ):
+        for table in ("done", "waiting"):
             self._db.execute(f"DELETE FROM {table} WHERE NOT ok")
         self._db.execute("DELETE FROM earlier")
         self._db.execute("INSERT INTO earlier SELECT key, count(*) FROM done GROUP BY key")

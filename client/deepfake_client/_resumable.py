@@ -9,7 +9,7 @@ from typing import Any
 
 from ._journal import Journal, JournalError
 from ._results import Verdict
-from ._rows import KINDS, OutputError, sync_folder
+from ._rows import KINDS, REPLACE, OutputError, sync_folder
 
 _COMMIT_SECONDS = 1.0
 """Work that a kill may cost, in seconds: its rows are scored again."""
@@ -45,7 +45,7 @@ class Resumable:
         self._committed = time.monotonic()
         with self._named():
             if self._rows.is_there() and not overwrite and not self._rows.journal_path.exists():
-                raise OutputError("it is there already, without a journal to go on by")
+                raise OutputError(f"it is there already, without a journal to go on by; {REPLACE}")
             self._rows.journal_path.parent.mkdir(exist_ok=True)
             self._journal = Journal(self._rows.journal_path)
         try:
@@ -95,7 +95,7 @@ class Resumable:
     def _go_on(self, run: Mapping[str, Any], retry_failed: bool) -> None:
         before = self._journal["run"]
         if changed := [name for name, value in run.items() if before.get(name) != value]:
-            raise OutputError(f"it holds rows of a run with other {' and '.join(changed)}")
+            raise OutputError(f"it holds rows of a run with other {' and '.join(changed)}; {REPLACE}")
         self._replace_staged()
         self._rows.restore(self._journal)
         if retry_failed and self._journal.count(failed=True):
@@ -133,5 +133,4 @@ class Resumable:
         try:
             yield
         except (OutputError, JournalError) as error:
-            fix = "" if "--overwrite" in str(error) else "; give another name, or --overwrite to replace it"
-            raise OutputError(f"{self._path}: {error}{fix}") from None
+            raise OutputError(f"{self._path}: {error}") from None

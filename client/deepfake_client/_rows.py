@@ -16,8 +16,12 @@ SHARD_ROWS = 100_000
 """Rows of one Parquet shard."""
 
 
+REPLACE = "give another name, or --overwrite to replace it"
+"""What helps where the rows that are there cannot be gone on with."""
+
+
 class OutputError(Exception):
-    """The output cannot be written to as asked; the message says why."""
+    """The output cannot be written to as asked; the message says why and what helps."""
 
 
 class Rows(Protocol):
@@ -72,7 +76,9 @@ class TextRows:
     def restore(self, journal: Journal) -> None:
         size, there = journal["size"], self._path.stat().st_size
         if there < size:
-            raise OutputError(f"it has {there} bytes where its journal says {size}: something else has changed it")
+            raise OutputError(
+                f"it has {there} bytes where its journal says {size}: something else has changed it; {REPLACE}"
+            )
         self._open(size)
 
     def append(self, journal: Journal, verdict: Verdict) -> int:
@@ -148,7 +154,9 @@ class ParquetShards:
     def restore(self, journal: Journal) -> None:
         for number in range(journal["shards"]):
             if not self._shard(number).exists():
-                raise OutputError(f"its shard {self._shard(number).name} is gone: something else has changed it")
+                raise OutputError(
+                    f"its shard {self._shard(number).name} is gone: something else has changed it; {REPLACE}"
+                )
         self._shard(journal["shards"]).unlink(missing_ok=True)  # its rows are still waiting
         self._waiting = journal.count_waiting()
 
