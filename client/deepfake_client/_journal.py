@@ -21,7 +21,7 @@ CREATE TABLE IF NOT EXISTS done (key BLOB NOT NULL, ok INTEGER NOT NULL, size IN
 CREATE TABLE IF NOT EXISTS waiting (row TEXT NOT NULL, ok INTEGER NOT NULL);
 """
 
-# Sorted by SQLite on disk, once for a run that goes on; `left` is how many of an image's rows it has not met yet.
+# Sorted by SQLite on disk, once for a run that goes on; `remaining` is how many of an image's rows it has not met yet.
 _EARLIER = """
 CREATE TEMP TABLE earlier (key BLOB PRIMARY KEY, remaining INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO earlier SELECT key, count(*) FROM done GROUP BY key;
