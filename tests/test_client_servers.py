@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import psutil
 import pytest
+from click.testing import CliRunner
 from deepfake_client import (
     AsyncDetectorClient,
     DetectorClient,
@@ -21,13 +22,14 @@ from deepfake_client import (
 )
 from deepfake_client._addresses import Address, resolve
 from deepfake_client._balancer import Balancer, Route, Server
+from deepfake_client._cli import main
 from deepfake_client._errors import ServerOverloadedError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conftest import Server as RealServer
 from tests.conftest import start_server
-from tests.fake_triton import FakeTriton, fail_times, hang, serving
+from tests.fake_triton import FakeTriton, fail_times, hang, serving, untrained
 from tests.golden import BOXES, GOLDEN, ROWS
 
 Scorer = Callable[..., list[Verdict]]
@@ -155,6 +157,18 @@ def test_a_hanging_server_is_given_up_before_the_deadline(
     assert time.monotonic() - started < 15
 
 
+def test_a_request_that_takes_long_everywhere_gets_its_whole_deadline_in_the_end(
+    three: list[FakeTriton], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepfake_client._balancer.PATIENCE", 0.3)
+    for server in three:
+        server.fault = lambda request, context: hang(2 if b"0.9" in request.raw_input_contents[0] else 0)(
+            request, context
+        )
+    with DetectorClient([server.url for server in three], retries=0) as client:
+        assert [client.score(image).score for image in (b"0.1", b"0.9")] == [0.1, 0.9]
+
+
 def test_a_request_that_fails_everywhere_is_one_row_and_leaves_the_servers_in(three: list[FakeTriton]) -> None:
     def poison(request: Any, context: grpc.ServicerContext) -> None:
         if b"poison" in request.raw_input_contents[0]:
@@ -196,6 +210,31 @@ def test_leaving_early_blames_no_server(three: list[FakeTriton]) -> None:
         with closing(client.score_many([b"0.1", *[b"0.9"] * 50])) as verdicts:
             next(verdicts)
         assert all(status.available and status.in_flight == 0 for status in client.servers)
+
+
+# the command line
+
+
+def test_score_takes_several_servers_and_warns_where_their_weights_differ(three: list[FakeTriton]) -> None:
+    urls = [word for server in three for word in ("--url", server.url)]
+    three[0].provenance = three[1].provenance = untrained()
+    done = CliRunner().invoke(main, ["score", str(GOLDEN / "images" / "00_face.png"), *urls])
+    assert done.exit_code == 0, done.stderr
+    assert f"different weights or face detectors: {three[0].url}, {three[1].url} / {three[2].url}" in done.stderr
+    three[2].stop()
+    done = CliRunner().invoke(main, ["score", str(GOLDEN / "images" / "00_face.png"), *urls])
+    assert done.exit_code == 0, done.stderr
+    assert "different" not in done.stderr
+    three[2].start()
+
+
+def test_info_shows_each_server_and_fails_where_one_is_absent(three: list[FakeTriton]) -> None:
+    three[1].stop()
+    done = CliRunner().invoke(main, ["info", *(word for server in three for word in ("--url", server.url))])
+    assert done.exit_code == 3
+    assert done.stdout.count("yes, it scored a test image") == 2
+    assert f"no server answers at {three[1].url}" in done.stderr
+    three[1].start()
 
 
 # names

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import suppress
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -15,6 +16,7 @@ from ._addresses import Address, resolve
 from ._balancer import Balancer, Route, Server
 from ._calibration import Calibration
 from ._calls import (
+    PROBE_INTERVAL,
     PROBE_SECONDS,
     Call,
     calibration_call,
@@ -36,6 +38,7 @@ from ._errors import (
     is_retryable,
 )
 from ._items import (
+    Encoded,
     FaceBox,
     Image,
     ImageItem,
@@ -97,8 +100,8 @@ class AsyncDetectorClient(Configured):
         The items may come asynchronously. Those of a plain iterable are taken on the event loop, which they hold up
         while they are made. Close an iterator that is left early (`contextlib.aclosing`): its requests end there.
         """
-        workers = self._settings.max_in_flight * len((await self._balancer()).status())
-        gate = asyncio.Semaphore(workers)
+        balancer = await self._balancer()
+        gate = asyncio.Semaphore(self._settings.max_in_flight * len(balancer.status()))
         pending: list[asyncio.Task[list[Verdict]]] = []
         start = 0
         try:
@@ -107,7 +110,7 @@ class AsyncDetectorClient(Configured):
             async for batch in abatched(items, size):
                 pending.append(asyncio.create_task(self._score_batch(start, batch, gate)))
                 start += len(batch)
-                while pending and (done := await _take(pending, ordered, len(pending) >= 2 * workers)):
+                while pending and (done := await _take(pending, ordered, len(pending) >= 2 * balancer.limit)):
                     for verdict in done.result():
                         yield verdict
             while done := await _take(pending, ordered, bool(pending)):
@@ -173,14 +176,16 @@ class AsyncDetectorClient(Configured):
             while (group := await asyncio.to_thread(next, groups, None)) is not None:
                 images = images_of(group)
                 try:
-                    call = score_call(self._settings, images)
-                    scored = await self._retry(call, Route(bounded=True)) if images else []
+                    scored = await self._score_group(images) if images else []
                 except AccessDeniedError:
                     raise
                 except (RequestFailedError, InvalidResponseError) as error:
                     scored = failed(images, error)
                 verdicts += merge(group, scored)
         return numbered(verdicts, start)
+
+    async def _score_group(self, images: list[Encoded]) -> list[Verdict]:
+        return await self._retry(score_call(self._settings, images), Route(bounded=True))
 
     async def _once(self, call: Call[T]) -> T:
         return await self._retry(call, Route(), retries=0)
@@ -196,14 +201,13 @@ class AsyncDetectorClient(Configured):
         return result
 
     async def _try(self, balancer: Balancer, call: Call[T], route: Route) -> T:
-        for absent in balancer.start_probes():
-            probe = asyncio.create_task(self._probe(balancer, absent))
-            self._probes.add(probe)
-            probe.add_done_callback(self._probes.discard)
+        self._start_probes(balancer)
         while (server := balancer.pick(route)) is None:
             self._room.clear()
-            await self._room.wait()
-        timeout = balancer.patience(server, call.timeout)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._room.wait(), PROBE_INTERVAL)
+            self._start_probes(balancer)
+        timeout = balancer.patience(server, route, call.timeout)
         with balancer.request(server, route, call.timeout, scores=call.scores):
             return await self._send(server, call, timeout)
 
@@ -224,6 +228,12 @@ class AsyncDetectorClient(Configured):
                 explained = denied(address, fault) or explained
             raise explained from error
         return call.parse(response)
+
+    def _start_probes(self, balancer: Balancer) -> None:
+        for server in balancer.start_probes():
+            probe = asyncio.create_task(self._probe(balancer, server))
+            self._probes.add(probe)
+            probe.add_done_callback(self._probes.discard)
 
     async def _probe(self, balancer: Balancer, server: Server) -> None:
         url = server.address.url

@@ -142,13 +142,19 @@ class Balancer:
             with self._ended(server):
                 self._answered(server, started, deadline, scores)
 
-    def patience(self, server: Server, timeout: float) -> float:
-        """Seconds to wait for an answer: the deadline, less where another server could answer long before it."""
+    @property
+    def limit(self) -> int:
+        """Requests that may be under way at once at all servers together, at present."""
         with self.room:
-            others = any(other.breaker.closed for other in self._servers if other is not server)
-            return (
-                min(timeout, max(PATIENCE, _PATIENCE_FACTOR * self._slowest)) if others and self._slowest else timeout
-            )
+            return sum(server.flight.limit for server in self._servers)
+
+    def patience(self, server: Server, route: Route, timeout: float) -> float:
+        """Seconds to wait for an answer: the deadline, less where a server that has not failed it could be faster."""
+        with self.room:
+            others = [other for other in self._servers if other.breaker.closed and other is not server]
+            if self._slowest and any(other not in route.tried for other in others):
+                return min(timeout, max(PATIENCE, _PATIENCE_FACTOR * self._slowest))
+            return timeout
 
     def has_other(self, route: Route) -> bool:
         """Whether a server is left that has not failed this request since it last waited."""

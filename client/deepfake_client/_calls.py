@@ -21,6 +21,9 @@ T = TypeVar("T")
 PROBE_SECONDS = 60.0
 """Deadline of the test image that a server must score which was left out."""
 
+PROBE_INTERVAL = 1.0
+"""Seconds after which a request that waits for room looks whether a server is to be probed."""
+
 _LIGHT_TIMEOUT = 10.0
 """Deadline in seconds of calls that run no network."""
 

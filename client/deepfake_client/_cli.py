@@ -9,12 +9,11 @@ from typing import Any
 
 import click
 
-from ._calibration import Calibration, OperatingPoint
-from ._client import DetectorClient
 from ._connection import Connection, connection_options
 from ._destination import check_output, errors_told, open_destination, score_missing
 from ._errors import DetectorError
 from ._files import IMAGE_EXTENSIONS, Inputs, find_images
+from ._identity import identity, known_provenance, warn_if_different
 from ._lists import BOX_COLUMNS, Columns, check_list
 from ._operating_point import describe_vote, find_operating_point, operating_point_option
 from ._progress import ProgressBar
@@ -159,6 +158,8 @@ def score(
     Examples:
       deepfake-client score photo.jpg
       deepfake-client score photos/ --url gpu-box:8001 --output scores.csv
+      deepfake-client score photos/ --url gpu-1:8001 --url gpu-2:8001
+      deepfake-client score photos/ --url gpu-box:8001 --ca authority.pem --header triton-grpc-protocol-token=@token
       deepfake-client score 'shards/*.tar' --batch-size 32 --unordered --output scores.parquet
       deepfake-client score --list images.csv --column file --output scores.jsonl
       find /data -name '*.jpg' | deepfake-client score - --batch-size 32 > scores.jsonl
@@ -172,9 +173,10 @@ def score(
     tally = Tally()
     with connection.make_client(timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
         client.server_info()  # a wrong address is told in seconds, and before a file is replaced
-        provenance = _known_provenance(client)
+        warn_if_different(connection)
+        provenance = known_provenance(client)
         point = None if far is None else find_operating_point(client, far)
-        run = {} if output is None else _identity(inputs, client, provenance, point)
+        run = {} if output is None else identity(inputs, client, provenance, point)
         bar = ProgressBar(inputs)
         with (
             errors_told(output),
@@ -222,11 +224,23 @@ def score(
     metavar="SECONDS",
     help="Wait so long for a server that is starting.  [default: do not wait]",
 )
-def info(connection: Connection, wait: float) -> None:
-    """Show what the server runs and whether it scores a test image.
+@click.pass_context
+def info(ctx: click.Context, connection: Connection, wait: float) -> None:
+    """Show what each server runs and whether it scores a test image.
 
-    Exit codes: 0 it does, 2 wrong command line, 3 the server cannot be reached or scores nothing.
+    Exit codes: 0 they all do, 2 wrong command line, 3 one cannot be reached or scores nothing.
     """
+    failed = False
+    for one in connection.each():
+        try:
+            _show_server(one, wait)
+        except DetectorError as error:
+            click.echo(f"error: {error}", err=True)
+            failed = True
+    ctx.exit(SERVER_UNREACHABLE if failed else 0)
+
+
+def _show_server(connection: Connection, wait: float) -> None:
     with connection.make_client() as client:
         if wait:
             client.wait_ready(wait)
@@ -236,7 +250,7 @@ def info(connection: Connection, wait: float) -> None:
         for name, value in _describe(client.provenance()):
             _show(name, value)
         _show("vote", describe_vote(client.calibration()))
-        _known_provenance(client)
+        known_provenance(client)
         started = time.monotonic()
         client.wait_ready(_TEST_IMAGE_SECONDS)
         _show("ready", f"yes, it scored a test image after {time.monotonic() - started:.2f} s")
@@ -256,38 +270,6 @@ def _describe(provenance: Provenance | None) -> Iterator[tuple[str, str]]:
 
 def _show(name: str, value: str) -> None:
     click.echo(f"{name:<16}{value}")
-
-
-def _known_provenance(client: DetectorClient) -> Provenance | None:
-    """What is known of the weights; warnings where that is nothing, or that they are untrained."""
-    try:
-        provenance = client.provenance()
-    except DetectorError as error:
-        click.echo(f"warning: it is not known which weights the server runs: {error}", err=True)
-        return None
-    if provenance is not None and provenance.untrained:
-        click.secho("warning: UNTRAINED weights: these scores mean nothing", fg="yellow", err=True)
-    return provenance
-
-
-def _identity(
-    inputs: Inputs, client: DetectorClient, provenance: Provenance | None, point: OperatingPoint | None
-) -> dict[str, Any]:
-    """What a run must share with an earlier one, for their rows to stand in one file."""
-    return {
-        "inputs": [*inputs.paths, *inputs.lists],
-        "columns": inputs.columns.names,
-        "current folder": None if inputs.are_absolute else str(Path.cwd()),
-        "weights": _undated(provenance),
-        "calibration": _undated(client.calibration()),
-        "operating point": None if point is None else [point.far, point.threshold],
-    }
-
-
-def _undated(known: Provenance | Calibration | None) -> dict[str, Any] | None:
-    """The same weights, exported or calibrated a second time, are the same weights."""
-    document = None if known is None else known.document
-    return None if document is None else {name: value for name, value in document.items() if name != "created"}
 
 
 def _check_lists(inputs: Inputs) -> None:

@@ -14,6 +14,7 @@ from ._addresses import resolve
 from ._balancer import Balancer, Route, Server
 from ._calibration import Calibration
 from ._calls import (
+    PROBE_INTERVAL,
     PROBE_SECONDS,
     Call,
     calibration_call,
@@ -36,6 +37,7 @@ from ._errors import (
     is_retryable,
 )
 from ._items import (
+    Encoded,
     FaceBox,
     Image,
     ImageItem,
@@ -107,7 +109,8 @@ class DetectorClient(Configured):
 
         Args:
             items: Images as bytes, paths, or (image, face box) pairs. They are taken lazily, from this thread, at most
-                `2 * max_in_flight * batch_size` ahead of the verdicts; files are read in other threads.
+                `2 * max_in_flight * batch_size` for each server ahead of the verdicts; files are read in other
+                threads.
             ordered: Whether verdicts come in the order of their items. Without it they come as they are there, and one
                 slow request holds no other up; `Verdict.index` says which item each belongs to.
 
@@ -134,7 +137,7 @@ class DetectorClient(Configured):
             for batch in batched(items, size):
                 pending.append(pool.submit(self._score_batch, channels, start, batch, stop))
                 start += len(batch)
-                while pending and (done := _take(pending, ordered, len(pending) >= 2 * workers)):
+                while pending and (done := _take(pending, ordered, len(pending) >= 2 * balancer.limit)):
                     yield from done.result()
             while done := _take(pending, ordered, bool(pending)):
                 yield from done.result()
@@ -215,14 +218,16 @@ class DetectorClient(Configured):
         for group in read_groups(batch):
             images = images_of(group)
             try:
-                call = score_call(self._settings, images)
-                scored = self._retry(channels, call, Route(bounded=True), stop) if images else []
+                scored = self._score_group(channels, images, stop) if images else []
             except AccessDeniedError:
                 raise
             except (RequestFailedError, InvalidResponseError) as error:
                 scored = failed(images, error)
             verdicts += merge(group, scored)
         return numbered(verdicts, start)
+
+    def _score_group(self, channels: Channels, images: list[Encoded], stop: threading.Event) -> list[Verdict]:
+        return self._retry(channels, score_call(self._settings, images), Route(bounded=True), stop)
 
     def _once(self, call: Call[T]) -> T:
         return self._retry(self._channels, call, Route(), retries=0)
@@ -248,14 +253,14 @@ class DetectorClient(Configured):
 
     def _try(self, channels: Channels, call: Call[T], route: Route, stop: threading.Event | None) -> T:
         balancer = self._balancer
-        for absent in balancer.start_probes():
-            threading.Thread(target=self._probe, args=(absent,), daemon=True).start()
+        self._start_probes()
         with balancer.room:
             while (server := balancer.pick(route)) is None:
                 if stop is not None and stop.is_set():
                     raise CancelledError
-                balancer.room.wait()
-        timeout = balancer.patience(server, call.timeout)
+                balancer.room.wait(PROBE_INTERVAL)
+                self._start_probes()
+        timeout = balancer.patience(server, route, call.timeout)
         with balancer.request(server, route, call.timeout, scores=call.scores):
             try:
                 return self._send(channels, server, call, timeout)
@@ -276,6 +281,10 @@ class DetectorClient(Configured):
                 explained = denied(server.address, diagnose(server.address, self._settings.tls)) or explained
             raise explained from error
         return call.parse(response)
+
+    def _start_probes(self) -> None:
+        for server in self._balancer.start_probes():
+            threading.Thread(target=self._probe, args=(server,), daemon=True).start()
 
     def _probe(self, server: Server) -> None:
         balancer, url = self._balancer, server.address.url

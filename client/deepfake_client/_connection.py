@@ -1,7 +1,7 @@
 """The options of the command line that say which servers to ask, and how to connect to them."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,14 @@ _OPTIONS = (
 class Connection:
     """What the options of a command line say about the servers and how to connect to them."""
 
-    def __init__(self, urls: tuple[str, ...], headers: tuple[tuple[str, str], ...], **files: Any) -> None:
+    def __init__(self, urls: tuple[str, ...], **options: Any) -> None:
+        """Keeps addresses and what else `DetectorClient` needs to connect to them."""
         self.urls = urls
-        self._options = {"headers": dict(headers), **files}
+        self._options = options
+
+    def each(self) -> "Iterator[Connection]":
+        """The same with one address at a time."""
+        return (Connection((url,), **self._options) for url in self.urls)
 
     def make_client(self, **options: Any) -> DetectorClient:
         """A client of these servers; further options as of `DetectorClient`.
@@ -116,8 +121,10 @@ def connection_options(command: Callable[..., None]) -> Callable[..., None]:
         headers: tuple[tuple[str, str], ...],
         **options: Any,
     ) -> None:
-        files = {"ca": ca, "client_cert": client_cert, "client_key": client_key}
-        command(*args, connection=Connection(urls, headers, tls=tls, **files), **options)
+        connection = Connection(
+            urls, tls=tls, ca=ca, client_cert=client_cert, client_key=client_key, headers=dict(headers)
+        )
+        command(*args, connection=connection, **options)
 
     for option in reversed(_OPTIONS):
         connected = option(connected)
