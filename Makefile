@@ -6,6 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WEIGHTS ?= weights
 REPOSITORY ?= model_repository
+TARGET ?= onnx
 READY := .venv/.ready
 
 help:  ## print the targets
@@ -30,8 +31,8 @@ test: setup  ## run the tests, against the real server
 check: setup  ## lint and type-check
 	scripts/check
 
-export: setup  ## turn the checkpoints in WEIGHTS=dir into the models of REPOSITORY=dir
-	$(BIN)/python -m export --weights $(WEIGHTS) --repository $(REPOSITORY)
+export: setup  ## turn the checkpoints in WEIGHTS=dir into the models of REPOSITORY=dir; TARGET=tensorrt adds engines
+	$(BIN)/python -m export --weights $(WEIGHTS) --repository $(REPOSITORY) --target $(TARGET) $(if $(PRECISION),--precision $(PRECISION))
 
 serve: setup  ## serve REPOSITORY=dir until Ctrl-C
 	$(BIN)/python -m server --model-repository $(REPOSITORY)

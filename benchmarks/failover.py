@@ -21,6 +21,7 @@ from rich.progress import Progress
 
 from benchmarks.serving import circumstances, export
 from benchmarks.soak import IMAGES
+from server.checks import SHARED_MEMORY
 
 SERVERS = 3
 VICTIM = 1
@@ -61,12 +62,14 @@ class Server:
         raise click.ClickException(f"the server ended with {self._process.returncode}; its log is {self._log.name}")
 
     def kill(self) -> None:
-        """Kills it with all its processes, as a machine that fails does."""
+        """Kills it with all its processes, as a machine that fails does, and frees their shared memory."""
         launcher = psutil.Process(self._process.pid)
         for process in [launcher, *launcher.children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait()
+        for region in SHARED_MEMORY.glob(f"deepfake_detector_{self._process.pid}_*"):
+            region.unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Ends it in good order."""

@@ -19,9 +19,11 @@ from export.face_models import (
     export_face_detector,
     export_face_restorer,
 )
-from export.report import print_differences, print_report
+from export.half import PRECISIONS
+from export.report import print_differences, print_ranges, print_report
 from export.repository import SKELETON, publish, require_space, staging
 from export.stream_export import StreamExport, export_stream
+from export.tensorrt_platform import Platform, require_tensorrt
 from export.weights import FACE_DETECTOR_FILE, FACE_RESTORER_FILES, find_checkpoints, find_face_weights
 from networks import PRESETS, WeightsError, write_random_weights
 from networks.random_weights import preset_bytes
@@ -32,6 +34,8 @@ _FACE_EXPORTS: dict[str, Callable[..., FaceModelExport]] = {
     RESTORER: export_face_restorer,
 }
 
+_COMPUTED = {"fp32": "ONNX Runtime", "fp16": "float16 arithmetic"}
+
 
 @click.command(
     "export",
@@ -40,6 +44,8 @@ _FACE_EXPORTS: dict[str, Callable[..., FaceModelExport]] = {
 
     \b
     python -m export --weights weights                       # the published checkpoints
+    python -m export --weights weights --precision fp16      # for a GPU, with ONNX Runtime
+    python -m export --weights weights --target tensorrt     # for this GPU, as engines
     python -m export --weights demo --random-weights tiny    # no checkpoints at hand: try the software
 
     Exit status: 0 exported, 1 failed (the repository then keeps its old models), 2 wrong usage.""",
@@ -66,7 +72,22 @@ _FACE_EXPORTS: dict[str, Callable[..., FaceModelExport]] = {
     help="Write seeded random checkpoints of this size to the weights folder first. They detect nothing: "
     "they serve to try the software. giant is the published size (15 GB). Never overwrites other weights.",
 )
-def main(weights: Path, repository: Path, preset: str | None) -> None:
+@click.option(
+    "--target",
+    type=click.Choice(("onnx", "tensorrt")),
+    default="onnx",
+    show_default=True,
+    help="tensorrt also builds an engine of each stream and of the face detector, for the GPU and the TensorRT that "
+    "are here; serve them with tritonserver --model-config-name tensorrt.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    show_default="fp32 for onnx, fp16 for tensorrt",
+    help="Of the streams and the face detector. fp16 halves memory and is what GPUs are fast at; it is tried in true "
+    "float16 arithmetic, and refused where a value would not fit. GFPGAN stays fp32.",
+)
+def main(weights: Path, repository: Path, preset: str | None, target: str, precision: str | None) -> None:
     """Export the three streams from their checkpoints into a Triton model repository.
 
     Each checkpoint is read strictly, traced to ONNX with a dynamic batch, and the result is validated in ONNX
@@ -75,7 +96,9 @@ def main(weights: Path, repository: Path, preset: str | None) -> None:
     Faces are found by RetinaFace where its weights are in the folder, else by OpenCV's cascade.
     """
     console = Console()
+    precision = precision or ("fp16" if target == "tensorrt" else "fp32")
     try:
+        platform = require_tensorrt() if target == "tensorrt" else None
         if preset is not None:
             _write_random_weights(console, weights, preset)
         checkpoints = find_checkpoints(weights)
@@ -83,8 +106,12 @@ def main(weights: Path, repository: Path, preset: str | None) -> None:
         with staging(repository) as folder:
             files = [*checkpoints.values(), *(path for paths in face_weights.values() for path in paths)]
             require_space(repository, sum(path.stat().st_size for path in files))
-            exports = [_export_stream(console, stream, path, folder) for stream, path in checkpoints.items()]
-            face_models = [_export_face_model(console, name, paths, folder) for name, paths in face_weights.items()]
+            exports = [_export_stream(console, stream, path, folder, precision) for stream, path in checkpoints.items()]
+            face_models = [
+                _export_face_model(console, name, paths, folder, precision) for name, paths in face_weights.items()
+            ]
+            if platform is not None:
+                exports, face_models = _add_engines(console, exports, face_models, repository, platform)
             publish(repository, exports, face_models)
     except (ExportError, WeightsError) as error:
         if isinstance(error, ParityError) and error.differences:
@@ -92,6 +119,12 @@ def main(weights: Path, repository: Path, preset: str | None) -> None:
         Console(stderr=True).print(f"[bold red]export failed:[/] {_escape(str(error))}", soft_wrap=True)
         sys.exit(1)
     print_report(console, repository, exports, face_models)
+    if platform is not None:
+        console.print(
+            f"Engines are for TensorRT {platform.tensorrt} on {platform.gpu}: tritonserver --model-repository "
+            f"{repository} --model-config-name tensorrt",
+            highlight=False,
+        )
 
 
 def _write_random_weights(console: Console, weights: Path, preset: str) -> None:
@@ -103,24 +136,58 @@ def _write_random_weights(console: Console, weights: Path, preset: str) -> None:
     console.print(f"Random weights (preset {preset}, UNTRAINED) are in {weights}", highlight=False)
 
 
-def _export_stream(console: Console, stream: Stream, checkpoint: Path, staging_folder: Path) -> StreamExport:
+def _export_stream(
+    console: Console, stream: Stream, checkpoint: Path, staging_folder: Path, precision: str
+) -> StreamExport:
     folder = staging_folder / stream.name
     folder.mkdir()
     with console.status(stream.name) as status:
         export = export_stream(
-            stream, checkpoint, folder, on_stage=lambda stage: status.update(f"{stream.name}: {stage}")
+            stream,
+            checkpoint,
+            folder,
+            precision=precision,
+            on_stage=lambda stage: status.update(f"{stream.name}: {stage}"),
         )
-    print_differences(console, stream.name, export.differences)
+    print_differences(console, f"{stream.name}: {_COMPUTED[precision]} against torch", export.differences)
+    print_ranges(console, export.ranges)
     return export
 
 
-def _export_face_model(console: Console, name: str, weights: Sequence[Path], staging_folder: Path) -> FaceModelExport:
+def _export_face_model(
+    console: Console, name: str, weights: Sequence[Path], staging_folder: Path, precision: str
+) -> FaceModelExport:
     folder = staging_folder / name
     folder.mkdir()
+    options = {"precision": precision} if name == DETECTOR else {}
     with console.status(name) as status:
-        export = _FACE_EXPORTS[name](*weights, folder, on_stage=lambda stage: status.update(f"{name}: {stage}"))
-    print_differences(console, name, export.differences)
+        export = _FACE_EXPORTS[name](
+            *weights, folder, **options, on_stage=lambda stage: status.update(f"{name}: {stage}")
+        )
+    print_differences(console, f"{name}: {_COMPUTED[export.precision]} against torch", export.differences)
     return export
+
+
+def _add_engines(
+    console: Console,
+    exports: Sequence[StreamExport],
+    face_models: Sequence[FaceModelExport],
+    repository: Path,
+    platform: Platform,
+) -> tuple[list[StreamExport], list[FaceModelExport]]:
+    from export.engines import add_engines  # its packages take a second to load, and most exports need none of them
+
+    with console.status("TensorRT") as status:
+        return add_engines(
+            exports,
+            face_models,
+            repository,
+            platform,
+            on_stage=status.update,
+            on_engine=lambda name, differences: print_differences(
+                console, f"{name}: TensorRT against ONNX Runtime", differences
+            ),
+        )
 
 
 def _escape(text: str) -> str:

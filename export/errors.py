@@ -3,7 +3,9 @@
 ExportError
 ├── MissingWeightsError   checkpoints are not there
 ├── RepositoryError       the repository cannot be written: in use, not a folder, disk too small
-└── ParityError           the exported model does not compute what the network computes
+├── ParityError           the exported model does not compute what the network computes
+├── HalfRangeError        a value is beyond float16
+└── TensorrtError         an engine cannot be built: TensorRT or a GPU is not there, or the build fails
 """
 
 from collections.abc import Sequence
@@ -35,3 +37,11 @@ class ParityError(ExportError):
     def __init__(self, message: str, differences: "Sequence[Difference]") -> None:
         super().__init__(message)
         self.differences = tuple(differences)
+
+
+class HalfRangeError(ExportError):
+    """A weight, or a value that the model computes on the way, is beyond float16."""
+
+
+class TensorrtError(ExportError):
+    """A TensorRT engine cannot be built here."""

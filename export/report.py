@@ -8,15 +8,21 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
+from export.base_network import BaseComparison, compare_bases
 from export.face_models import DETECTOR, FaceModelExport
+from export.half import LARGEST
+from export.half_arithmetic import STREAM, Range, widest
 from export.parity import Difference
 from export.stream_export import StreamExport
 from export.weights import FACE_DETECTOR_FILE
 
+_RANGES_SHOWN = 3
+_TENSORS_SHOWN = 3
 
-def print_differences(console: Console, name: str, differences: Sequence[Difference]) -> None:
-    """Print each output's largest difference between ONNX Runtime and torch beside its tolerance."""
-    console.print(f"{name}: ONNX Runtime against torch", highlight=False)
+
+def print_differences(console: Console, title: str, differences: Sequence[Difference]) -> None:
+    """Print each output's largest difference beside its tolerance, under a title that says what is compared."""
+    console.print(title, highlight=False)
     table = Table(box=SIMPLE)
     for column in ("pixels", "batch", "output", "largest difference", "tolerance", ""):
         table.add_column(column, justify="left" if column in ("pixels", "output", "") else "right")
@@ -26,6 +32,14 @@ def print_differences(console: Console, name: str, differences: Sequence[Differe
             each.pixels, str(each.batch), each.output, f"{each.largest:.1e}", f"{each.tolerance:.1e}", verdict
         )
     console.print(table)
+
+
+def print_ranges(console: Console, ranges: Sequence[Range]) -> None:
+    """Print the kinds of tensor that come nearest to the end of float16."""
+    if ranges:
+        nearest = [each for each in widest(ranges) if each.kind != STREAM][:_RANGES_SHOWN]
+        listed = "; ".join(f"{each.kind} {each.largest:.3g}, {each.share:.2%}" for each in nearest)
+        console.print(f"Nearest to the end of float16 ({LARGEST:.0f}): {listed}\n", highlight=False)
 
 
 def print_report(
@@ -60,6 +74,8 @@ def print_report(
             f"[yellow]{first.checkpoint.name} and {second.checkpoint.name} are the same file: "
             "the two streams will always agree[/]"
         )
+    bases = compare_bases({export.checkpoint.name: export.base for export in exports})
+    console.print(describe_bases(bases, seeded=all(export.untrained for export in exports)), highlight=False)
     untrained = [export.stream.name for export in exports if export.untrained]
     untrained += [each.name for each in face_models if each.untrained]
     if untrained:
@@ -70,3 +86,20 @@ def print_report(
                 style="bold red",
             )
         )
+
+
+def describe_bases(bases: BaseComparison, seeded: bool) -> str:
+    """Say whether the checkpoints have one base network, as the published ones should."""
+    if bases.identical:
+        digest = next(iter(bases.sha256.values()))[:12]
+        return f"All checkpoints have the same base DINOv2 ({bases.tensors} tensors, sha256 {digest}…)"
+    if seeded:
+        return (
+            "The checkpoints have different base networks: seeded weights do, each file has its own seed. "
+            "The published ones should share theirs"
+        )
+    listed = ", ".join(bases.different[:_TENSORS_SHOWN]) + (" …" if len(bases.different) > _TENSORS_SHOWN else "")
+    return (
+        f"[yellow]{len(bases.different)} of {bases.tensors} tensors of the base DINOv2 are not the same in all "
+        f"checkpoints ({listed}): only LoRA and heads were trained, so one may be of another training[/]"
+    )

@@ -15,16 +15,24 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from export.base_network import compare_bases
 from export.errors import RepositoryError
 from export.face_models import DETECTOR, FACE_MODELS, FaceModelExport
 from export.graph import DATA_FILE, MODEL_FILE
-from export.stream_export import PRECISION, StreamExport
+from export.stream_export import StreamExport
 
 SKELETON = Path(__file__).resolve().parents[1] / "model_repository"
 """The repository in the checkout: the tracked files that every other one is laid out from."""
 
-GENERATED = ("*.onnx", "*.onnx.data", "*.plan", "*.json", "__pycache__", ".staging-*")
+GENERATED = ("*.onnx", "*.onnx.data", "*.plan", "*.json", "*.timing", "*.timing.lock", "__pycache__", ".staging-*")
 """What exports and servers write into a repository; everything else is its skeleton."""
+
+ENGINE_FILE = "model.plan"
+ENGINE_MANIFEST = "model.plan.json"
+"""What an engine was built with; `export.engine` writes it, and the server's doctor reads it."""
+
+LOADED_FILES = (MODEL_FILE, ENGINE_FILE)
+"""What tritonserver loads of a model."""
 
 STAGING_PREFIX = ".staging-"
 PROVENANCE = Path("provenance/1/provenance.json")
@@ -117,9 +125,10 @@ def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequ
 
 def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModelExport] = ()) -> dict[str, object]:
     """What provenance.json says: which weights give the verdicts, and whether they are random."""
+    bases = compare_bases({export.checkpoint.name: export.base for export in exports})
     return {
         "untrained": any(export.untrained for export in exports) or any(model.untrained for model in face_models),
-        "precision": PRECISION,
+        "precision": exports[0].precision,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "streams": {
             export.stream.name: {
@@ -129,11 +138,17 @@ def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModelExp
             }
             for export in exports
         },
+        "base_network": {
+            "identical": bases.identical,
+            "sha256": dict(bases.sha256),
+            "different_tensors": len(bases.different),
+        },
         "face_detector": "retinaface" if DETECTOR in {model.name for model in face_models} else "haar",
         "face_models": {
             model.name: {
                 "weights": {path.name: sha256 for path, sha256 in zip(model.weights, model.sha256, strict=True)},
                 "untrained": model.untrained,
+                "precision": model.precision,
             }
             for model in face_models
         },
@@ -146,11 +161,15 @@ def _lay_out(repository: Path) -> None:
 
 
 def _replace_model(folder: Path, files: Sequence[Path]) -> None:
-    """Replace model.onnx and model.onnx.data; in between there is no model.onnx, rather than one with other weights."""
+    """Replace a model's files; in between there is no model at all, rather than one with other weights.
+
+    An engine of the old model goes, too, where the new one has none. Weights and manifest come before what they
+    belong to.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / MODEL_FILE).unlink(missing_ok=True)
-    (folder / DATA_FILE).unlink(missing_ok=True)
-    for file in sorted(files, key=lambda file: file.name == MODEL_FILE):
+    for name in (*LOADED_FILES, DATA_FILE, ENGINE_MANIFEST):
+        (folder / name).unlink(missing_ok=True)
+    for file in sorted(files, key=lambda file: file.name in LOADED_FILES):
         file.replace(folder / file.name)
 
 

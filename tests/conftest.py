@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 from deepfake_client import DetectorClient, ServerUnavailableError
+from filelock import FileLock
+
+from networks import write_random_weights
 
 
 @dataclass(frozen=True)
@@ -79,13 +82,30 @@ def start_server(
 
 
 @pytest.fixture(scope="session")
-def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository exported from the tiny seeded checkpoints, by the command that users run."""
-    folder = tmp_path_factory.mktemp("tiny")
-    options = ["--random-weights", "tiny", "--weights", str(folder / "weights"), "--repository", str(folder / "models")]
-    done = subprocess.run([sys.executable, "-m", "export", *options], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "UNTRAINED" in done.stdout + done.stderr
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the tiny seeded checkpoints."""
+    folder = tmp_path_factory.mktemp("weights")
+    write_random_weights(folder, "tiny")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A model repository exported from the tiny seeded checkpoints, by the command that users run.
+
+    The workers of a run share one: tests that change a repository copy it first.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "tiny"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            partial = folder.with_suffix(".partial")
+            options = ["--random-weights", "tiny", "--weights", str(partial / "weights")]
+            command = [sys.executable, "-m", "export", *options, "--repository", str(partial / "models")]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "UNTRAINED" in done.stdout + done.stderr
+            partial.rename(folder)
     return folder / "models"
 
 

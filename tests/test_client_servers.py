@@ -373,12 +373,14 @@ def test_a_server_that_is_out_is_probed_ever_more_rarely_and_taken_back_by_one_a
 
 
 def kill(server: RealServer) -> None:
-    """The launcher with all that it started, at once."""
+    """The launcher with all that it started, at once; what they leave is removed."""
     launcher = psutil.Process(server.process.pid)
     for process in [launcher, *launcher.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     server.process.wait(10)
+    for region in Path("/dev/shm").glob(f"deepfake_detector_{server.process.pid}_*"):
+        region.unlink()
 
 
 def wait_for_port(port: int) -> None:

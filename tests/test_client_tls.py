@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from deepfake_client import AccessDeniedError, AsyncDetectorClient, DetectorClient, ServerUnavailableError
 
@@ -62,7 +63,6 @@ def secured(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     )
     yield Secured(server, authority, client)
     assert server.stop() == 0, server.log.read_text()[-4000:]
-    assert "RESTARTING" not in server.log.read_text()
 
 
 def denied(url: str, **options: Any) -> str:
@@ -174,6 +174,17 @@ def test_a_server_without_the_token_is_left_out(secured: Secured, tiny_repositor
     with DetectorClient(urls, **secured.options) as client:
         assert [verdict.score for verdict in client.score_many(ITEMS)] == SCORES
         assert [status.available for status in client.servers] == [False, True]
+
+
+@pytest.mark.server
+def test_a_secured_server_is_supervised_too(secured: Secured) -> None:
+    assert "RESTARTING" not in secured.server.log.read_text()
+    processes = psutil.Process(secured.server.process.pid).children(recursive=True)
+    next(process for process in processes if "stub" in process.name()).kill()
+    time.sleep(1)  # The death has to be noticed before an answer means anything.
+    with DetectorClient(secured.server.url, **secured.options) as client:
+        client.wait_ready(60)
+    assert "RESTARTING because a model's stub" in secured.server.log.read_text()
 
 
 # the command line

@@ -22,18 +22,11 @@ from export.errors import MissingWeightsError, ParityError, RepositoryError
 from export.graph import INLINE_LIMIT
 from export.repository import SKELETON, publish, staging
 from export.weights import find_checkpoints
-from networks import load_stream, write_random_weights
+from networks import load_stream
 from networks.architecture import ClipArchitecture, Dinov2Architecture, StreamArchitecture, tensor_shapes
 from networks.random_weights import MARKER, seeded_tensor
 from tests.golden import ROWS
 from tests.test_networks import FEATURES, KEYS, golden_pixels
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("weights")
-    write_random_weights(folder, "tiny")
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -240,6 +233,7 @@ def test_publishing_lays_out_a_whole_repository(exports: Mapping[Stream, StreamE
         )
     provenance = json.loads((repository / "provenance/1/provenance.json").read_text())
     assert provenance.pop("created").endswith("+00:00")
+    assert provenance.pop("base_network")["identical"] is False, "each seeded checkpoint has a base of its own"
     assert provenance == {
         "untrained": True,
         "precision": "fp32",

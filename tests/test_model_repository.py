@@ -97,5 +97,5 @@ def test_only_the_first_step_limits_its_queue() -> None:
 
 def test_limits_are_the_defaults_of_the_library() -> None:
     parameters = CONFIGS["preprocess"].parameters
-    limits = Limits(**{key: int(parameters[key].string_value) for key in parameters})
+    limits = Limits(**{key: int(parameters[key].string_value) for key in ("max_bytes", "max_pixels")})
     assert limits == Limits()

@@ -1,0 +1,247 @@
+"""Float16 exports: what is computed in which type, true half arithmetic, and overflow, which must not get through."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION, Stream
+from export import StreamExport, export_stream
+from export.errors import HalfRangeError
+from export.face_graph import Task, to_onnx
+from export.half import LARGEST, to_half
+from export.half_arithmetic import STREAM, HalfArithmetic, Range, require_range, widest
+
+
+@pytest.fixture(scope="module")
+def exports(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Stream, StreamExport]:
+    return {
+        stream: export_stream(
+            stream, tiny / stream.checkpoint, tmp_path_factory.mktemp(stream.name), precision="fp16", inline_limit=limit
+        )
+        for stream, limit in ((GLOBAL_TEXTURE, 2**30), (SEMANTIC_FUSION, 0))
+    }
+
+
+# Types
+
+
+@pytest.mark.parametrize("stream", [GLOBAL_TEXTURE, SEMANTIC_FUSION], ids=lambda stream: stream.name)
+def test_products_are_in_half_and_what_half_would_spoil_is_in_single(
+    stream: Stream, exports: dict[Stream, StreamExport]
+) -> None:
+    graph = ir.load(exports[stream].files[0]).graph
+    assert [value.dtype for value in graph.inputs] == [ir.DataType.UINT8]
+    assert {value.name: value.dtype for value in graph.outputs} == dict.fromkeys(
+        ("LOGITS", "FEATURES", "ATTENTION"), ir.DataType.FLOAT
+    )
+    for node in graph:
+        types = {value.dtype for value in (*node.inputs, *node.outputs) if value is not None} - {ir.DataType.INT64}
+        if node.op_type in ("MatMul", "Conv", "Softmax"):
+            assert types == {ir.DataType.FLOAT16}, node
+        if node.op_type in ("LayerNormalization", "Gemm", "ReduceMean", "Erf"):
+            assert types == {ir.DataType.FLOAT}, node
+        computed = [value for value in node.inputs if value is not None and not value.is_initializer()]
+        if node.op_type == "Add" and len(computed) == 2:
+            assert types == {ir.DataType.FLOAT}, "the residual stream is not in single"
+        if any(value is not None and "lambda1" in str(value.name) for value in node.inputs):
+            assert types == {ir.DataType.FLOAT}, "LayerScale is not in single"
+
+
+def test_attention_is_the_pattern_that_runtimes_fuse(exports: dict[Stream, StreamExport]) -> None:
+    """MatMul, Softmax, MatMul with nothing in between; the scale comes before."""
+    graph = ir.load(exports[GLOBAL_TEXTURE].files[0]).graph
+    softmaxes = [node for node in graph if node.op_type == "Softmax"]
+    assert len(softmaxes) == 2
+    for softmax in softmaxes:
+        scores = softmax.inputs[0]
+        assert scores is not None
+        producer = scores.producer()
+        assert producer is not None
+        assert producer.op_type == "MatMul"
+        assert "MatMul" in {reader.op_type for reader, _ in softmax.outputs[0].uses()}
+
+
+def test_a_half_model_is_half_as_large_and_says_what_it_is(exports: dict[Stream, StreamExport], tiny: Path) -> None:
+    for stream, export in exports.items():
+        shares = ir.load(export.files[0]).graph.initializers.values()
+        weights = [value for value in shares if value.const_value is not None and value.const_value.size > 1000]
+        large = [value for value in weights if "position" not in str(value.name) and "head" not in str(value.name)]
+        assert all(value.dtype is ir.DataType.FLOAT16 for value in large), [str(value.name) for value in large]
+        metadata = onnxruntime.InferenceSession(export.files[0]).get_modelmeta().custom_metadata_map
+        assert metadata["precision"] == export.precision == "fp16"
+        assert [file.name for file in export.files][1:] == (["model.onnx.data"] if stream.has_clip else [])
+        assert sorted(export.files[0].parent.iterdir()) == sorted(export.files), "a file is left over"
+
+
+# Arithmetic
+
+
+def matrix_product(folder: Path, weight: np.ndarray) -> Path:  # type: ignore[type-arg]
+    """A model in half: pixels through a matrix, then through its transpose."""
+    nodes = [
+        helper.make_node("Cast", ["PIXELS"], ["x"], to=TensorProto.FLOAT16),
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+        helper.make_node("Softmax", ["y"], ["p"]),
+        helper.make_node("MatMul", ["p", "v"], ["z"]),
+        helper.make_node("Cast", ["z"], ["OUT"], to=TensorProto.FLOAT),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "product",
+        [helper.make_tensor_value_info("PIXELS", TensorProto.UINT8, ["batch", len(weight)])],
+        [helper.make_tensor_value_info("OUT", TensorProto.FLOAT, ["batch", len(weight)])],
+        [
+            numpy_helper.from_array(weight.astype(np.float16), "w"),
+            numpy_helper.from_array(weight.T.astype(np.float16), "v"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    inferred = ir.passes.common.ShapeInferencePass()(ir.from_proto(model)).model
+    ir.save(inferred, folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def test_every_value_is_rounded_as_float16_stores_it(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    weight = random.normal(0, 0.01, (64, 48)).astype(np.float16)
+    pixels = random.integers(0, 256, (5, 64), dtype=np.uint8)
+    (actual,), ranges = HalfArithmetic(matrix_product(tmp_path, weight)).run(pixels)
+
+    wide = weight.astype(np.float32)
+    scores = (pixels.astype(np.float32) @ wide).astype(np.float16).astype(np.float32)
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float16).astype(np.float32)
+    expected = (shares @ wide.T).astype(np.float16).astype(np.float32)
+    # The order of a sum may tip a rounding: one unit in the last place of float16.
+    np.testing.assert_allclose(actual, expected, rtol=2**-10, atol=0)
+    assert (actual == expected).mean() > 0.9
+    largest = {each.tensor: each.largest for each in ranges}
+    assert largest["y"] == pytest.approx(np.abs(pixels.astype(np.float32) @ wide).max(), rel=1e-5)
+
+
+def test_overflow_shows_though_onnxruntime_hides_it(tmp_path: Path) -> None:
+    """What a GPU would make of it; on a CPU, ONNX Runtime computes in float32 between the casts."""
+    weight = np.zeros((64, 48), np.float32)
+    weight[:, 0], weight[:, 1] = 10, 9.9
+    pixels = np.full((1, 64), 255, np.uint8)
+    model = matrix_product(tmp_path, weight)
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    assert np.isfinite(session.run(None, {"PIXELS": pixels})[0]).all()
+    (actual,), ranges = HalfArithmetic(model).run(pixels)
+    assert not np.isfinite(actual).all()
+    assert next(each for each in ranges if each.tensor == "y").largest == pytest.approx(64 * 255 * 10)
+    with pytest.raises(HalfRangeError, match=r"product: float16 ends at 65504, and .*tensor y\) reaches 1\.63e\+05"):
+        require_range("product", ranges)
+
+
+def test_the_end_of_float16_itself_fits_and_nan_does_not() -> None:
+    require_range("edge", [Range("MatMul", "x", LARGEST), Range(STREAM, "tokens", 1e9)])
+    for value in (np.nextafter(np.float32(LARGEST), np.float32(np.inf)), np.inf, np.nan):
+        with pytest.raises(HalfRangeError):
+            require_range("edge", [Range("MatMul", "x", float(value))])
+
+
+def test_widest_takes_the_largest_of_each_kind() -> None:
+    ranges = [Range("a", "1", 2.0), Range("b", "2", 3.0), Range("a", "3", 5.0), Range("b", "4", float("nan"))]
+    assert [each.tensor for each in widest(ranges)] == ["4", "3"]
+
+
+def test_gain_scales_what_is_normalised(exports: dict[Stream, StreamExport]) -> None:
+    """A way to look for overflow without weights that have it."""
+    arithmetic = HalfArithmetic(exports[GLOBAL_TEXTURE].files[0])
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 252, 252, 3), dtype=np.uint8)
+    plain, quadrupled, massive = (arithmetic.run(pixels, gain)[1] for gain in (1, 4, 4096))
+    first = next(index for index, each in enumerate(plain) if each.kind == "Cast(LayerNormalization)")
+    assert quadrupled[first].largest == pytest.approx(4 * plain[first].largest, rel=1e-3)
+    require_range("plain", plain)
+    with pytest.raises(HalfRangeError):
+        require_range("massive", massive)
+
+
+class Convolutions(nn.Module):
+    """Normalisations before and between convolutions, as RetinaFace has them, with statistics far from half."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.BatchNorm2d(3, eps=2e-5), nn.BatchNorm2d(8, eps=2e-5)
+        self.conv, self.out = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 1)
+        self.first.running_mean.fill_(127.3)  # type: ignore[union-attr]
+        self.first.running_var.fill_(1e5)  # type: ignore[union-attr]
+        self.second.running_var.fill_(1e-6)  # type: ignore[union-attr]
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.conv(self.first(pixels.float().permute(0, 3, 1, 2))))
+        x = torch.relu(self.second(x + 1e-3 * x))
+        return self.out(x).permute(0, 2, 3, 1)
+
+
+def test_normalisations_keep_their_statistics(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Convolutions().eval().requires_grad_(False)
+    model = to_onnx(network, Task("any", (), "PIXELS", ("OUT",), {}, free_size=True))
+    to_half(model)
+    ir.save(model, tmp_path / "model.onnx")
+    pixels = np.random.default_rng(2).integers(0, 256, (2, 40, 50, 3), dtype=np.uint8)
+    expected = network(torch.from_numpy(pixels)).numpy()
+    (actual,), ranges = HalfArithmetic(tmp_path / "model.onnx").run(pixels)
+    require_range("any", ranges)
+    np.testing.assert_allclose(actual, expected, atol=2e-3 * float(np.abs(expected).max()))
+
+
+# Exports
+
+
+def test_half_exports_agree_with_torch(exports: dict[Stream, StreamExport]) -> None:
+    for export in exports.values():
+        assert export.ranges
+        compared = {(each.output, each.pixels) for each in export.differences}
+        assert {"random", "scene", "mixed", "scene, ONNX Runtime"} == {pixels for _, pixels in compared}
+        assert all(each.within for each in export.differences)
+        # True half arithmetic is worse than what ONNX Runtime shows on a CPU; both are far from exact.
+        logits = {each.pixels: each.largest for each in export.differences if each.output == "LOGITS"}
+        assert max(logits.values()) > 1e-4
+
+
+def spoilt(tiny: Path, folder: Path, factor: float, name: str) -> Path:
+    """A checkpoint of which one tensor is multiplied."""
+    checkpoint = folder / GLOBAL_TEXTURE.checkpoint
+    tensors = torch.load(tiny / GLOBAL_TEXTURE.checkpoint, weights_only=True)
+    (key,) = (key for key in tensors if key.endswith(name))
+    torch.save({**tensors, key: tensors[key] * factor}, checkpoint)
+    return checkpoint
+
+
+def test_an_overflow_on_the_way_refuses_the_export(tiny: Path, tmp_path: Path) -> None:
+    """The SwiGLU product grows with the square of what comes in."""
+    checkpoint = spoilt(tiny, tmp_path, 300, "layer.0.norm2.weight")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with pytest.raises(HalfRangeError, match=r"global_texture: .*65504, and Mul\(Mul, Split\).*--precision"):
+        export_stream(GLOBAL_TEXTURE, checkpoint, folder, precision="fp16")
+
+
+def test_a_weight_beyond_half_refuses_the_export(tiny: Path, tmp_path: Path) -> None:
+    checkpoint = spoilt(tiny, tmp_path, 1e6, "layer.1.mlp.weights_out.weight")
+    with pytest.raises(HalfRangeError, match=r"a weight of .* is beyond float16"):
+        export_stream(GLOBAL_TEXTURE, checkpoint, tmp_path, precision="fp16")
+
+
+@pytest.mark.slow
+def test_the_face_detector_in_half_agrees_with_torch(tmp_path: Path) -> None:
+    from export.face_models import export_face_detector
+    from networks.retinaface import write_random_retinaface
+
+    write_random_retinaface(tmp_path / "retinaface.h5")
+    export = export_face_detector(tmp_path / "retinaface.h5", tmp_path, precision="fp16")
+    assert export.precision == "fp16"
+    assert export.size < 0.55 * (tmp_path / "retinaface.h5").stat().st_size
+    assert max(each.largest for each in export.differences if each.output.startswith("SCORES")) < 0.01
+    session = onnxruntime.InferenceSession(export.files[0], providers=["CPUExecutionProvider"])
+    assert {output.type for output in session.get_outputs()} == {"tensor(float)"}
+    assert session.get_inputs()[0].type == "tensor(uint8)"
