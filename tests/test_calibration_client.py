@@ -120,3 +120,13 @@ def test_info_says_which_vote_is_in_force(server: CalibratedTriton) -> None:
     assert "the published method's own; no operating points" in info()
     server.echo = None
     assert "unknown: the server does not say" in info()
+
+
+def test_rows_of_another_calibration_are_not_gone_on_with(server: CalibratedTriton, photos: Path) -> None:
+    output = photos / "scores.csv"
+    assert score(server, photos, "-o", output).exit_code == 1
+    assert "4 rows from before: going on" in score(server, photos, "-o", output).stderr
+    server.echo = "paper"
+    assert "other calibration" in score(server, photos, "-o", output).stderr
+    server.echo = echo_of(CALIBRATION.to_text())
+    assert "other operating point" in score(server, photos, "-o", output, "--operating-point", "far=0.01").stderr

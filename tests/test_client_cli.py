@@ -120,9 +120,8 @@ def test_empty_folder_says_so(server: FakeTriton, tmp_path: Path) -> None:
     assert "no images found (in folders: .jpg" in result.stderr
 
 
-def test_jsonl_file_replaces_the_old_one(server: FakeTriton, photos: Path, tmp_path: Path) -> None:
+def test_jsonl_file_holds_what_is_printed_elsewhere(server: FakeTriton, photos: Path, tmp_path: Path) -> None:
     output = tmp_path / "scores.jsonl"
-    output.write_text("old")
     result = run(server, "score", photos / "fake.jpg", "--output", output)
     row = json.loads(output.read_text())
     assert (result.exit_code, result.stdout) == (0, "")
@@ -176,8 +175,9 @@ def test_name_that_is_not_utf8_goes_there_and_back(server: FakeTriton, tmp_path:
     ("arguments", "message"),
     [
         (["score"], "Missing argument"),
-        (["score", "a.jpg", "--output", "scores.xlsx"], "must end in .jsonl or .csv, such as scores.csv"),
+        (["score", "a.jpg", "--output", "scores.xlsx"], "must end in .jsonl, .csv or .parquet, such as scores.csv"),
         (["score", "a.jpg", "--output", "no/folder/scores.csv"], "the folder no/folder does not exist"),
+        (["score", "a.jpg", "--retry-failed"], "name it with --output"),
         (["score", "a.jpg", "--batch-size", "0"], "0 is not in the range"),
         (["score", "a.jpg", "--timeout", "0"], "0.0 is not in the range"),
         (["score", "a.jpg", "--url", "http://localhost:8000"], "is not HOST:PORT"),
@@ -204,7 +204,7 @@ def test_absent_server_exits_with_three_and_keeps_the_old_file(photos: Path, tmp
 def test_server_that_goes_away_exits_with_three_and_keeps_the_rows(
     server: FakeTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepfake_client._cli.DetectorClient", partial(DetectorClient, retries=1))
+    monkeypatch.setattr("deepfake_client._connection.DetectorClient", partial(DetectorClient, retries=1))
     for n in range(100):
         (tmp_path / f"{n}.jpg").write_bytes(b"0.1")
     server.fault = lambda request, context: hang(60 if len(server.batches) >= 10 else 0.01)(request, context)

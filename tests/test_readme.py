@@ -5,6 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,11 @@ def test_client_commands_run(command: str, server: Server, tmp_path: Path) -> No
     command = command.replace("photo.jpg", "tests/golden/images/00_face.png").replace(
         " scores.", f" {tmp_path}/scores."
     )
+    command = command.replace("shards/", f"{tmp_path}/shards/").replace(" images.csv", f" {tmp_path}/images.csv")
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "0.tar", "w") as shard:
+        shard.add(ROOT / "tests/golden/images/00_face.png", "00_face.png")
+    (tmp_path / "images.csv").write_text("file\ntests/golden/images/00_face.png\n")
     run(["sh", "-c", f"{command} --url {server.url}"])
 
 

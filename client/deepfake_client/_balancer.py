@@ -12,6 +12,7 @@ from ._addresses import Address
 from ._breaker import Breaker
 from ._errors import Blame, DetectorError, blame, is_absent, none_answers
 from ._flight import Flight
+from ._latencies import Latencies
 from ._results import ServerStatus
 
 _log = logging.getLogger("deepfake_client")
@@ -37,6 +38,7 @@ class Server:
         error: Its last failure, where it has not answered since.
         seen: Whether it has ever answered anything: then what fails is not how we connect.
         picked: When it was picked last, as a running number.
+        latencies: How long its answers took.
     """
 
     address: Address
@@ -48,6 +50,7 @@ class Server:
     error: DetectorError | None = None
     seen: bool = False
     picked: int = -1
+    latencies: Latencies = field(default_factory=Latencies)
 
     @property
     def has_room(self) -> bool:
@@ -203,6 +206,8 @@ class Balancer:
                     answered=server.answered,
                     failed=server.failed,
                     error=None if server.error is None else str(server.error),
+                    p50=server.latencies.quantile(0.5),
+                    p95=server.latencies.quantile(0.95),
                 )
                 for server in self._servers
             )
@@ -230,6 +235,7 @@ class Balancer:
         now = self._clock()
         self._slowest = max(self._slowest, now - started)
         server.flight.answered(started, now, deadline=deadline, in_flight=server.in_flight)
+        server.latencies.add(now - started)
         server.answered += 1
         self._is_well(server)
 

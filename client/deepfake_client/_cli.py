@@ -1,29 +1,24 @@
 """The command line: `deepfake-client score` and `deepfake-client info`."""
 
-import io
-import os
-import signal
-import sys
-import threading
+import csv
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from itertools import takewhile
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import click
-from rich.console import Console
 
-from ._client import DetectorClient
 from ._connection import Connection, connection_options
+from ._destination import check_output, errors_told, open_destination, score_missing
 from ._errors import DetectorError
-from ._files import IMAGE_EXTENSIONS, find_images
+from ._files import IMAGE_EXTENSIONS, Inputs, find_images
+from ._identity import identity, known_provenance, warn_if_different
+from ._lists import BOX_COLUMNS, Columns, check_list
 from ._operating_point import describe_vote, find_operating_point, operating_point_option
-from ._output import Sink, csv_rows, jsonl, table
 from ._progress import ProgressBar
 from ._results import Provenance
+from ._stopping import stoppable
 from ._tally import Tally
 
 SOME_FAILED = 1
@@ -32,8 +27,6 @@ INTERRUPTED = 130
 """Exit codes; click exits with 2 where the command line is wrong."""
 
 _TEST_IMAGE_SECONDS = 60.0
-
-FORMATS = {".jsonl": jsonl, ".csv": csv_rows}
 
 
 class _Commands(click.Group):
@@ -49,16 +42,6 @@ class _Commands(click.Group):
             ctx.exit(INTERRUPTED)
 
 
-def _check_output(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
-    if value is None:
-        return None
-    if value.suffix.lower() not in FORMATS:
-        raise click.BadParameter(f"{value}: the name must end in .jsonl or .csv, such as scores.csv")
-    if not value.absolute().parent.is_dir():
-        raise click.BadParameter(f"{value}: the folder {value.parent} does not exist; create it first")
-    return value
-
-
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="deepfake-client")
 def main() -> None:
@@ -72,16 +55,36 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option(
+    "--list",
+    "-l",
+    "lists",
+    multiple=True,
+    type=click.Path(exists=True, readable=True),
+    metavar="FILE",
+    help="Score what FILE lists: text with a path a line, or a .csv or .parquet with paths in a column. Repeatable.",
+)
+@click.option(
+    "--column", default="path", show_default=True, metavar="NAME", help="Column of a .csv or .parquet list with paths."
+)
+@click.option(
+    "--face-boxes",
+    is_flag=True,
+    help=f"Take the face from the columns {BOX_COLUMNS[0]} to {BOX_COLUMNS[-1]} of the lists, in pixels, where filled.",
+)
 @connection_options
 @click.option(
     "--output",
     "-o",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    callback=_check_output,
+    type=click.Path(writable=True, path_type=Path),
+    callback=check_output,
     metavar="FILE",
-    help="Write a row an image to FILE, which ends in .jsonl or .csv; an existing one is replaced.",
+    help="Write a row an image to FILE, which ends in .jsonl, .csv or .parquet (a folder of shards).",
 )
+@click.option("--overwrite", is_flag=True, help="Begin FILE anew, where otherwise the run would go on or be refused.")
+@click.option("--retry-failed", is_flag=True, help="Score again what has a row in FILE but could not be scored.")
+@click.option("--unordered", is_flag=True, help="Write rows as they come: no image waits for a slow one before it.")
 @click.option(
     "--format",
     "printed",
@@ -109,25 +112,36 @@ def main() -> None:
 def score(
     ctx: click.Context,
     paths: tuple[str, ...],
+    lists: tuple[str, ...],
+    column: str,
+    face_boxes: bool,
     connection: Connection,
     output: Path | None,
+    overwrite: bool,
+    retry_failed: bool,
+    unordered: bool,
     printed: str | None,
     batch_size: int,
     in_flight: int,
     timeout: float,
     far: float | None,
 ) -> None:
-    """Score images and whole folders of them.
+    """Score images: single ones, folders, tar shards, lists; any number of them.
 
-    PATH is an image, a folder (searched with its subfolders for .jpg .jpeg .png .webp .bmp .tif .tiff), or - for a list
-    of paths on standard input, one a line. Every image gets a row, those that could not be scored too: their status
-    says why.
+    PATH is an image; a folder (searched with its subfolders for .jpg .jpeg .png .webp .bmp .tif .tiff); a shard (.tar
+    .tar.gz .tgz, whose images are called SHARD/MEMBER); a quoted pattern such as 'shards/*.tar'; or -
+    for a list of paths on standard input. Relative paths in lists start at the current folder. Every image gets a row,
+    those that could not be scored too: their status says why.
 
     The score is the ensemble's vote, a probability of being fake in steps of 0.1; the verdict is "fake" above 0.5,
     "real" below, "uncertain" at 0.5. To rank images, use the probability.
 
     Where false alarms cost more than misses, or less, --operating-point decides the verdict by a threshold on the
     probability instead, which `python -m forensics calibrate` chose on labelled images: "fake" above it, else "real".
+
+    A run with --output that was stopped, in whatever way, goes on where it was when the same command is given again; a
+    run that was not stopped scores what is new. FILE.journal keeps account of that (inside the folder, with Parquet).
+    A path that is listed twice has two rows. Other inputs, weights or operating point are refused, unless --overwrite.
 
     A request that fails is sent again for about a minute, so the server may restart meanwhile. Ctrl-C finishes what is
     in flight; a second one stops at once.
@@ -146,40 +160,59 @@ def score(
       deepfake-client score photos/ --url gpu-box:8001 --output scores.csv
       deepfake-client score photos/ --url gpu-1:8001 --url gpu-2:8001
       deepfake-client score photos/ --url gpu-box:8001 --ca authority.pem --header triton-grpc-protocol-token=@token
+      deepfake-client score 'shards/*.tar' --batch-size 32 --unordered --output scores.parquet
+      deepfake-client score --list images.csv --column file --output scores.jsonl
       find /data -name '*.jpg' | deepfake-client score - --batch-size 32 > scores.jsonl
     """
+    if not paths and not lists:
+        raise click.UsageError("Missing argument 'PATH...' or option '--list'.", ctx)
+    if output is None and (overwrite or retry_failed):
+        raise click.UsageError("--overwrite and --retry-failed are about a file: name it with --output.", ctx)
+    inputs = Inputs(paths, lists, Columns(column, face_boxes))
+    _check_lists(inputs)
     tally = Tally()
     with connection.make_client(timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
         client.server_info()  # a wrong address is told in seconds, and before a file is replaced
-        _warn_if_different(connection)
-        _warn_if_untrained(client)
+        warn_if_different(connection)
+        provenance = known_provenance(client)
         point = None if far is None else find_operating_point(client, far)
-        with _stoppable() as stop:
-            images = takewhile(lambda _: not stop.is_set(), find_images(paths))
+        run = {} if output is None else identity(inputs, client, provenance, point)
+        bar = ProgressBar(inputs)
+        with (
+            errors_told(output),
+            open_destination(output, printed, bar.console, run, overwrite=overwrite, retry_failed=retry_failed) as rows,
+            stoppable() as stop,
+        ):
+            if rows.earlier:
+                click.echo(
+                    f"{output} has {rows.earlier} rows from before: going on (--overwrite begins anew)", err=True
+                )
+            scored = score_missing(
+                client, find_images(inputs), rows, ordered=not unordered, stop=stop, passed=bar.advance
+            )
             try:
-                with (
-                    ProgressBar(paths) as bar,
-                    _sink(output, printed, bar.console) as write,
-                    closing(client.score_many(images)) as verdicts,
-                ):
-                    for each in verdicts:
+                with bar, closing(scored):
+                    for key, each in scored:
                         verdict = each if point is None else point.apply(each)
-                        write(verdict)
+                        rows.write(key, verdict)
                         tally.add(verdict)
                         bar.advance()
             except KeyboardInterrupt:
                 pass  # the second Ctrl-C
-            except BrokenPipeError:
-                raise  # the reader of a pipe has what it wants; click ends quietly
-            except OSError as error:
-                raise click.ClickException(f"{output or 'standard output'}: {error.strerror}") from error
             finally:
-                click.echo(tally.summary(), err=True)
+                click.echo(tally.summary(client.servers), err=True)
+            failed_before = rows.count_failed() > tally.failed
     if stop.is_set():
+        if output is not None:
+            without = " without --overwrite" if overwrite else ""
+            click.echo(f"the same command{without} goes on from here", err=True)
         ctx.exit(INTERRUPTED)
-    if tally.total == 0:
-        click.echo(f"no images found (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
-    ctx.exit(SOME_FAILED if tally.failed else 0)
+    if not tally.total:
+        none = "every image has its row from before" if rows.earlier else "no images found"
+        click.echo(f"{none} (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
+    if failed_before:
+        click.echo(f"{output} has rows from before of images that could not be scored: see --retry-failed", err=True)
+    ctx.exit(SOME_FAILED if tally.failed or failed_before else 0)
 
 
 @main.command()
@@ -217,7 +250,7 @@ def _show_server(connection: Connection, wait: float) -> None:
         for name, value in _describe(client.provenance()):
             _show(name, value)
         _show("vote", describe_vote(client.calibration()))
-        _warn_if_untrained(client)
+        known_provenance(client)
         started = time.monotonic()
         client.wait_ready(_TEST_IMAGE_SECONDS)
         _show("ready", f"yes, it scored a test image after {time.monotonic() - started:.2f} s")
@@ -239,59 +272,9 @@ def _show(name: str, value: str) -> None:
     click.echo(f"{name:<16}{value}")
 
 
-def _warn_if_untrained(client: DetectorClient) -> None:
-    try:
-        provenance = client.provenance()
-    except DetectorError as error:
-        click.echo(f"warning: it is not known which weights the server runs: {error}", err=True)
-        return
-    if provenance is not None and provenance.untrained:
-        click.secho("warning: UNTRAINED weights: these scores mean nothing", fg="yellow", err=True)
-
-
-def _warn_if_different(connection: Connection) -> None:
-    """Verdicts of servers with different weights do not compare; a server that is absent is not asked."""
-    if len(connection.urls) == 1:
-        return
-    weights: dict[str, list[str]] = {}
-    for one in connection.each():
-        with suppress(DetectorError), one.make_client() as client:
-            provenance = client.provenance()
-            document = None if provenance is None else {**provenance.document, "created": None}
-            weights.setdefault(repr(document), []).extend(one.urls)
-    if len(weights) > 1:
-        groups = " / ".join(", ".join(urls) for urls in weights.values())
-        click.secho(f"warning: the servers run different weights or face detectors: {groups}", fg="yellow", err=True)
-
-
-@contextmanager
-def _sink(output: Path | None, printed: str | None, beside_bar: Console | None) -> Iterator[Sink]:
-    # A file name that is not valid UTF-8 is written as the escape by which JSON can carry it.
-    encoding, errors = "utf-8", "backslashreplace"
-    if output is not None:
-        with output.open("w", newline="", encoding=encoding, errors=errors) as file:
-            yield FORMATS[output.suffix.lower()](file)
-    elif printed == "table" or (printed is None and sys.stdout.isatty()):
-        yield table(beside_bar or Console())
-    else:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding=encoding, errors=errors)
-        yield FORMATS[f".{printed or 'jsonl'}"](sys.stdout)
-
-
-@contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """Within it the first Ctrl-C only sets the event; the second raises KeyboardInterrupt as usual."""
-    stop = threading.Event()
-
-    def first(number: int, frame: FrameType | None) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        # print() might be what was interrupted, and it cannot be entered twice.
-        os.write(2, b"\nfinishing the requests in flight; Ctrl-C again stops at once\n")
-
-    previous = signal.signal(signal.SIGINT, first)
-    try:
-        yield stop
-    finally:
-        signal.signal(signal.SIGINT, previous)
+def _check_lists(inputs: Inputs) -> None:
+    for source in inputs.lists:
+        try:
+            check_list(source, inputs.columns)
+        except (OSError, ValueError, csv.Error) as error:
+            raise click.BadParameter(str(error), param_hint="--list") from None

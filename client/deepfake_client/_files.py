@@ -1,39 +1,101 @@
-"""From the paths on the command line to the paths of images, lazily: one folder at a time is in memory."""
+"""From the inputs on the command line to images, lazily: one folder at a time is in memory."""
 
+import glob
 import os
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 
+from ._items import Item
+from ._lists import STDIN, Columns, read_list
+from ._shards import is_shard, read_shard
+
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-"""Files of a folder that are sent, in upper or lower case."""
-
-STDIN = "-"
-"""The path that stands for a list of paths on standard input, one a line."""
+"""Files of a folder, and members of a shard, that are sent, in upper or lower case."""
 
 
-def find_images(paths: Iterable[str]) -> Iterator[str]:
-    """The images under some paths, as given; those of a folder by name, before those of its subfolders.
+@dataclass(frozen=True)
+class Inputs:
+    """What the command line names.
+
+    Attributes:
+        paths: Images, folders, shards, patterns, or `STDIN`.
+        lists: Files that list images, folders and shards.
+        columns: Where such a list is a table, what to take from it.
+    """
+
+    paths: tuple[str, ...]
+    lists: tuple[str, ...] = ()
+    columns: Columns = Columns()  # noqa: RUF009 - it is frozen
+
+    @property
+    def are_absolute(self) -> bool:
+        """Whether they are the same wherever they are named, as far as that can be told without reading lists."""
+        return not self.lists and all(Path(path).is_absolute() for path in self.paths)
+
+    @property
+    def are_files(self) -> bool:
+        """Whether they can be read a second time, as pipes cannot."""
+        return STDIN not in self.paths and all(Path(each).is_file() or Path(each).is_dir() for each in self.lists)
+
+
+def find_images(inputs: Inputs) -> Iterator[Item]:
+    """The images of some inputs, as given; those of a folder by name, before those of its subfolders.
 
     Folders are searched with all their subfolders, by extension; links to folders are followed only where they are
-    named themselves. Any other path is taken as it is, whatever its name and whether or not it exists.
+    named themselves. A pattern is expanded as a shell does, where no file is called so. Any other path is taken as it
+    is, whatever its name and whether or not it exists.
     """
-    for path in paths:
+    for path in inputs.paths:
         if path == STDIN:
-            yield from find_images(_read_list())
-        elif Path(path).is_dir():
-            yield from _walk(path)
+            yield from _listed(STDIN, inputs.columns)
         else:
-            yield path
+            for each in _expand(path):
+                yield from _images(each)
+    for source in inputs.lists:
+        yield from _listed(source, inputs.columns)
 
 
-def _read_list() -> Iterator[str]:
-    for line in sys.stdin.buffer:
-        if path := os.fsdecode(line.rstrip(b"\r\n")):
-            yield path
+def _listed(source: str, columns: Columns) -> Iterator[Item]:
+    for entry in read_list(source, columns):
+        if entry.error is not None or entry.path is None:
+            yield entry
+        elif entry.box is None:
+            yield from _images(entry.path)
+        else:
+            yield from (replace(item, box=entry.box) for item in _images(entry.path))
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _images(path: str) -> Iterator[Item]:
+    try:
+        is_folder = Path(path).is_dir()
+    except (OSError, ValueError):  # a name too long, or with a NUL character
+        is_folder = False
+    if is_folder:
+        yield from _walk(path)
+    elif is_shard(path):
+        yield from read_shard(path, IMAGE_EXTENSIONS)
+    else:
+        yield Item(path, None, None)
+
+
+def _expand(path: str) -> Iterator[str]:
+    if not glob.has_magic(path) or os.path.lexists(path):
+        yield path
+        return
+    matched = False
+    # One folder at a time is sorted, so that millions of matches need no memory.
+    for _, matches in groupby(glob.iglob(path, recursive=True), key=os.path.dirname):  # noqa: PTH207 - keeps names as given
+        for match in sorted(matches):
+            matched = True
+            if not ("**" in path and Path(match).is_dir()):  # what is in it matches itself
+                yield match
+    if not matched:
+        yield path
+
+
+def _walk(folder: str) -> Iterator[Item]:
     folders = [folder]
     while folders:
         folder = folders.pop()
@@ -41,7 +103,8 @@ def _walk(folder: str) -> Iterator[str]:
             with os.scandir(folder) as entries:
                 ordered = sorted(entries, key=lambda entry: entry.name)
         except OSError:
-            yield folder  # reading it fails likewise, and so it gets its row instead of being left out silently
+            # Reading it fails likewise, and so it gets its row instead of being left out silently.
+            yield Item(folder, None, None)
             continue
         folders += [entry.path for entry in reversed(ordered) if entry.is_dir(follow_symlinks=False)]
         for entry in ordered:
@@ -50,7 +113,7 @@ def _walk(folder: str) -> Iterator[str]:
                 and not entry.is_dir(follow_symlinks=False)
                 and _is_file_or_broken(entry)
             ):
-                yield entry.path
+                yield Item(entry.path, None, None)
 
 
 def _is_file_or_broken(entry: os.DirEntry[str]) -> bool:

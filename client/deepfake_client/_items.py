@@ -1,8 +1,8 @@
 """From whatever a caller iterates over to groups of images that fit one request each. Only `read` touches files."""
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -14,9 +14,6 @@ Image = bytes | bytearray | memoryview | str | os.PathLike[str]
 FaceBox = Sequence[float]
 """x1, y1, x2, y2 in pixels of the decoded image; it may leave the image."""
 
-ImageItem = Image | tuple[Image, FaceBox | None]
-"""An image, or an image with the box of its face."""
-
 MAX_IMAGE_BYTES = 1 << 30
 """Largest file that is sent: a gRPC message ends at 2 GiB."""
 
@@ -26,11 +23,36 @@ REQUEST_BYTES = 32 << 20
 
 @dataclass(frozen=True)
 class Item:
-    """One image to score, not yet read. One of `path` and `data` is there."""
+    """One image to score, not yet read. One of `path` and `data` is there.
+
+    Attributes:
+        path: Path of its file; with `data`, `load` or `error` only the name by which its verdict calls it.
+        data: Its bytes, where they are in memory.
+        box: The box of its face, where that is known.
+        load: Gives its bytes where they are not a file of their own; raises OSError.
+        fleeting: Whether `load` works only until the next item is taken: see `held`.
+        error: Why there is nothing to read; it becomes the error of its verdict.
+    """
 
     path: str | None
     data: bytes | None
     box: tuple[float, ...] | None
+    load: Callable[[], bytes] | None = field(default=None, compare=False)
+    fleeting: bool = False
+    error: str | None = None
+
+    def held(self) -> "Item":
+        """The same item, for as long as it is needed: a fleeting one is loaded."""
+        if not self.fleeting or self.load is None:
+            return self
+        try:
+            return replace(self, data=self.load(), load=None, fleeting=False)
+        except OSError as error:
+            return replace(self, load=None, fleeting=False, error=str(error))
+
+
+ImageItem = Image | tuple[Image, FaceBox | None] | Item
+"""An image, or an image with the box of its face; an `Item` is what the command line makes of its inputs."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +75,8 @@ def as_item(item: ImageItem) -> Item:
         TypeError: It is none of them.
         ValueError: The box is not four numbers.
     """
+    if isinstance(item, Item):
+        return item
     image, box = item if isinstance(item, tuple) else (item, None)
     return make_item(image, box)
 
@@ -100,14 +124,23 @@ def read(item: Item) -> Encoded:
     Raises:
         OSError: The file cannot be read, or is larger than `MAX_IMAGE_BYTES`.
     """
+    if item.error is not None:
+        raise OSError(item.error)
+    if item.load is not None:
+        return Encoded(item.path, item.load(), item.box)
     if item.data is not None:
         return Encoded(item.path, item.data, item.box)
     assert item.path is not None
     with Path(item.path).open("rb") as file:
         data = file.read(MAX_IMAGE_BYTES + 1)
-    if len(data) > MAX_IMAGE_BYTES:
-        raise OSError(f"over the limit of {MAX_IMAGE_BYTES >> 20} MiB for one image; compress or resize it")
+    check_size(len(data), MAX_IMAGE_BYTES)
     return Encoded(item.path, data, item.box)
+
+
+def check_size(size: int, limit: int) -> None:
+    """Raises OSError where an image of so many bytes is over a limit in bytes."""
+    if size > limit:
+        raise OSError(f"over the limit of {limit >> 20} MiB for one image; compress or resize it")
 
 
 def read_groups(items: Sequence[Item]) -> Iterator[Group]:

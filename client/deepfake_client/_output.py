@@ -1,8 +1,9 @@
 """Where verdicts go: JSONL, CSV, or a table on a terminal. Each row is written and flushed as it comes."""
 
 import csv
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TextIO
 
 import click
@@ -24,31 +25,51 @@ CSV_COLUMNS = (
 )
 """The fields of a JSONL row, flattened."""
 
+TEXT_COLUMNS = {"path", "status", "verdict", "face_source", "error"}
+"""Those that are text; the others are numbers."""
+
 _COLOURS = {"fake": "red", "real": "green", "uncertain": "yellow"}
 
 
 def jsonl(file: TextIO) -> Sink:
     """One JSON object a line, as `Verdict.to_dict` has it."""
-
-    def write(verdict: Verdict) -> None:
-        file.write(json.dumps(verdict.to_dict(), ensure_ascii=False, allow_nan=False) + "\n")
-        file.flush()
-
-    return write
+    return _lines(file, "", jsonl_row)
 
 
 def csv_rows(file: TextIO) -> Sink:
     """One line an image below a header of `CSV_COLUMNS`; what is not there is left empty."""
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(CSV_COLUMNS)
-    file.flush()
+    return _lines(file, csv_header(), csv_row)
 
-    def write(verdict: Verdict) -> None:
-        row = _flatten(verdict)
-        writer.writerow(row[column] for column in CSV_COLUMNS)
+
+def jsonl_row(verdict: Verdict) -> str:
+    """A line of JSONL."""
+    return json.dumps(verdict.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def csv_header() -> str:
+    """The first line of a CSV file."""
+    return _csv_line(CSV_COLUMNS)
+
+
+def csv_row(verdict: Verdict) -> str:
+    """A record of a CSV file."""
+    row = flatten(verdict)
+    return _csv_line(row[column] for column in CSV_COLUMNS)
+
+
+def _lines(file: TextIO, header: str, render: Callable[[Verdict], str]) -> Sink:
+    def emit(text: str) -> None:
+        file.write(text)
         file.flush()
 
-    return write
+    emit(header)
+    return lambda verdict: emit(render(verdict))
+
+
+def _csv_line(values: Iterable[Any]) -> str:
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow(values)
+    return line.getvalue()
 
 
 def table(console: Console) -> Sink:
@@ -88,7 +109,8 @@ def _short(probability: float | None) -> str:
     return "" if probability is None else f"{probability:.3f}"
 
 
-def _flatten(verdict: Verdict) -> dict[str, Any]:
+def flatten(verdict: Verdict) -> dict[str, Any]:
+    """A row with the fields of `CSV_COLUMNS`; None for what is not there."""
     box = verdict.face.box or (None,) * 4
     row: dict[str, Any] = {
         "path": verdict.path,

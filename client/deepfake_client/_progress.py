@@ -2,7 +2,6 @@
 
 import sys
 import threading
-from collections.abc import Sequence
 
 from rich.console import Console
 from rich.progress import (
@@ -17,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ._files import STDIN, find_images
+from ._files import Inputs, find_images
 
 
 class ProgressBar:
@@ -27,7 +26,7 @@ class ProgressBar:
         console: The console to print on while the bar is shown. None where there is no bar.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
+    def __init__(self, inputs: Inputs) -> None:
         shown = sys.stderr.isatty()
         self._bar = Progress(
             TextColumn("scoring"),
@@ -42,8 +41,8 @@ class ProgressBar:
         )
         self._task = self._bar.add_task("scoring", total=None)
         self.console = self._bar.console if shown else None
-        if shown and STDIN not in paths:
-            threading.Thread(target=self._count, args=(paths,), daemon=True).start()
+        if shown and inputs.are_files:
+            threading.Thread(target=self._count, args=(inputs,), daemon=True).start()
 
     def __enter__(self) -> "ProgressBar":
         self._bar.start()
@@ -56,8 +55,13 @@ class ProgressBar:
         """One image more is done."""
         self._bar.advance(self._task)
 
-    def _count(self, paths: Sequence[str]) -> None:
-        self._bar.update(self._task, total=sum(1 for _ in find_images(paths)))
+    def _count(self, inputs: Inputs) -> None:
+        total = 0
+        for item in find_images(inputs):
+            if item.fleeting:
+                return  # to count a compressed shard is to decompress it a second time
+            total += 1
+        self._bar.update(self._task, total=total)
 
 
 class _Speed(ProgressColumn):

@@ -2,10 +2,11 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import click
 
-from ._results import Verdict
+from ._results import ServerStatus, Verdict
 from ._status import explain
 
 
@@ -36,8 +37,8 @@ class Tally:
         """Images that could not be scored."""
         return self._failures.total()
 
-    def summary(self) -> str:
-        """One line of counts and speed, then one for each kind of failure with its reason or its fix."""
+    def summary(self, servers: Sequence[ServerStatus] = ()) -> str:
+        """A line of counts and speed, one for each server, one for each kind of failure with its reason or its fix."""
         seconds = time.monotonic() - self._started
         scored = self._verdicts.total()
         line = f"scored {scored} of {self.total} images in {seconds:.1f} s ({scored / max(seconds, 1e-9):.1f} images/s)"
@@ -46,8 +47,15 @@ class Tally:
         if self._failures:
             line += "; not scored: " + _list(self._failures)
         reasons = (f"  {s}: {click.format_filename(text)}" for s, text in self._first_error.items() if s != text)
-        return "\n".join((line, *reasons))
+        return "\n".join((line, *map(_describe, servers), *reasons))
 
 
 def _list(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def _describe(server: ServerStatus) -> str:
+    line = f"  requests to {server.address}: {server.answered} answered"
+    if server.p50 is not None and server.p95 is not None:
+        line += f", p50 {server.p50:.3g} s, p95 {server.p95:.3g} s"
+    return line + (f"; {server.failed} failed, and sent again" if server.failed else "")
