@@ -166,8 +166,9 @@ def test_the_real_server_with_a_full_queue_loses_nothing(tiny_repository: Path, 
     shutil.copytree(tiny_repository, repository)
     config = repository / "preprocess" / "config.pbtxt"
     text = config.read_text()
-    assert "max_queue_size: 1024" in text
-    config.write_text(text.replace("max_queue_size: 1024", "max_queue_size: 1"))
+    limit = 'key: "max_pending" value { string_value: "1024" }'
+    assert limit in text
+    config.write_text(text.replace(limit, limit.replace("1024", "3")))
     server = start_server(repository, tmp_path / "log")
     items = [(GOLDEN / "images" / row["image"], BOXES[row["image"]]) for row in ROWS] * 2
 
