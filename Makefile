@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test export serve bench bench-compare check clean
+.PHONY: help setup demo weights test check export serve bench bench-compare image engines serve-gpu bench-gpu clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +10,7 @@ TARGET ?= onnx
 READY := .venv/.ready
 
 help:  ## print the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 setup: $(READY)  ## make .venv with everything in it, and lay out tritonserver and perf_analyzer in .triton
 
@@ -37,19 +37,14 @@ check: setup  ## lint and type-check
 export: setup  ## turn the checkpoints in WEIGHTS=dir into the models of REPOSITORY=dir; TARGET=tensorrt adds engines
 	$(BIN)/python -m export --weights $(WEIGHTS) --repository $(REPOSITORY) --target $(TARGET) $(if $(PRECISION),--precision $(PRECISION))
 
-serve: setup  ## serve REPOSITORY=dir until Ctrl-C
-	$(BIN)/python -m server --model-repository $(REPOSITORY)
+serve: setup  ## serve REPOSITORY=dir until Ctrl-C; CONFIG=openvino: faster on a CPU, not exact
+	$(BIN)/python -m server --model-repository $(REPOSITORY) $(if $(CONFIG),--model-config-name $(CONFIG))
 
 bench: setup  ## measure the ensemble under load and against other ways to do the same work
 	$(BIN)/python -m benchmarks
 
 bench-compare: setup  ## tell what changed beyond noise from OLD=result to NEW=result
 	$(BIN)/python -m benchmarks compare $(OLD) $(NEW)
-
-clean:  ## remove what the other targets made, the weights excepted
-	rm -rf .venv .triton demo build *.egg-info client/*.egg-info
-
-.PHONY: weights image engines serve-gpu bench-gpu
 
 image:  ## build the container image of the detector for NVIDIA GPUs
 	docker build --tag deepfake-detector .
@@ -67,3 +62,6 @@ serve-gpu:  ## serve REPOSITORY=dir on a GPU in the container, with Prometheus a
 bench-gpu: setup image  ## measure full size on this machine's GPU, in the container
 	$(BIN)/pip install --quiet --editable '.[gpu]'
 	$(BIN)/python -m benchmarks.gpu $(if $(wildcard $(WEIGHTS)/manifest.json),--weights $(WEIGHTS)) --output benchmarks/results/gpu.json
+
+clean:  ## remove what the other targets made, the weights excepted
+	rm -rf .venv .triton demo build *.egg-info client/*.egg-info
