@@ -27,7 +27,7 @@ from export.errors import ParityError, TensorrtError
 from export.repository import SKELETON, publish, staging
 from export.tensorrt_platform import Platform, require_tensorrt
 from server.checks import Level
-from server.engines import Runtime, check_engines
+from server.engines import Runtime, check_engines, find_runtime
 from tests.fake_tensorrt import tensorrt
 
 H100 = Platform("10.12.0.36", "13.0", "NVIDIA H100 80GB HBM3", "9.0", "580.65.06")
@@ -249,6 +249,16 @@ def test_doctor_trusts_no_engine_without_a_manifest(text: str | None, served: Pa
     (finding,) = check_engines(served, Runtime())
     assert finding.level is Level.WARNING
     assert "unknown origin" in finding.detail
+
+
+def test_doctor_looks_for_tensorrt_and_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_runtime() == Runtime()
+    fake_nvidia_smi(tmp_path, "NVIDIA H100 80GB HBM3, 9.0")
+    assert find_runtime() == Runtime("", H100.gpu, "9.0")
+    (tmp_path / "tensorrt.py").write_text("__version__ = '11.2.1.2'")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert find_runtime().tensorrt == "11.2.1.2"
 
 
 # What is missing
