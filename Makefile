@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test export serve bench check clean
+.PHONY: help setup demo test export serve bench bench-compare check clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,6 +25,9 @@ $(READY): pyproject.toml client/pyproject.toml
 demo: setup  ## export seeded weights, serve them, score sample photographs, print the table, stop
 	scripts/demo
 
+weights: setup  ## fetch the published weights into WEIGHTS=dir, or verify those there
+	$(BIN)/python -m export.download --weights $(WEIGHTS)
+
 test: setup  ## run the tests, against the real server
 	scripts/test
 
@@ -37,8 +40,30 @@ export: setup  ## turn the checkpoints in WEIGHTS=dir into the models of REPOSIT
 serve: setup  ## serve REPOSITORY=dir until Ctrl-C
 	$(BIN)/python -m server --model-repository $(REPOSITORY)
 
-bench: setup  ## measure the ensemble over gRPC against the same functions in one process
+bench: setup  ## measure the ensemble under load and against other ways to do the same work
 	$(BIN)/python -m benchmarks
+
+bench-compare: setup  ## tell what changed beyond noise from OLD=result to NEW=result
+	$(BIN)/python -m benchmarks compare $(OLD) $(NEW)
 
 clean:  ## remove what the other targets made, the weights excepted
 	rm -rf .venv .triton demo build *.egg-info client/*.egg-info
+
+.PHONY: weights image engines serve-gpu bench-gpu
+
+image:  ## build the container image of the detector for NVIDIA GPUs
+	docker build --tag deepfake-detector .
+
+engines:  ## build TensorRT engines from WEIGHTS=dir into REPOSITORY=dir, on this machine's GPU, in the container
+	docker build --tag deepfake-detector-export --target export .
+	docker run --rm --gpus all --user "$$(id -u):$$(id -g)" --workdir $(CURDIR) \
+		$(foreach dir,$(CURDIR) $(abspath $(WEIGHTS) $(REPOSITORY)),--volume $(dir):$(dir)) \
+		deepfake-detector-export --weights $(abspath $(WEIGHTS)) --repository $(abspath $(REPOSITORY)) \
+		--target tensorrt --precision fp16
+
+serve-gpu:  ## serve REPOSITORY=dir on a GPU in the container, with Prometheus and Grafana; CONFIG=tensorrt: the engines
+	CONFIG=$(CONFIG) REPOSITORY=$(abspath $(REPOSITORY)) docker compose up --build
+
+bench-gpu: setup image  ## measure full size on this machine's GPU, in the container
+	$(BIN)/pip install --quiet --editable '.[gpu]'
+	$(BIN)/python -m benchmarks.gpu $(if $(wildcard $(WEIGHTS)/manifest.json),--weights $(WEIGHTS)) --output benchmarks/results/gpu.json

@@ -1,82 +1,139 @@
-"""`python -m benchmarks`: what serving costs, as a ratio in one run."""
+"""`python -m benchmarks`: what serving costs and gives; `compare`: what changed since."""
 
-import json
-import statistics
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
-import psutil
-from deepfake_client import DetectorClient
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
-from benchmarks.in_process import InProcessDetector
-from benchmarks.serving import PHOTOGRAPHS, circumstances, export, serve
+from benchmarks.compare import IncomparableError, change_table, check_comparable
+from benchmarks.compare import compare as compare_results
+from benchmarks.measure import PLAN, QUICK, measure
+from benchmarks.report.page import write_page
+from benchmarks.report.plots import write_plots
+from benchmarks.report.tables import print_tables, serving_tables
+from benchmarks.result import ResultError, read, write
+
+RESULT_JSON = "result.json"
+RESULT_HTML = "report.html"
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--preset", type=click.Choice(["tiny", "small", "giant"]), default="small", help="Size of the networks.")
-@click.option("--images", default=160, help="Images scored in each round.")
-@click.option("--rounds", default=5, help="Rounds; in each, both ways score the same images, in turn.")
-@click.option("--batch-size", default=8, help="Images in a request, and in a batch of the single process.")
-@click.option("--in-flight", default=4, help="Requests under way at once.")
-@click.option("--output", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
-def main(preset: str, images: int, rounds: int, batch_size: int, in_flight: int, output: Path | None) -> None:
-    """Measure images/s of the whole ensemble over gRPC against the same functions called in one process.
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100},
+    subcommand_metavar="[compare OLD NEW]",
+)
+@click.option(
+    "--preset",
+    "presets",
+    type=click.Choice(["tiny", "small", "giant"]),
+    multiple=True,
+    default=("tiny", "small"),
+    help="Size of the networks; may be given several times. giant, the published size, takes hours on a CPU.",
+)
+@click.option("--quick", is_flag=True, help="A minute or two for each preset: to see that it works, not to compare.")
+@click.option("--rounds", type=click.IntRange(min=1), help=f"How often all is measured.  [default: {PLAN.rounds}]")
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0.1),
+    help="Of each measurement, about: longer is steadier. The ways that are compared with each other take three "
+    f"times as long.  [default: {PLAN.seconds:g}]",
+)
+@click.option("--model-config-name", help="Serve and measure each model's configs/NAME.pbtxt where it has one.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("build/benchmarks/latest"),
+    help="Folder for the result.",
+)
+@click.pass_context
+def main(
+    context: click.Context,
+    presets: tuple[str, ...],
+    quick: bool,
+    rounds: int | None,
+    seconds: float | None,
+    model_config_name: str | None,
+    output: Path,
+) -> None:
+    """Measure the ensemble on the real server, beside other ways to do the same work on the same cores.
 
-    Seeded weights of the preset are exported once to build/benchmarks and served on ports 18100 to 18102 of loopback.
-    Both ways run on the same cores, in turn; the result is the ratio of their medians.
+    perf_analyzer sends single images and batches, closed loop (1 to 32 in flight) and open loop (shares of the
+    capacity), as JPEG and PNG, with the face supplied, found and absent. In turn with it: our client at the same
+    load, the same functions in one process, the authors' way (PyTorch eager, batches of 16, stage after stage), and
+    the bare networks. Seeded weights are exported once to build/benchmarks; the servers use free ports of loopback.
+
+    \b
+    Written to the output folder:
+      result.json   all figures, round by round, with machine, versions and commit
+      report.html   tables and plots, one page that needs no other file
+      *.png         the plots
+
+    \b
+    Examples:
+      python -m benchmarks --preset tiny --quick
+      python -m benchmarks --seconds 10 --output before
+      python -m benchmarks compare before/result.json build/benchmarks/latest/result.json
+    """
+    if context.invoked_subcommand:
+        return
+    plan = QUICK if quick else PLAN
+    if rounds is not None:
+        plan = replace(plan, rounds=rounds)
+    if seconds is not None:
+        plan = replace(plan, seconds=seconds, contest_seconds=3 * seconds)
+    result = measure(presets, plan, model_config_name, Console(stderr=True))
+    write(output / RESULT_JSON, result)
+    write_page(output / RESULT_HTML, result, write_plots(output, result))
+    console = Console()
+    print_tables(console, serving_tables(result))
+    if result.circumstances.dirty:
+        console.print("[yellow]The code has changes that are not committed: the result says so.")
+    click.echo(f"report: {output / RESULT_HTML}, {output / RESULT_JSON}", err=True)
+
+
+@main.command()
+@click.argument("old", type=click.Path(path_type=Path, exists=True))
+@click.argument("new", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--least",
+    type=click.FloatRange(min=0),
+    default=0.05,
+    help="Smaller changes of a median are taken for noise, as a share: one run does not know another hour's.",
+)
+@click.option("--all", "everything", is_flag=True, help="Print the figures that did not change, too.")
+@click.option("--different-machines", is_flag=True, help="Compare results of different machines all the same.")
+def compare(old: Path, new: Path, least: float, everything: bool, different_machines: bool) -> None:
+    """Say what changed beyond noise between two results: files, or folders that hold a result.json.
+
+    A figure changed where its rounds are further apart than chance makes likely (exact Mann-Whitney test, 5 %; at
+    least four rounds on each side), and its median by --least or more. Intervals are the bootstrap's, 95 %.
+
+    Exit codes: 0 nothing got worse · 1 something did · 2 the results cannot be compared.
     """
     console = Console()
-    repository = export(preset)
-    files = [path.read_bytes() for path in PHOTOGRAPHS]
-    work = [files[index % len(files)] for index in range(images)]
-    local = InProcessDetector(repository, psutil.cpu_count() or 1)
-    with serve(repository) as url, DetectorClient(url, batch_size=batch_size, max_in_flight=in_flight) as client:
-        ways: dict[str, Callable[[Iterable[bytes]], Iterator[float | None]]] = {
-            "gRPC": lambda items: (verdict.score for verdict in client.score_many(items)),
-            "one process": lambda items: local.score_many(items, batch_size),
-        }
-        scores = {name: list(score(work[: 2 * batch_size])) for name, score in ways.items()}  # Also the warm-up.
-        if scores["gRPC"] != scores["one process"]:
-            raise click.ClickException(f"the two ways disagree: {scores}")
-        rates: dict[str, list[float]] = {name: [] for name in ways}
-        for _ in track(range(rounds), "rounds", console=Console(stderr=True)):
-            for name, score in ways.items():
-                rates[name].append(_rate(score, work))
-    result = {
-        "measures": "images/s of the ensemble over gRPC against the same functions in one process",
-        "preset": preset,
-        "images": images,
-        "batch_size": batch_size,
-        "in_flight": in_flight,
-        "images_per_second": rates,
-        "ratio_of_medians": statistics.median(rates["gRPC"]) / statistics.median(rates["one process"]),
-        **circumstances("benchmarks"),
-    }
-    _print(result, console)
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=2) + "\n")
-
-
-def _rate(score: Callable[[Iterable[bytes]], Iterator[float | None]], work: list[bytes]) -> float:
-    start = time.perf_counter()
-    count = sum(1 for _ in score(work))
-    return count / (time.perf_counter() - start)
-
-
-def _print(result: dict[str, Any], console: Console) -> None:
-    table = Table("way", "images/s (median)", "least", "most", title=f"preset {result['preset']}, {result['machine']}")
-    for name, rates in result["images_per_second"].items():
-        table.add_row(name, *(f"{value:.1f}" for value in (statistics.median(rates), min(rates), max(rates))))
-    console.print(table)
-    console.print(f"gRPC reaches {result['ratio_of_medians']:.2f} of one process")
+    try:
+        before, after = (read(path / RESULT_JSON if path.is_dir() else path) for path in (old, new))
+        differences = check_comparable(before, after, other_machine=different_machines)
+    except (ResultError, IncomparableError, OSError) as error:
+        raise click.UsageError(str(error)) from error
+    for line in differences:
+        console.print(f"[yellow]{line}", highlight=False)
+    changes, alone = compare_results(before, after, least)
+    table = change_table(changes, everything=everything)
+    print_tables(console, [table] if table.rows else [])
+    for name in alone if everything else []:
+        console.print(f"only in one of them: {name}", highlight=False)
+    if alone and not everything:
+        console.print(f"{len(alone)} figures are only in one of them: --all names them", highlight=False)
+    counts = Counter(each.verdict for each in changes)
+    words = [f"{counts['better']} better", f"{counts['worse']} worse", f"{counts['same']} within noise"]
+    if counts["unknown"]:
+        words.append(f"{counts['unknown']} with too few rounds to tell (four on each side are needed)")
+    console.print(f"{len(changes)} figures: {', '.join(words)}", highlight=False)
+    raise SystemExit(1 if counts["worse"] else 0)
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="python -m benchmarks")

@@ -1,14 +1,11 @@
 """`python -m benchmarks.degradation`: images/s of the degradation engine, against kernels built point by point."""
 
 import importlib
-import json
 import math
-import statistics
 import time
 from collections.abc import Callable
 from itertools import cycle, islice
 from pathlib import Path
-from typing import Any
 from unittest import mock
 
 import click
@@ -18,7 +15,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.serving import PHOTOGRAPHS, circumstances
+from benchmarks.machine import circumstances
+from benchmarks.result import Figure, Result, write
+from benchmarks.serving import PHOTOGRAPHS
 from forensics.degradation import Image, Settings, degrade, from_bytes, generator
 from forensics.degradation import blur as blur_module
 from forensics.degradation.blur import AnisotropicGaussianBlur, anisotropic_gaussian_kernel
@@ -58,6 +57,7 @@ def main(images: int, rounds: int, seed: int, output: Path | None) -> None:
         "engine": _degrade,
     }
     _check_same(kernels, seed)
+    begun = circumstances("benchmarks.degradation")
     rates: dict[str, dict[str, list[float]]] = {name: {way: [] for way in kernels} for name in works}
     for _ in track(range(rounds), "rounds", console=Console(stderr=True)):
         for name, run in works.items():
@@ -66,22 +66,20 @@ def main(images: int, rounds: int, seed: int, output: Path | None) -> None:
                     start = time.process_time()
                     run(work, seed)
                     rates[name][way].append(images / (time.process_time() - start))
-    result = {
-        "measures": "images per second of processor time, with our kernels and with kernels built point by point",
-        "images": images,
-        "rounds": rounds,
-        "seed": seed,
-        "images_per_second": rates,
-        "ratio_of_medians": {
-            name: {way: statistics.median(ways["ours"]) / statistics.median(ways[way]) for way in ways if way != "ours"}
+    result = Result(
+        benchmark="degradation",
+        measures="images per second of processor time, with our kernels and with kernels built point by point",
+        circumstances=begun,
+        settings={"images": images, "rounds": rounds, "seed": seed},
+        figures=[
+            Figure({"work": name, "kernels": way}, "throughput", "images/s", "higher", values)
             for name, ways in rates.items()
-        },
-        **circumstances("benchmarks.degradation"),
-    }
+            for way, values in ways.items()
+        ],
+    )
     _print(result, console)
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=2) + "\n")
+        write(output, result)
 
 
 def _pointwise(density: Callable[[Values, Values], float]) -> Kernel:
@@ -140,14 +138,15 @@ def _check_same(kernels: dict[str, Kernel], seed: int) -> None:
             raise click.ClickException(f"ours and {way} disagree by {difference:.1e}; the limit is 1e-12")
 
 
-def _print(result: dict[str, Any], console: Console) -> None:
-    title = f"one core of {result['machine']}"
+def _print(result: Result, console: Console) -> None:
+    title = f"one core of {result.circumstances.machine}"
     table = Table("work", "kernels", "images/s", "least", "most", "ours is", title=title)
-    for name, ways in result["images_per_second"].items():
-        for way, rates in ways.items():
-            ratio = result["ratio_of_medians"][name].get(way)
-            values = (f"{rate:.1f}" for rate in (statistics.median(rates), min(rates), max(rates)))
-            table.add_row(name, way, *values, f"{ratio:.1f}×" if ratio else "")
+    for name in dict.fromkeys(each.labels["work"] for each in result.figures):
+        ours, *others = result.select(work=name)
+        for each in (ours, *others):
+            values = (f"{rate:.1f}" for rate in (each.median, min(each.rounds), max(each.rounds)))
+            ratio = "" if each is ours else f"{ours.median / each.median:.1f}×"
+            table.add_row(str(name), str(each.labels["kernels"]), *values, ratio)
         table.add_section()
     console.print(table)
 

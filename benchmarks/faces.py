@@ -1,12 +1,10 @@
 """`python -m benchmarks.faces`: what a face detector and the cascade of restored images cost, and what they find."""
 
-import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from itertools import cycle, islice
+from itertools import cycle, groupby, islice
 from pathlib import Path
-from typing import Any
 
 import click
 import cv2
@@ -20,12 +18,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.serving import PHOTOGRAPHS, circumstances, export, serve
+from benchmarks.machine import circumstances
+from benchmarks.result import Figure, Result, write
+from benchmarks.serving import PHOTOGRAPHS, export, serve
 from ensemble.faces import retinaface
 from ensemble.faces.detection import Detection, FaceDetector
 from ensemble.faces.haar import HaarDetector
 from ensemble.faces.localisation import NONE, locate_faces
-from ensemble.faces.restoration import ATTEMPTS
+from ensemble.faces.restoration import ATTEMPTS, restored_images
 from ensemble.images import RgbImage, decode
 from ensemble.streams import STREAMS
 
@@ -47,7 +47,7 @@ DEGRADATIONS: dict[str, Callable[[RgbImage], RgbImage]] = {
 
 
 class OnnxRetinaFace:
-    """The exported RetinaFace in this process, one image at a time."""
+    """The exported RetinaFace in this process; images of one size go together, as in the server."""
 
     name = "retinaface"
 
@@ -55,14 +55,17 @@ class OnnxRetinaFace:
         self._session = ort.InferenceSession(model)
 
     def detect(self, images: Sequence[RgbImage]) -> list[list[Detection]]:
-        return [self._detect(image) for image in images]
-
-    def _detect(self, image: RgbImage) -> list[Detection]:
-        pixels, scale = retinaface.prepare(image)
-        outputs = self._session.run(list(retinaface.OUTPUTS), {retinaface.INPUT: pixels[None]})
-        return retinaface.decode(
-            [output[0] for output in outputs], (pixels.shape[0], pixels.shape[1]), scale
-        ).detections()
+        prepared = [retinaface.prepare(image) for image in images]
+        found: list[list[Detection]] = [[] for _ in images]
+        by_shape = sorted(range(len(images)), key=lambda index: prepared[index][0].shape)
+        for _, alike in groupby(by_shape, key=lambda index: prepared[index][0].shape):
+            while some := list(islice(alike, retinaface.MAX_BATCH_SIZE)):
+                pixels = np.stack([prepared[index][0] for index in some])
+                outputs = self._session.run(list(retinaface.OUTPUTS), {retinaface.INPUT: pixels})
+                for index, *maps in zip(some, *outputs, strict=True):
+                    scaled, scale = prepared[index]
+                    found[index] = retinaface.decode(maps, (scaled.shape[0], scaled.shape[1]), scale).detections()
+        return found
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -84,23 +87,32 @@ def main(weights: Path | None, preset: str, faces: int, output: Path | None) -> 
         "haar": HaarDetector(),
         "retinaface": OnnxRetinaFace(_retinaface(weights) or repository / "face_detector" / "1" / "model.onnx"),
     }
-    result: dict[str, Any] = {
-        "measures": "detections/s of 256×256 images, share of the ensemble's compute time, share of faces found",
-        "preset": preset,
-        "retinaface_weights": weights.name if weights else "UNTRAINED",
-        "seconds_per_image": {name: _seconds_per_image(detector) for name, detector in detectors.items()},
-        "seconds_of_other_steps": _other_steps(preset),
-        "found": {
-            name: {kind: _found(detector, degrade, faces, f"{name}, {kind}") for kind, degrade in DEGRADATIONS.items()}
-            for name, detector in detectors.items()
-            if name == "haar" or weights
-        },
-        **circumstances("benchmarks.faces"),
+    begun = circumstances("benchmarks.faces")
+    times = {name: _seconds_per_image(detector) for name, detector in detectors.items()}
+    found = {
+        name: {kind: _found(detector, degrade, faces, f"{name}, {kind}") for kind, degrade in DEGRADATIONS.items()}
+        for name, detector in detectors.items()
+        if name == "haar" or weights
     }
+    result = Result(
+        benchmark="faces",
+        measures="seconds of 256×256 images, share of the ensemble's compute time, share of faces found",
+        circumstances=begun,
+        settings={"preset": preset, "retinaface_weights": weights.name if weights else "UNTRAINED", "faces": faces},
+        figures=[
+            Figure({"detector": name, "searched": searched}, "time", "s", "lower", [seconds])
+            for name, measured in times.items()
+            for searched, seconds in measured.items()
+        ],
+        details={
+            "seconds_of_other_steps": _other_steps(preset),
+            "together_pays_below": {name: _together_pays_below(measured) for name, measured in times.items()},
+            "found": found,
+        },
+    )
     _print(result, console)
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+        write(output, result)
 
 
 def lfw_faces() -> list[RgbImage]:
@@ -125,7 +137,7 @@ def _retinaface(weights: Path | None) -> Path | None:
 
 
 def _seconds_per_image(detector: FaceDetector) -> dict[str, float]:
-    """Of one detection, and of all attempts on an image that shows no face."""
+    """Of one detection, and of all attempts on an image that shows no face: one by one, and detected together."""
     images = [decode(path.read_bytes()) for path in PHOTOGRAPHS]
     blank = np.full((256, 256, 3), 90, np.uint8)
     detector.detect(images[:1])
@@ -134,13 +146,29 @@ def _seconds_per_image(detector: FaceDetector) -> dict[str, float]:
     one = (time.perf_counter() - start) / len(images)
     start = time.perf_counter()
     locate_faces([blank], [None], detector)
-    return {"one detection": one, "all attempts": time.perf_counter() - start}
+    all_attempts = time.perf_counter() - start
+    start = time.perf_counter()
+    detector.detect([restored for _, restored in restored_images(blank, ATTEMPTS)])
+    return {"one detection": one, "all attempts": all_attempts, "all together": time.perf_counter() - start}
+
+
+def _together_pays_below(seconds: dict[str, float]) -> float:
+    """The share of images with a face in themselves below which detecting all attempts together is the faster way.
+
+    One by one, such an image costs one detection and any other at most all of them; together, each costs the same.
+    """
+    saved = seconds["all attempts"] - seconds["all together"]
+    return max(0.0, saved / (seconds["all attempts"] - seconds["one detection"]))
 
 
 def _other_steps(preset: str) -> float:
     """Seconds of compute that an image takes in all steps but face_crop, from Triton's statistics."""
     steps = ("preprocess", *(stream.name for stream in STREAMS), "voter")
-    with serve(export(preset)) as url, DetectorClient(url) as client, triton.InferenceServerClient(url) as raw:
+    with (
+        serve(export(preset)) as server,
+        DetectorClient(server.url) as client,
+        triton.InferenceServerClient(server.url) as raw,
+    ):
         before = [_compute(raw, step) for step in steps]
         count = 0
         for path in islice(cycle(PHOTOGRAPHS), 2 * len(PHOTOGRAPHS)):
@@ -163,15 +191,20 @@ def _found(detector: FaceDetector, degrade: Callable[[RgbImage], RgbImage], coun
     return {source: sources[source] / count for source in (*(attempt.name for attempt in ATTEMPTS), NONE)}
 
 
-def _print(result: dict[str, Any], console: Console) -> None:
-    others = result["seconds_of_other_steps"]
-    title = f"one 256×256 image, {result['machine']}; the other steps ({result['preset']}): {others * 1000:.0f} ms"
+def _print(result: Result, console: Console) -> None:
+    others = result.details["seconds_of_other_steps"]
+    title = (
+        f"one 256×256 image, {result.circumstances.machine}; "
+        f"the other steps ({result.settings['preset']}): {others * 1000:.0f} ms"
+    )
     table = Table("detector", "searched", "time", "share of the ensemble", title=title)
-    for name, measured in result["seconds_per_image"].items():
-        for searched, seconds in measured.items():
-            table.add_row(name, searched, f"{seconds * 1000:.0f} ms", f"{seconds / (seconds + others):.0%}")
+    for each in result.figures:
+        name, searched, seconds = str(each.labels["detector"]), str(each.labels["searched"]), each.median
+        table.add_row(name, searched, f"{seconds * 1000:.0f} ms", f"{seconds / (seconds + others):.0%}")
     console.print(table)
-    for name, found in result["found"].items():
+    for name, share in result.details["together_pays_below"].items():
+        console.print(f"{name}: detecting all attempts together pays where under {share:.0%} of images show a face")
+    for name, found in result.details["found"].items():
         table = Table("found first by", *found, title=f"share of faces, detector {name}")
         for source in next(iter(found.values())):
             shares = [by_source[source] for by_source in found.values()]

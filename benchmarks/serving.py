@@ -1,25 +1,53 @@
-"""What the benchmarks share: an exported repository, the real server on it, and the circumstances of a run."""
+"""What the benchmarks share: an exported repository, and the real server on it."""
 
-import datetime
-import platform
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import psutil
 from deepfake_client import DetectorClient, ServerUnavailableError
 
-ROOT = Path(__file__).resolve().parent.parent
+from benchmarks.machine import ROOT
+
 PHOTOGRAPHS = sorted((ROOT / "tests" / "golden" / "images").glob("*.png"))
 _SOURCES = ("networks", "export", "model_repository")
-_PORTS = {"grpc": 18101, "http": 18100, "metrics": 18102}
-URL = f"localhost:{_PORTS['grpc']}"
-METRICS_URL = f"http://localhost:{_PORTS['metrics']}/metrics"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running server.
+
+    Attributes:
+        url: HOST:PORT of its gRPC port.
+        metrics_url: Of its Prometheus metrics.
+        process: The supervisor; tritonserver and its steps descend from it.
+    """
+
+    url: str
+    metrics_url: str
+    process: psutil.Process
+
+    def resident(self) -> int:
+        """Memory of the server and its steps, bytes."""
+        return sum(resident(each) for each in (self.process, *self.process.children(recursive=True)))
+
+
+def resident(process: psutil.Process) -> int:
+    """Memory of a process, what it shares with others divided among them, bytes; 0 when it has ended."""
+    try:
+        return int(process.memory_full_info().pss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def weights_of(repository: Path) -> Path:
+    """The checkpoints that `export` made a repository from."""
+    return repository.parent / "weights"
 
 
 def export(preset: str, *, retinaface: bool = False) -> Path:
@@ -35,25 +63,39 @@ def export(preset: str, *, retinaface: bool = False) -> Path:
             (folder / "weights").mkdir(parents=True, exist_ok=True)
             if not (folder / "weights" / "retinaface.h5").exists():
                 write_random_retinaface(folder / "weights" / "retinaface.h5")
-        options = ["--random-weights", preset, "--weights", str(folder / "weights"), "--repository", str(repository)]
+        options = [
+            "--random-weights",
+            preset,
+            "--weights",
+            str(weights_of(repository)),
+            "--repository",
+            str(repository),
+        ]
         subprocess.run([sys.executable, "-m", "export", *options], check=True)
     return repository
 
 
 @contextmanager
-def serve(repository: Path) -> Iterator[str]:
-    """The real server on a repository, until the end of the block; yields HOST:PORT of its gRPC port.
+def serve(repository: Path, model_config_name: str | None = None) -> Iterator[Endpoint]:
+    """The real server on a repository, on free ports of loopback, until the end of the block.
+
+    Args:
+        repository: The model repository.
+        model_config_name: Serve each model's `configs/NAME.pbtxt` where it has one.
 
     Raises:
         click.ClickException: It did not start.
     """
-    ports = [word for name, port in _PORTS.items() for word in (f"--{name}-port", str(port))]
+    grpc, http, metrics = _free_ports(3)
+    ports = ["--grpc-port", str(grpc), "--http-port", str(http), "--metrics-port", str(metrics)]
+    extra = ["--", f"--model-config-name={model_config_name}"] if model_config_name else []
     log = repository.parent / "server.log"
     with log.open("wb") as stream:
-        command = [sys.executable, "-m", "server", "--model-repository", str(repository), *ports]
+        command = [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, *extra]
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
+    endpoint = Endpoint(f"localhost:{grpc}", f"http://localhost:{metrics}/metrics", psutil.Process(process.pid))
     try:
-        with DetectorClient(URL) as client:
+        with DetectorClient(endpoint.url) as client:
             while process.poll() is None:
                 try:
                     client.wait_ready(timeout=5)
@@ -62,28 +104,15 @@ def serve(repository: Path) -> Iterator[str]:
                     continue
         if process.poll() is not None:
             raise click.ClickException(f"the server ended with {process.returncode}; its log is {log}")
-        yield URL
+        yield endpoint
     finally:
         process.terminate()
         process.wait(60)
 
 
-def circumstances(module: str) -> dict[str, Any]:
-    """What a result must say of itself: command, date, commit, machine and versions."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return {
-        "command": " ".join([f"python -m {module}", *sys.argv[1:]]),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "commit": commit.stdout.strip(),
-        "machine": f"{_processor()}, {psutil.cpu_count()} cores, {psutil.virtual_memory().total / 2**30:.0f} GiB",
-        "versions": {
-            "python": platform.python_version(),
-            **{package: version(package) for package in ("numpy", "opencv-python-headless", "onnxruntime")},
-            "tritonserver": "2.51.0",
-        },
-    }
-
-
-def _processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [each.getsockname()[1] for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports

@@ -1,12 +1,18 @@
-"""`python -m benchmarks.soak`: thousands of requests of random batch sizes, each answer checked."""
+"""`python -m benchmarks.soak`: requests of random batch sizes for long, each answer checked, memory watched."""
 
 import asyncio
+import itertools
 import json
 import random
 import re
+import statistics
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import click
@@ -15,101 +21,184 @@ from deepfake_client import AsyncDetectorClient
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.serving import METRICS_URL, ROOT, circumstances, export, serve
+from benchmarks.machine import ROOT, circumstances
+from benchmarks.report.plots import memory_plot
+from benchmarks.result import Figure, Result, write
+from benchmarks.serving import Endpoint, export, resident, serve
+from server.checks import SHARED_MEMORY
 
 GOLDEN = ROOT / "tests" / "golden"
 ROWS: list[dict[str, Any]] = json.loads((GOLDEN / "tiny" / "expected.json").read_text())["rows"]
 IMAGES = [((GOLDEN / "images" / row["image"]).read_bytes(), row["box"], row["vote"]) for row in ROWS]
+SAMPLES_EVERY = 5.0
+
+
+@dataclass
+class Memory:
+    """Memory of server and client over time, MiB."""
+
+    minutes: list[float] = field(default_factory=list)
+    server: list[float] = field(default_factory=list)
+    client: list[float] = field(default_factory=list)
+
+    def growth(self, values: list[float]) -> float:
+        """Last tenth over the second tenth: after the first, caches and arenas have what they need."""
+        tenth = max(1, len(values) // 10)
+        return statistics.median(values[-tenth:]) / statistics.median(values[tenth : 2 * tenth] or values)
+
+
+@dataclass
+class Tally:
+    """What came back."""
+
+    requests: int = 0
+    images: int = 0
+    wrong: int = 0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
-@click.option("--requests", default=10_000, help="Requests sent in all.")
-@click.option("--in-flight", default=64, help="Requests under way at once.")
+@click.option("--requests", default=10_000, type=click.IntRange(min=1), help="Requests sent in all.")
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), help="Go on for so long instead.")
+@click.option("--in-flight", default=64, type=click.IntRange(min=1), help="Requests under way at once.")
 @click.option(
     "--largest-batch", default=3, type=click.IntRange(1, 32), help="Images in a request: 1 to this, at random."
 )
-@click.option("--output", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
-def main(requests: int, in_flight: int, largest_batch: int, output: Path | None) -> None:
-    """Send requests to the real server and check every score against the authors' (preset tiny, faces supplied)."""
-    shared_before = _shared_memory()
-    with serve(export("tiny")) as url:
-        memory = {"start": _resident()}
-        start = time.perf_counter()
-        images, wrong = asyncio.run(_load(url, requests, in_flight, largest_batch, memory))
-        seconds = time.perf_counter() - start
-        pending, failed = _pending(), _failed()
-        memory["end"] = _resident()
-        stopping = time.perf_counter()
-    result = {
-        "measures": "requests answered rightly under load, and what they leave behind",
-        "requests": requests,
-        "images": images,
-        "in_flight": in_flight,
-        "wrong": wrong,
-        "failed_in_server": failed,
-        "pending_afterwards": pending,
-        "seconds": seconds,
-        "images_per_second": images / seconds,
-        "server_memory_mib": {when: round(size / 2**20) for when, size in memory.items()},
-        "shutdown_seconds": time.perf_counter() - stopping,
-        "left_in_shared_memory": sorted(_shared_memory() - shared_before),
-        **circumstances("benchmarks.soak"),
-    }
-    Console().print_json(data=result)
+@click.option("--model-config-name", help="Serve each model's configs/NAME.pbtxt where it has one.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the result as JSON to this file, and memory over time as PNG beside it.",
+)
+def main(
+    requests: int,
+    minutes: float | None,
+    in_flight: int,
+    largest_batch: int,
+    model_config_name: str | None,
+    output: Path | None,
+) -> None:
+    """Send requests to the real server and check every score against the authors' (preset tiny, faces supplied).
+
+    Exit code 1 where an answer is wrong, the server counts a failure, or something is left in flight or in shared
+    memory. With another runtime than ONNX Runtime a probability may round to another vote, which counts as wrong.
+    """
+    begun = circumstances("benchmarks.soak")
+    with serve(export("tiny"), model_config_name) as server:
+        start = time.monotonic()
+        deadline = start + minutes * 60 if minutes else None
+        with _sampled(server) as memory:
+            tally = asyncio.run(
+                _load(server.url, requests if deadline is None else None, deadline, in_flight, largest_batch)
+            )
+        seconds = time.monotonic() - start
+        pending, failed = _pending(server), _metric(server, "nv_inference_request_failure")
+        stopping = time.monotonic()
+    shutdown = time.monotonic() - stopping
+    left = sorted(path.name for path in SHARED_MEMORY.glob(f"deepfake_detector_{server.process.pid}_*"))
+    result = Result(
+        benchmark="soak",
+        measures="requests answered rightly under load, and what they leave behind",
+        circumstances=begun,
+        settings={
+            "requests": None if minutes else requests,
+            "minutes": minutes,
+            "in_flight": in_flight,
+            "largest_batch": largest_batch,
+            "model_config_name": model_config_name,
+        },
+        figures=[
+            Figure({"load": "soak"}, "throughput", "images/s", "higher", [tally.images / seconds]),
+            Figure({"load": "soak"}, "server memory", "MiB", "lower", [memory.server[-1]]),
+            Figure({"load": "soak"}, "server memory growth", "", "lower", [memory.growth(memory.server)]),
+            Figure({"load": "soak"}, "client memory", "MiB", "lower", [memory.client[-1]]),
+            Figure({"load": "soak"}, "client memory growth", "", "lower", [memory.growth(memory.client)]),
+            Figure({"load": "soak"}, "shutdown", "s", "lower", [shutdown]),
+        ],
+        details={
+            "seconds": seconds,
+            "requests": tally.requests,
+            "images": tally.images,
+            "wrong": tally.wrong,
+            "failed_in_server": failed,
+            "pending_afterwards": pending,
+            "left_in_shared_memory": left,
+            "memory_mib": {"minutes": memory.minutes, "server": memory.server, "client": memory.client},
+        },
+    )
+    console = Console()
+    for figure in result.figures:
+        console.print(f"{figure.metric}: {figure.median:.4g} {figure.unit}", highlight=False)
+    console.print_json(data={name: value for name, value in result.details.items() if name != "memory_mib"})
     if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=2) + "\n")
-    if wrong or failed or pending or result["left_in_shared_memory"]:
+        write(output, result)
+        output.with_suffix(".png").write_bytes(
+            memory_plot(memory.minutes, {"server and its steps": memory.server, "client": memory.client})
+        )
+    if tally.wrong or failed or pending or left:
         raise SystemExit(1)
 
 
-async def _load(url: str, requests: int, in_flight: int, largest_batch: int, memory: dict[str, int]) -> tuple[int, int]:
-    """Images scored, and scores that differ from the authors'; a request that fails ends the run.
-
-    The server's memory after a tenth of the requests goes into `memory`: from there on it should not grow.
-    """
+async def _load(url: str, requests: int | None, deadline: float | None, in_flight: int, largest_batch: int) -> Tally:
+    """Send a number of requests, or until a deadline; one that fails ends the run."""
     rng = random.Random(0)
-    batches = iter([rng.choices(IMAGES, k=rng.randint(1, largest_batch)) for _ in range(requests)])
-    images = wrong = 0
+    numbers = itertools.count() if requests is None else iter(range(requests))
+    tally = Tally()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("requests", total=requests)
         async with AsyncDetectorClient(url, batch_size=largest_batch, timeout=300, retries=0) as client:
 
             async def worker() -> None:
-                nonlocal images, wrong
-                for batch in batches:
+                for _ in numbers:
+                    if deadline and time.monotonic() > deadline:
+                        return
+                    batch = rng.choices(IMAGES, k=rng.randint(1, largest_batch))
                     scores = [v.score async for v in client.score_many([(image, box) for image, box, _ in batch])]
-                    images += len(batch)
-                    wrong += scores != [vote for _, _, vote in batch]
+                    tally.requests += 1
+                    tally.images += len(batch)
+                    tally.wrong += scores != [vote for _, _, vote in batch]
                     progress.advance(task)
-                    if progress.tasks[task].completed == max(1, requests // 10):
-                        memory["after a tenth"] = _resident()
 
             await asyncio.gather(*[worker() for _ in range(in_flight)])
-    return images, wrong
+    return tally
 
 
-def _metric(name: str) -> float:
-    with urllib.request.urlopen(METRICS_URL) as response:
+@contextmanager
+def _sampled(server: Endpoint) -> Iterator[Memory]:
+    """Memory while the block runs, and once at its end."""
+    memory, done, start = Memory(), Event(), time.monotonic()
+
+    def sample() -> None:
+        memory.minutes.append((time.monotonic() - start) / 60)
+        memory.server.append(server.resident() / 2**20)
+        memory.client.append(resident(psutil.Process()) / 2**20)
+
+    def watch() -> None:
+        while not done.wait(SAMPLES_EVERY):
+            sample()
+
+    thread = Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield memory
+    finally:
+        done.set()
+        thread.join()
+    sample()
+
+
+def _pending(server: Endpoint) -> int:
+    """Requests that no answer follows; a health probe of the launcher may be under way for a moment."""
+    for _ in range(50):
+        if not (pending := _metric(server, "nv_inference_pending_request_count")):
+            return 0
+        time.sleep(0.1)
+    return pending
+
+
+def _metric(server: Endpoint, name: str) -> int:
+    with urllib.request.urlopen(server.metrics_url) as response:
         text = response.read().decode()
-    return sum(float(value) for value in re.findall(rf"^{name}{{.*}} (\S+)$", text, re.MULTILINE))
-
-
-def _pending() -> int:
-    return int(_metric("nv_inference_pending_request_count"))
-
-
-def _failed() -> int:
-    return int(_metric("nv_inference_request_failure"))
-
-
-def _resident() -> int:
-    """Bytes of memory of the server and its steps."""
-    return sum(process.memory_info().rss for process in psutil.Process().children(recursive=True))
-
-
-def _shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").iterdir()}
+    return sum(int(float(value)) for value in re.findall(rf"^{name}{{.*}} (\S+)$", text, re.MULTILINE))
 
 
 if __name__ == "__main__":

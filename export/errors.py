@@ -2,6 +2,9 @@
 
 ExportError
 ├── MissingWeightsError   checkpoints are not there
+├── ManifestError         a weights file is not what the manifest says, or that cannot be read
+├── DownloadError         the weights cannot be fetched
+│   └── NoNetworkError    their server cannot be reached
 ├── RepositoryError       the repository cannot be written: in use, not a folder, disk too small
 ├── ParityError           the exported model does not compute what the network computes
 ├── HalfRangeError        a value is beyond float16
@@ -21,6 +24,18 @@ class ExportError(Exception):
 
 class MissingWeightsError(ExportError):
     """Checkpoints are not in the weights folder."""
+
+
+class ManifestError(ExportError):
+    """A weights file is not what the manifest of its folder says, or the manifest cannot be read."""
+
+
+class DownloadError(ExportError):
+    """The weights cannot be fetched."""
+
+
+class NoNetworkError(DownloadError):
+    """The server that has the weights cannot be reached."""
 
 
 class RepositoryError(ExportError):

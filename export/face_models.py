@@ -18,6 +18,7 @@ from ensemble.faces.gfpgan import ALIGNER_INPUT, ALIGNER_OUTPUTS, FACE_SIDE, RES
 from export.face_graph import Task, batches_of_two_sizes, compare, to_onnx
 from export.graph import save_model
 from export.half import to_half
+from export.manifest import require_hashes
 from export.parity import Difference, require_parity, sample_batches
 from networks.gfpgan_checkpoints import is_random, load_face_aligner, load_face_restorer
 from networks.retinaface import is_random_retinaface, load_retinaface
@@ -76,6 +77,7 @@ def export_face_detector(
 
     Raises:
         CheckpointError: The weights cannot be used.
+        ManifestError: They are not what the manifest beside them says.
         ParityError: The model computes something else than the network; its files are in the folder.
         HalfRangeError: With precision fp16, a weight or a value on the way is beyond float16.
         ExportError: The graph is not as it should be.
@@ -106,6 +108,7 @@ def export_face_aligner(
 
     Raises:
         CheckpointError: The weights cannot be used.
+        ManifestError: They are not what the manifest beside them says.
         ParityError: The model computes something else than the network; its files are in the folder.
         ExportError: The graph is not as it should be.
     """
@@ -139,6 +142,7 @@ def export_face_restorer(
 
     Raises:
         CheckpointError: The weights cannot be used.
+        ManifestError: They are not what the manifest beside them says.
         ParityError: The model computes something else than the networks; its files are in the folder.
         ExportError: The graph is not as it should be.
     """
@@ -172,6 +176,7 @@ def _export(
     network = load()
     untrained = has_random_weights(network)
     hashes = tuple(_sha256(path) for path in task.weights)
+    require_hashes(dict(zip(task.weights, hashes, strict=True)))
     on_stage("tracing it to ONNX")
     model = to_onnx(network, task)
     if precision == "fp16":

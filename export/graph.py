@@ -12,6 +12,7 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
 from export.errors import ExportError
+from export.free_outputs import free_last_axis
 from networks import StreamNetwork
 
 INPUT = "PIXELS"
@@ -38,7 +39,8 @@ def to_onnx(network: StreamNetwork, pixels: int) -> ir.Model:
 
     Returns:
         PIXELS uint8 [batch, pixels, pixels, 3] → LOGITS float32 [batch, 2], FEATURES float32 [batch, D],
-        ATTENTION float32 [batch, patches]; what they are, `StreamNetwork.forward` says.
+        ATTENTION float32 [batch, patches]; what they are, `StreamNetwork.forward` says. D and patches are free in the
+        graph, as config.pbtxt has them (`free_last_axis`).
 
     Raises:
         ExportError: The exporter fixed the batch size.
@@ -63,6 +65,7 @@ def to_onnx(network: StreamNetwork, pixels: int) -> ir.Model:
     fixed = [value.name for value in values if value.shape is None or isinstance(value.shape[0], int)]
     if fixed:
         raise ExportError(f"the exported graph has a fixed batch size in {', '.join(map(str, fixed))}")
+    free_last_axis(model.graph, OUTPUTS[1:])
     # The exporter writes the source lines of the network, with their paths on this machine, into every node.
     ClearMetadataAndDocStringPass()(model)
     return model

@@ -111,9 +111,7 @@ def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequ
                 shutil.rmtree(repository / name, ignore_errors=True)
             for model in face_models:
                 _replace_model(repository / model.name / VERSION, model.files)
-                shutil.copyfile(
-                    Path(__file__).with_name(f"{model.name}.pbtxt"), repository / model.name / "config.pbtxt"
-                )
+                _copy_configurations(model.name, repository / model.name)
             partial = provenance.with_suffix(".partial")
             partial.write_text(json.dumps(describe(exports, face_models), indent=2) + "\n", encoding="utf-8")
             partial.replace(provenance)
@@ -150,6 +148,14 @@ def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModelExp
             for model in face_models
         },
     }
+
+
+def _copy_configurations(name: str, folder: Path) -> None:
+    """NAME.pbtxt of this package is the model's config.pbtxt, NAME.OTHER.pbtxt its configs/OTHER.pbtxt."""
+    (folder / "configs").mkdir(exist_ok=True)
+    for source in Path(__file__).parent.glob(f"{name}*.pbtxt"):
+        _, *other, _ = source.name.split(".")
+        shutil.copyfile(source, folder / "configs" / f"{other[0]}.pbtxt" if other else folder / "config.pbtxt")
 
 
 def _lay_out(repository: Path) -> None:

@@ -13,6 +13,7 @@ from export.base_network import base_digests
 from export.graph import INLINE_LIMIT, free_weights, save_model, to_onnx
 from export.half import to_half
 from export.half_arithmetic import HalfArithmetic, Range, require_range
+from export.manifest import require_hashes
 from export.parity import (
     HALF_TOLERANCES,
     Difference,
@@ -84,6 +85,7 @@ def export_stream(
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
+        ManifestError: It is not what the manifest beside it says.
         ParityError: The model computes something else than the network; its files are in the folder.
         HalfRangeError: With precision fp16, a weight or a value on the way is beyond float16.
         ExportError: The graph is not as it should be.
@@ -95,6 +97,7 @@ def export_stream(
     untrained = is_untrained(stream, checkpoint, network)
     with checkpoint.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    require_hashes({checkpoint: sha256})
     on_stage("running the network")
     batches = sample_batches(stream.pixels)
     expected = torch_outputs(network, batches)

@@ -5,6 +5,7 @@ from pathlib import Path
 from ensemble.streams import STREAMS, Stream
 from export.errors import MissingWeightsError
 from export.face_models import ALIGNER, DETECTOR, RESTORER
+from export.manifest import require_sizes
 from networks.gfpgan_checkpoints import ALIGNER_FILE, GFPGAN_FILE, PARSENET_FILE
 
 PUBLISHED_WEIGHTS = "https://huggingface.co/lpmkhoa/hcmusaqua-ntire26-weights"
@@ -16,6 +17,7 @@ def find_checkpoints(weights: Path) -> dict[Stream, Path]:
 
     Raises:
         MissingWeightsError: Some are absent, or there twice.
+        ManifestError: One has another size than the folder's manifest says.
     """
     found: dict[Stream, Path] = {}
     missing = []
@@ -31,10 +33,12 @@ def find_checkpoints(weights: Path) -> dict[Stream, Path]:
     if missing:
         raise MissingWeightsError(
             f"{weights}: {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. "
-            f"Put the published checkpoints there (from {PUBLISHED_WEIGHTS}), "
+            f"Fetch the published checkpoints (python -m export.download --weights {weights}; "
+            f"they are at {PUBLISHED_WEIGHTS}), "
             "or make random ones, which detect nothing, to try the software: "
             f"python -m export --weights {weights} --random-weights tiny"
         )
+    require_sizes(found.values())
     return found
 
 
@@ -50,10 +54,12 @@ def find_face_weights(weights: Path) -> dict[str, tuple[Path, ...]]:
 
     Raises:
         MissingWeightsError: Some of GFPGAN's files are there and others are not.
+        ManifestError: The detector's has another size than the folder's manifest says.
     """
     detector = weights / FACE_DETECTOR_FILE
     aligner, *restorer = (weights / name for name in FACE_RESTORER_FILES)
     found: dict[str, tuple[Path, ...]] = {DETECTOR: (detector,)} if detector.exists() else {}
+    require_sizes(found.get(DETECTOR, ()))
     missing = [path.name for path in (aligner, *restorer) if not path.exists()]
     if not missing:
         return {**found, ALIGNER: (aligner,), RESTORER: tuple(restorer)}

@@ -34,7 +34,7 @@ from server.repository import EXPORT_HINT, describe_face_detector, describe_weig
 MINIMUM_GLIBC = (2, 35)
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_NEEDED = 256 * 2**20  # bytes: seven stubs and full batches of pixels in flight, with room to spare
-SERVED_BACKENDS = ("", "python", "onnxruntime")
+SERVED_BACKENDS = ("", "python", "onnxruntime", "openvino")
 
 
 class Level(Enum):
@@ -151,6 +151,15 @@ def check_onnxruntime() -> Finding:
     return _import_in_child("onnxruntime", code, f'{sys.executable} -m pip install "onnxruntime>=1.28,<1.33"')
 
 
+def check_openvino() -> Finding:
+    """OpenVINO can be imported; whether it computes in bfloat16 on this processor."""
+    code = (
+        "import openvino as o; c = o.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES'); "
+        "print(o.__version__.partition('-')[0], 'with' if 'BF16' in c else 'without', 'bfloat16 on this processor')"
+    )
+    return _import_in_child("openvino", code, f'{sys.executable} -m pip install "openvino>=2026.2,<2027"')
+
+
 def check_opencv() -> Finding:
     """OpenCV can be imported: the preparing steps use it."""
     fix = f'{sys.executable} -m pip install "opencv-python-headless>=4.11,<4.12"'
@@ -168,7 +177,7 @@ def _import_in_child(subject: str, code: str, fix: str) -> Finding:
 
 def check_packages() -> Finding:
     """The packages that the models need are there, without importing them."""
-    missing = [name for name in ("onnxruntime", "cv2") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("onnxruntime", "openvino", "cv2") if importlib.util.find_spec(name) is None]
     if missing:
         return Finding(
             "packages",
@@ -176,7 +185,7 @@ def check_packages() -> Finding:
             f"{', '.join(missing)}: not in {sys.prefix}",
             "run `make setup`, or pip install -e .",
         )
-    return Finding("packages", Level.OK, f"onnxruntime and cv2 are in {sys.prefix}")
+    return Finding("packages", Level.OK, f"onnxruntime, openvino and cv2 are in {sys.prefix}")
 
 
 def check_shared_memory() -> Finding:
@@ -277,7 +286,7 @@ def check_repository(repository: Path, config_name: str = "") -> Iterator[Findin
         yield Finding(
             "repository",
             Level.WRONG,
-            f"this server has no backend {', '.join(foreign)}, only python and onnxruntime",
+            f"this server has no backend {', '.join(foreign)}, only {', '.join(filter(None, SERVED_BACKENDS))}",
             "serve these in NVIDIA's tritonserver container, or without --model-config-name",
         )
         return

@@ -5,7 +5,6 @@ import signal
 import sys
 import types
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 
 import click
@@ -26,6 +25,7 @@ OWN_OPTIONS = {  # tritonserver's options that this command sets itself → what
     **{f"--{name}-port": f"--{name}-port before the `--`" for name in ("grpc", "http", "metrics")},
     **{f"--{name}-address": "--host before the `--`" for name in ("grpc", "http", "metrics")},
     "--exit-timeout-secs": "--drain before the `--`",
+    "--model-config-name": "--model-config-name before the `--`",
     "--backend-directory": "nothing: it follows from the install",
     "--model-control-mode": "a restart: supervision relies on a fixed set of models",
 }
@@ -37,6 +37,16 @@ repository_option = click.option(
     default=Path("model_repository"),
     show_default=True,
     help="Folder with the exported models.",
+)
+
+
+config_option = click.option(
+    "--model-config-name",
+    "config_name",
+    default="",
+    metavar="NAME",
+    help="Serve each model by its configs/NAME.pbtxt, where it has one: openvino (a CPU, in bfloat16 where it has it: "
+    "faster, not exact) or tensorrt (engines). Without: ONNX Runtime.",
 )
 
 
@@ -80,6 +90,7 @@ def main() -> None:
       python -m server install                          # once
       python -m server --model-repository model_repository
       python -m server --grpc-port 9001 --http-port 9000 --metrics-port 9002
+      python -m server --model-config-name openvino
       python -m server -- --log-verbose=1 --rate-limit=execution_count
       python -m server doctor                           # what is wrong with this machine?
 
@@ -89,6 +100,7 @@ def main() -> None:
 
 @main.command()
 @repository_option
+@config_option
 @listen_options
 @click.option(
     "--log-level",
@@ -114,6 +126,7 @@ def main() -> None:
 @click.argument("extra", nargs=-1, metavar="[-- TRITONSERVER OPTIONS]")
 def serve(
     repository: Path,
+    config_name: str,
     host: str,
     grpc_port: int,
     http_port: int,
@@ -126,7 +139,7 @@ def serve(
     """Serve a model repository (the command that is run when none is named)."""
     ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
     layout = default_layout()
-    config_name = extra_value(extra, "--model-config-name")
+    refuse_own_options(extra)
     refused = list(refusals(layout, repository, config_name, host, ports))
     if refused:
         raise RefusedError("\n".join(f"{finding.detail}\n  → {finding.fix}" for finding in refused))
@@ -139,11 +152,12 @@ def serve(
         names = ", ".join(model.name for model in models)
         addresses = f"gRPC {grpc} · HTTP {http} · metrics {metrics}/metrics"
         faces = describe_face_detector(repository) or "none"
-        say(f"ready in {seconds:.1f} s · {addresses} · models {names} · face detector {faces} · {weights}")
+        served = f"models {names} · configuration {config_name or 'default'} · face detector {faces}"
+        say(f"ready in {seconds:.1f} s · {addresses} · {served} · {weights}")
 
     supervisor = Supervisor(
         layout,
-        Options(repository, host, ports, log_level, drain, extra),
+        Options(repository, host, ports, config_name, log_level, drain, extra),
         say=say,
         show_log=lambda line: print(line, file=sys.stderr, flush=True),
         on_ready=announce,
@@ -173,28 +187,29 @@ def install_command() -> None:
 
 @main.command()
 @repository_option
+@config_option
 @listen_options
 @click.option("--url", metavar="HOST:PORT", help="Also try the running server with this gRPC end-point.")
-def doctor(repository: Path, host: str, grpc_port: int, http_port: int, metrics_port: int, url: str | None) -> None:
+def doctor(
+    repository: Path, config_name: str, host: str, grpc_port: int, http_port: int, metrics_port: int, url: str | None
+) -> None:
     """Say what is wrong with this machine, and how to mend it. Exit code 1 when something is wrong."""
     ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
-    findings = list(examine(default_layout(), repository, host, ports, url))
+    findings = list(examine(default_layout(), repository, config_name, host, ports, url))
     show(findings, Console())
     sys.exit(any(finding.level is Level.WRONG for finding in findings))
 
 
-def extra_value(extra: tuple[str, ...], name: str) -> str:
-    """The value that tritonserver's further options give to `name`, empty where they do not.
+def refuse_own_options(extra: tuple[str, ...]) -> None:
+    """Refuse further options for tritonserver that this command sets itself.
 
     Raises:
-        RefusedError: They set an option that this command sets itself.
+        RefusedError: With what to use instead.
     """
     for word in extra:
         option = word.split("=")[0]
         if option in OWN_OPTIONS:
             raise RefusedError(f"{word}: this launcher sets {option} itself; use {OWN_OPTIONS[option]}")
-    words = [part for word in extra for part in word.split("=", 1)]
-    return next((value for option, value in pairwise(words) if option == name), "")
 
 
 def say(line: str) -> None:

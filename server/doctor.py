@@ -17,12 +17,15 @@ _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.WRONG: "bold red"}
 PROBE_SECONDS = 60.0
 
 
-def examine(layout: Layout, repository: Path, host: str, ports: dict[str, int], url: str | None) -> Iterator[Finding]:
+def examine(
+    layout: Layout, repository: Path, config_name: str, host: str, ports: dict[str, int], url: str | None
+) -> Iterator[Finding]:
     """Every check, one after the other.
 
     Args:
         layout: Where tritonserver should be.
         repository: The model repository to serve.
+        config_name: Of the models' named configurations; empty for their default ones.
         host: The address to listen on.
         ports: Port by name. A taken port is only a warning here: the server may be running.
         url: HOST:PORT of a running server's gRPC end-point to try; then the ports are not looked at.
@@ -32,11 +35,12 @@ def examine(layout: Layout, repository: Path, host: str, ports: dict[str, int], 
     yield checks.check_libpython(layout)
     yield checks.check_numpy()
     yield checks.check_onnxruntime()
+    yield checks.check_openvino()
     yield checks.check_opencv()
     yield checks.check_layout(layout)
     yield checks.check_shared_memory()
     yield checks.check_gpu()
-    yield from checks.check_repository(repository)
+    yield from checks.check_repository(repository, config_name)
     yield from check_engines(repository)
     if url is not None:
         yield check_server(url)

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from server.errors import InstallError
 from server.layout import (
-    BACKENDS,
     PYTHON_VERSION,
     PYTRITON,
     STUB_VERSIONS,
@@ -25,6 +24,7 @@ from server.layout import (
     Layout,
     expected_stamp,
     own_libpython,
+    stand_ins,
 )
 
 _SCRIPT = """#!/bin/sh
@@ -134,9 +134,8 @@ def _lay_out(layout: Layout, staging: Path) -> None:
     shutil.copytree(layout.wheel_server / "backends" / "python", python)
     (python / layout.stub.name).write_bytes(layout.wheel_stub.read_bytes())
     (python / layout.stub.name).chmod(0o755)
-    for backend in BACKENDS.iterdir():
-        if (backend / "model.py").exists():
-            _link(staging / "backends" / backend.name, backend)
+    for backend in stand_ins():
+        _link(staging / "backends" / backend.name, backend)
     shutil.copytree(layout.wheel_server / "caches", staging / "caches")
 
     (staging / "lib").mkdir()

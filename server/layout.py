@@ -113,7 +113,7 @@ class Layout:
             self.perf_analyzer,
             self.stub,
             self.backends / "python" / "libtriton_python.so",
-            self.backends / "onnxruntime" / "model.py",
+            *(self.backends / folder.name / "model.py" for folder in stand_ins()),
             self.server / "caches" / "local" / "libtritoncache_local.so",
         )
         problems = [f"{path} is missing" for path in needed if not path.exists()]
@@ -129,6 +129,11 @@ class Layout:
             return json.loads(self.stamp.read_text())
         except (OSError, ValueError):
             return None
+
+
+def stand_ins() -> list[Path]:
+    """The folders of this package's own backends."""
+    return sorted(path.parent for path in BACKENDS.glob("*/model.py"))
 
 
 def expected_stamp() -> dict[str, str]:

@@ -42,6 +42,7 @@ class Options:
         repository: The model repository.
         host: Address to listen on.
         ports: Port by name: `grpc`, `http`, `metrics`.
+        config_name: Of the models' named configurations; empty for their default ones.
         log_level: A key of LOG_LEVELS.
         drain_seconds: How long requests in flight may take to finish when the server is asked to stop.
         extra: Further options for tritonserver, as they are.
@@ -50,6 +51,7 @@ class Options:
     repository: Path
     host: str
     ports: dict[str, int]
+    config_name: str = ""
     log_level: str = "info"
     drain_seconds: int = 10
     extra: tuple[str, ...] = ()
@@ -168,6 +170,8 @@ def arguments(layout: Layout, options: Options, memory_prefix: str) -> list[str]
     ]
     for name, port in options.ports.items():
         command += [f"--{name}-address={options.host}", f"--{name}-port={port}"]
+    if options.config_name:
+        command.append(f"--model-config-name={options.config_name}")
     return [*command, *LOG_LEVELS[options.log_level], *options.extra]
 
 

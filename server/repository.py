@@ -10,7 +10,7 @@ from tritonclient.grpc import model_config_pb2
 from server.errors import RepositoryError
 
 ENSEMBLE = "deepfake_detector"
-MODEL_FILES = {"python": "model.py", "onnxruntime": "model.onnx", "tensorrt": "model.plan"}
+MODEL_FILES = {"python": "model.py", "onnxruntime": "model.onnx", "openvino": "model.xml", "tensorrt": "model.plan"}
 EXPORT_HINT = "run `make export WEIGHTS=dir` (or `python -m export --weights DIR --repository {repository}`)"
 
 
@@ -41,7 +41,7 @@ def read_models(repository: Path, config_name: str = "") -> list[Model]:
         config_name: The value of `--model-config-name`: `configs/NAME.pbtxt` where a model has it.
 
     Raises:
-        RepositoryError: The folder is missing or empty, or a configuration does not parse.
+        RepositoryError: The folder is missing or empty, no model has the named configuration, or one does not parse.
     """
     if not repository.is_dir():
         raise RepositoryError(f"{repository}: no such model repository; {EXPORT_HINT.format(repository=repository)}")
@@ -56,6 +56,13 @@ def read_models(repository: Path, config_name: str = "") -> list[Model]:
                 f"{folder} has no config.pbtxt, and tritonserver starts with no such folder in its repository; "
                 "remove it, or wait until the export that writes it is done"
             )
+    # Triton itself serves a model without the named configuration by its default one, and says nothing.
+    if config_name and not any((folder / "configs" / f"{config_name}.pbtxt").is_file() for folder in folders):
+        there = sorted({path.stem for path in repository.glob("*/configs/*.pbtxt")})
+        raise RepositoryError(
+            f"{repository}: no model has a configuration {config_name!r} (configs/{config_name}.pbtxt); "
+            + (f"there is {', '.join(there)}" if there else EXPORT_HINT.format(repository=repository))
+        )
     return [_read_model(folder, config_name) for folder in folders]
 
 

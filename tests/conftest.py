@@ -8,9 +8,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from deepfake_client import DetectorClient, ServerUnavailableError
+from filelock import FileLock
 
 from networks import write_random_weights
 
@@ -45,19 +47,30 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def start_server(repository: Path, log: Path) -> Server:
-    """Starts `python -m server` on free ports and waits until it answers a real inference."""
+def start_server(
+    repository: Path, log: Path, *extra: str, grpc_port: int | None = None, **client_options: Any
+) -> Server:
+    """Starts `python -m server` on free ports and waits until it answers a real inference.
+
+    Args:
+        repository: What it serves.
+        log: Where its output goes.
+        extra: Further options of tritonserver.
+        grpc_port: Port for gRPC, where it is not to be a free one.
+        client_options: How a client connects to it.
+    """
     grpc, http, metrics = free_ports(3)
+    grpc = grpc_port or grpc
     ports = ["--grpc-port", str(grpc), "--http-port", str(http), "--metrics-port", str(metrics)]
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", "--model-repository", str(repository), *ports],
+            [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, "--", *extra],
             stdout=stream,
             stderr=subprocess.STDOUT,
         )
     server = Server(process, repository, grpc, http, metrics, log)
     deadline = time.monotonic() + 120
-    with DetectorClient(server.url) as client:
+    with DetectorClient(server.url, **client_options) as client:
         while process.poll() is None and time.monotonic() < deadline:
             try:
                 client.wait_ready(timeout=2)
@@ -77,13 +90,22 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model repository exported from the tiny seeded checkpoints, by the command that users run."""
-    folder = tmp_path_factory.mktemp("tiny")
-    options = ["--random-weights", "tiny", "--weights", str(folder / "weights"), "--repository", str(folder / "models")]
-    done = subprocess.run([sys.executable, "-m", "export", *options], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "UNTRAINED" in done.stdout + done.stderr
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A model repository exported from the tiny seeded checkpoints, by the command that users run.
+
+    The workers of a run share one: tests that change a repository copy it first.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base if worker_id == "master" else base.parent) / "tiny"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            partial = folder.with_suffix(".partial")
+            options = ["--random-weights", "tiny", "--weights", str(partial / "weights")]
+            command = [sys.executable, "-m", "export", *options, "--repository", str(partial / "models")]
+            done = subprocess.run(command, capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "UNTRAINED" in done.stdout + done.stderr
+            partial.rename(folder)
     return folder / "models"
 
 

@@ -1,87 +1,22 @@
 """The stand-in `onnxruntime` backend, inside the real tritonserver."""
 
-import importlib.util
-import socket
-import sys
 import time
-import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import tritonclient.grpc as triton
-from onnx import TensorProto, helper, numpy_helper
-from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2
+from tritonclient.utils import InferenceServerException
 
 from server.install import install
-from server.layout import BACKENDS, Layout, default_layout
-from server.process import Options, TritonProcess
-
-RNG = np.random.default_rng(5)
-WEIGHT = RNG.standard_normal((48, 2)).astype(np.float32)
-TABLE = np.arange(40, dtype=np.float32).reshape(10, 4)
-
-
-def free_ports() -> dict[str, int]:
-    """Three ports that nobody listens on."""
-    sockets = [socket.socket() for _ in range(3)]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return dict(zip(("grpc", "http", "metrics"), ports, strict=True))
-
-
-def save_graph(
-    folder: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], constants: dict[str, Any]
-) -> None:
-    tensors = [numpy_helper.from_array(value, name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, folder.name, inputs, outputs, tensors)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    helper.set_model_props(model, {"untrained": "true"})
-    (folder / "1").mkdir(parents=True)
-    onnx.save(model, folder / "1" / "model.onnx")
-
-
-def save_net(folder: Path, config: str = "", dims: str = "4, 4, 3") -> None:
-    """PIXELS uint8 [4, 4, 3] → LOGITS = pixels · WEIGHT, FEATURES = pixels."""
-    nodes = [
-        helper.make_node("Cast", ["PIXELS"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Flatten", ["floats"], ["FEATURES"]),
-        helper.make_node("MatMul", ["FEATURES", "weight"], ["LOGITS"]),
-    ]
-    inputs = [helper.make_tensor_value_info("PIXELS", TensorProto.UINT8, ["batch", 4, 4, 3])]
-    outputs = [
-        helper.make_tensor_value_info("LOGITS", TensorProto.FLOAT, ["batch", 2]),
-        helper.make_tensor_value_info("FEATURES", TensorProto.FLOAT, ["batch", 48]),
-    ]
-    save_graph(folder, nodes, inputs, outputs, {"weight": WEIGHT})
-    (folder / "config.pbtxt").write_text(f"""
-        backend: "onnxruntime" max_batch_size: 8
-        input [ {{ name: "PIXELS" data_type: TYPE_UINT8 dims: [ {dims} ] }} ]
-        output [ {{ name: "LOGITS" data_type: TYPE_FP32 dims: [ 2 ] }} ]
-        output [ {{ name: "FEATURES" data_type: TYPE_FP32 dims: [ -1 ] }} ]
-        instance_group [ {{ count: 1 kind: KIND_CPU }} ]
-        {config}""")
-
-
-def save_lookup(folder: Path) -> None:
-    """IDS int64 [n] → ROWS = TABLE[ids]: fails where an id is not in the table."""
-    nodes = [helper.make_node("Gather", ["table", "IDS"], ["ROWS"])]
-    inputs = [helper.make_tensor_value_info("IDS", TensorProto.INT64, ["batch", "n"])]
-    outputs = [helper.make_tensor_value_info("ROWS", TensorProto.FLOAT, ["batch", "n", 4])]
-    save_graph(folder, nodes, inputs, outputs, {"table": TABLE})
-    (folder / "config.pbtxt").write_text("""
-        backend: "onnxruntime" max_batch_size: 8
-        input [ { name: "IDS" data_type: TYPE_INT64 dims: [ -1 ] } ]
-        output [ { name: "ROWS" data_type: TYPE_FP32 dims: [ -1, 4 ] } ]
-        instance_group [ { count: 1 kind: KIND_CPU } ]
-        dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 200000 }""")
+from server.layout import Layout, default_layout
+from server.process import TritonProcess
+from tests.backends import TABLE, WEIGHT, backend_module, infer, pixels, save_lookup, save_net, start
 
 
 @pytest.fixture(scope="module")
@@ -89,21 +24,6 @@ def layout() -> Layout:
     layout = default_layout()
     install(layout, print)
     return layout
-
-
-def start(layout: Layout, repository: Path, log: list[str]) -> tuple[TritonProcess, triton.InferenceServerClient]:
-    """Start a server and wait until it is ready or has ended."""
-    ports = free_ports()
-    process = TritonProcess(layout, Options(repository, "127.0.0.1", ports), log.append)
-    client = triton.InferenceServerClient(f"127.0.0.1:{ports['grpc']}")
-    deadline = time.monotonic() + 60
-    while process.exit_status() is None and time.monotonic() < deadline:
-        try:
-            if client.is_server_ready():
-                break
-        except InferenceServerException:
-            time.sleep(0.1)
-    return process, client
 
 
 @pytest.fixture(scope="module")
@@ -127,18 +47,6 @@ def served(
     yield process, client
     client.close()
     process.kill()
-
-
-def infer(client: triton.InferenceServerClient, model: str, value: Any, outputs: tuple[str, ...] = ()) -> Any:
-    name = "IDS" if model == "lookup" else "PIXELS"
-    tensor = triton.InferInput(name, list(value.shape), np_to_triton_dtype(value.dtype))
-    tensor.set_data_from_numpy(value)
-    wanted = [triton.InferRequestedOutput(output) for output in outputs] or None
-    return client.infer(model, [tensor], outputs=wanted, client_timeout=30)
-
-
-def pixels(*shape: int) -> Any:
-    return RNG.integers(0, 256, shape, dtype=np.uint8)
 
 
 @pytest.mark.server
@@ -208,6 +116,7 @@ def test_backend_log_tells_providers_threads_and_untrained_weights(served: Any, 
 @pytest.mark.server
 def test_backend_load_error_says_what_does_not_fit(layout: Layout, tmp_path: Path) -> None:
     save_net(tmp_path / "misfit", dims="5, 4, 3")
+    save_net(tmp_path / "free", features=-1)
     save_net(tmp_path / "truncated")
     file = tmp_path / "truncated" / "1" / "model.onnx"
     file.write_bytes(file.read_bytes()[:60])
@@ -218,27 +127,17 @@ def test_backend_load_error_says_what_does_not_fit(layout: Layout, tmp_path: Pat
     process.kill()
     errors = "\n".join(process.error_lines())
     assert ended == "exit code 1"
-    assert "input PIXELS is with the batch, [-1, 5, 4, 3], the graph has ['batch', 4, 4, 3]" in errors
+    assert "input PIXELS is with the batch, [-1, 5, 4, 3], the graph has [-1, 4, 4, 3]" in errors
+    # As the C++ backend has it: what is free in the configuration must be free in the graph.
+    assert "output FEATURES is with the batch, [-1, -1], the graph has [-1, 48]" in errors
     assert f"{file}: " in errors
     assert "intra_op_thread_count is 'many'" in errors
 
 
 @pytest.fixture(scope="module")
 def backend() -> Iterator[Any]:
-    """The backend's module, for its pure functions; its Triton import is not needed by them."""
-    name = "triton_python_backend_utils"
-    had = sys.modules.get(name)
-    sys.modules[name] = types.ModuleType(name)
-    spec = importlib.util.spec_from_file_location("onnxruntime_backend", BACKENDS / "onnxruntime" / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    yield module
-    if had is None:
-        del sys.modules[name]
-    else:
-        sys.modules[name] = had
+    with backend_module("onnxruntime") as module:
+        yield module
 
 
 def accelerators(**kinds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -259,6 +158,18 @@ def test_backend_gpu_instance_gets_tensorrt_then_cuda_of_its_device(backend: Any
     assert providers["CUDAExecutionProvider"] == {"device_id": "3"}
     # The same configuration on a CPU instance ignores the GPU's accelerators, as the C++ backend does.
     assert backend.execution_providers(config, "CPU", 0) == [("CPUExecutionProvider", {})]
+
+
+def test_backend_repository_runs_on_cuda_where_there_is_a_gpu(backend: Any) -> None:
+    for path in (Path(__file__).parent.parent / "model_repository").glob("*/config.pbtxt"):
+        message = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
+        config = json_format.MessageToDict(message, preserving_proto_field_name=True)
+        if config.get("backend") == "onnxruntime":
+            assert backend.execution_providers(config, "GPU", 1) == [
+                ("CUDAExecutionProvider", {"cudnn_conv_algo_search": "HEURISTIC", "device_id": "1"}),
+                ("CPUExecutionProvider", {}),
+            ]
+            assert backend.execution_providers(config, "CPU", 0) == [("CPUExecutionProvider", {})]
 
 
 def test_backend_cpu_accelerator_is_openvino_or_an_error(backend: Any) -> None:
@@ -285,6 +196,6 @@ def test_backend_missing_provider_is_an_error_that_names_the_package(backend: An
         pytest.skip("this build of onnxruntime has CUDA")
     save_net(tmp_path / "net")
     model = backend.TritonPythonModel()
-    model._config = {}
+    model.config = {}
     with pytest.raises(backend.ConfigurationError, match="install onnxruntime-gpu"):
-        model._open(tmp_path / "net" / "1" / "model.onnx", "GPU", 0)
+        model.open(tmp_path / "net" / "1" / "model.onnx", "GPU", 0)

@@ -40,11 +40,15 @@ def detector(values: dict[str, float], fail: bool = False) -> onnx.ModelProto:
     """A detector of 2×2 cells a stride that answers the same for every image, or fails at run time."""
     nodes = [
         helper.make_node("Cast", ["PIXELS"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("ReduceMean", ["float", "axes"], ["mean"], keepdims=1),
+        helper.make_node("Slice", ["float", "starts", "ends", "sides"], ["cells"]),  # whose number stays free
+        helper.make_node("ReduceMean", ["cells", "channels"], ["mean"], keepdims=1),
         helper.make_node("Mul", ["mean", "nought"], ["zero"]),
     ]
     constants = {
-        "axes": np.array([1, 2, 3], np.int64),
+        "starts": np.array([0, 0], np.int64),
+        "ends": np.array([2, 2], np.int64),
+        "sides": np.array([1, 2], np.int64),
+        "channels": np.array([3], np.int64),
         "nought": np.float32(0),
         "index": np.array([7 if fail else 0], np.int64),
     }
@@ -55,7 +59,7 @@ def detector(values: dict[str, float], fail: bool = False) -> onnx.ModelProto:
     for name in retinaface.OUTPUTS:
         head = name.split("_")[0]
         channels = {"SCORES": 4, "BOXES": 8, "LANDMARKS": 20}[head]
-        constants[f"constant_{name}"] = np.full((1, 2, 2, channels), values[head], np.float32)
+        constants[f"constant_{name}"] = np.full((1, 1, 1, channels), values[head], np.float32)
         nodes.append(helper.make_node("Add", ["base", f"constant_{name}"], [name]))
         outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "rows", "columns", channels]))
     pixels = helper.make_tensor_value_info("PIXELS", TensorProto.UINT8, ["batch", "height", "width", 3])

@@ -1,20 +1,40 @@
 """Every config.pbtxt against the stream specifications, the ensemble's wiring and the contract with clients."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import tritonclient.grpc
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from ensemble.images import Limits
 from ensemble.streams import ENSEMBLE_NAME, MAX_BATCH_SIZE, STREAMS
+from tests.conftest import start_server
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
+EXPORT = REPOSITORY.parent / "export"
 CONFIGS = {
     path.parent.name: text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
     for path in sorted(REPOSITORY.glob("*/config.pbtxt"))
 }
 ENSEMBLE = CONFIGS[ENSEMBLE_NAME]
+
+# Of the models that the export puts there, too: beside it lie NAME.pbtxt and NAME.OTHER.pbtxt.
+DEFAULTS = CONFIGS | {
+    path.stem: text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
+    for path in sorted(EXPORT.glob("*.pbtxt"))
+    if "." not in path.stem
+}
+ALTERNATIVES = {
+    (name, kind): text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
+    for path, name, kind in (
+        *((path, path.parent.parent.name, path.stem) for path in sorted(REPOSITORY.glob("*/configs/*.pbtxt"))),
+        *((path, *path.stem.split(".")) for path in sorted(EXPORT.glob("*.*.pbtxt"))),
+    )
+}
 
 INPUTS = {"IMAGE": ("TYPE_STRING", [1], False), "FACE_BOX": ("TYPE_FP32", [4], True)}
 OUTPUTS = {
@@ -67,6 +87,65 @@ def test_backbones_follow_their_stream(stream) -> None:
         assert list(warmup.inputs["PIXELS"].dims) == [stream.pixels, stream.pixels, 3]
 
 
+@pytest.mark.parametrize("key", sorted(ALTERNATIVES), ids="-".join)
+def test_every_configuration_of_a_model_has_one_interface(key: tuple[str, str]) -> None:
+    config, default = ALTERNATIVES[key], DEFAULTS[key[0]]
+    assert (config.name, config.max_batch_size) == (default.name, default.max_batch_size)
+    assert list(config.input) == list(default.input)
+    assert list(config.output) == list(default.output)
+    assert config.HasField("dynamic_batching")
+    assert config.model_warmup
+    assert all(size <= config.max_batch_size for size in config.dynamic_batching.preferred_batch_size)
+
+
+@pytest.mark.parametrize("name", [*(stream.name for stream in STREAMS), "face_detector"])
+def test_engines_are_served_on_a_gpu(name: str) -> None:
+    config = ALTERNATIVES[name, "tensorrt"]
+    assert (config.backend, config.default_model_filename) == ("tensorrt", "model.plan")
+    assert [(group.count, group.kind) for group in config.instance_group] == [(1, pb.ModelInstanceGroup.KIND_GPU)]
+
+
+@pytest.mark.parametrize("name", [*(stream.name for stream in STREAMS), "face_detector"])
+def test_onnx_models_take_a_gpu_where_there_is_one(name: str) -> None:
+    config = DEFAULTS[name]
+    assert [group.kind for group in config.instance_group] == [pb.ModelInstanceGroup.KIND_AUTO]
+    (cuda,) = config.optimization.execution_accelerators.gpu_execution_accelerator
+    assert (cuda.name, dict(cuda.parameters)) == ("cuda", {"cudnn_conv_algo_search": "HEURISTIC"})
+
+
+@pytest.mark.server
+def test_a_named_configuration_is_taken_where_a_model_has_it(tiny_repository: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    shutil.copytree(tiny_repository, repository)
+    text = (repository / "voter" / "config.pbtxt").read_text()
+    (repository / "voter" / "configs").mkdir()
+    (repository / "voter" / "configs" / "other.pbtxt").write_text(text.replace("{ count: 1 ", "{ count: 2 "))
+    server = start_server(repository, tmp_path / "log", "--model-config-name=other")
+    try:
+        with tritonclient.grpc.InferenceServerClient(server.url) as client:
+            counts = {
+                name: client.get_model_config(name).config.instance_group[0].count for name in ("voter", "preprocess")
+            }
+    finally:
+        assert server.stop() == 0
+    assert counts == {"voter": 2, "preprocess": 1}
+
+
+@pytest.mark.server
+def test_engines_are_refused_where_nothing_can_run_them(tiny_repository: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "models"
+    shutil.copytree(tiny_repository, repository)
+    for stream in STREAMS:
+        (repository / stream.name / "1" / "model.plan").touch()
+    ports = ["--grpc-port", "21401", "--http-port", "21402", "--metrics-port", "21403"]
+    command = [sys.executable, "-m", "server", "--model-repository", str(repository), *ports]
+    done = subprocess.run(
+        [*command, "--", "--model-config-name=tensorrt"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert "no backend tensorrt (global_texture)" in done.stderr
+
+
 def test_the_ensemble_keeps_the_contract() -> None:
     assert {t.name: (*_type(t), t.optional) for t in ENSEMBLE.input} == INPUTS
     assert {t.name: _type(t) for t in ENSEMBLE.output} == OUTPUTS
@@ -97,5 +176,5 @@ def test_only_the_first_step_limits_its_queue() -> None:
 
 def test_limits_are_the_defaults_of_the_library() -> None:
     parameters = CONFIGS["preprocess"].parameters
-    limits = Limits(**{key: int(parameters[key].string_value) for key in parameters})
+    limits = Limits(**{key: int(parameters[key].string_value) for key in ("max_bytes", "max_pixels")})
     assert limits == Limits()

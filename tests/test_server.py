@@ -17,7 +17,7 @@ from server.health import Health, Policy
 from server.layout import PACKAGE, Layout, default_layout
 from server.probe import Kind, Outcome
 from server.repository import describe_weights, missing_parts, read_models
-from tests.test_backend_onnxruntime import free_ports, save_net
+from tests.backends import free_ports, save_net
 
 ENSEMBLE = """
 platform: "ensemble" max_batch_size: 32
@@ -151,9 +151,12 @@ def test_server_repository_lacks_a_step_or_the_ensemble(repository: Path) -> Non
 def test_server_repository_reads_the_named_configuration(repository: Path) -> None:
     (repository / "net" / "configs").mkdir()
     text = (repository / "net" / "config.pbtxt").read_text().replace("onnxruntime", "tensorrt")
+    text = text.replace('default_model_filename: "model.onnx"', "")
     (repository / "net" / "configs" / "tensorrt.pbtxt").write_text(text)
     models = {model.name: model for model in read_models(repository, "tensorrt")}
     assert models["net"].file == repository / "net" / "1" / "model.plan"
+    with pytest.raises(RepositoryError, match=r"no model has a configuration 'tensort'.*there is tensorrt"):
+        read_models(repository, "tensort")
     (repository / "net" / "1" / "model.plan").touch()
     finding = next(iter(checks.check_repository(repository, "tensorrt")))
     assert finding.level is Level.WRONG

@@ -22,7 +22,7 @@ from server.layout import PACKAGE, default_layout
 from server.probe import Kind, Prober
 from server.process import Options
 from server.supervisor import Supervisor
-from tests.test_backend_onnxruntime import free_ports, save_net
+from tests.backends import free_ports, save_net
 
 pytestmark = pytest.mark.server
 

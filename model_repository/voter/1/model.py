@@ -11,6 +11,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
+from ensemble.admission import Exit
 from ensemble.calibration import cast_calibrated_ballot
 from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, read_in_force
 from ensemble.streams import STREAMS
@@ -23,6 +24,7 @@ class TritonPythonModel:
     """One instance of the step."""
 
     def initialize(self, args: dict[str, str]) -> None:
+        self._exit = Exit()
         parameters = json.loads(args["model_config"])["parameters"]
         file, echo = (parameters[key]["string_value"] for key in (FILE_PARAMETER, ECHO_PARAMETER))
         calibration = read_in_force(Path(args["model_repository"]) / args["model_version"], file, echo)
@@ -33,7 +35,13 @@ class TritonPythonModel:
             pb_utils.Logger.log_info(f"calibration in force: {file} of {calibration.created}")
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        return [_response(request, self._cast) for request in requests]
+        responses = [_response(request, self._cast) for request in requests]
+        self._exit.report(max(_ticket(request) for request in requests))
+        return responses
+
+
+def _ticket(request: Any) -> int:
+    return int(pb_utils.get_input_tensor_by_name(request, "TICKET").as_numpy().max())
 
 
 def _response(request: Any, cast: Cast) -> Any:

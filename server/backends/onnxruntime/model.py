@@ -2,24 +2,19 @@
 
 It stands in for NVIDIA's C++ backend of the same name where only the Python backend is at hand: a model whose
 config.pbtxt says `backend: "onnxruntime"` is served from `<version>/model.onnx`, with the same configuration keys
-(https://github.com/triton-inference-server/onnxruntime_backend). It runs inside the Python backend's stub, so it
-imports nothing of this project.
+(https://github.com/triton-inference-server/onnxruntime_backend).
 
 Differences from the C++ backend: inputs and outputs must be written out in the configuration, sessions are never
 shared between instances (each is a process), and idle sessions do not spin.
 """
 
-import json
-from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
-Array = np.ndarray[Any, np.dtype[Any]]
-Json = dict[str, Any]
+from server.backends.graph_model import Array, ConfigurationError, GraphModel, Json, Port, parameter
 
 GRAPH_LEVELS = {
     -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
@@ -27,19 +22,19 @@ GRAPH_LEVELS = {
     1: ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
     2: ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
 }
-ELEMENT_TYPES = {  # Triton's name → ONNX Runtime's
-    "TYPE_BOOL": "tensor(bool)",
-    "TYPE_UINT8": "tensor(uint8)",
-    "TYPE_UINT16": "tensor(uint16)",
-    "TYPE_UINT32": "tensor(uint32)",
-    "TYPE_UINT64": "tensor(uint64)",
-    "TYPE_INT8": "tensor(int8)",
-    "TYPE_INT16": "tensor(int16)",
-    "TYPE_INT32": "tensor(int32)",
-    "TYPE_INT64": "tensor(int64)",
-    "TYPE_FP16": "tensor(float16)",
-    "TYPE_FP32": "tensor(float)",
-    "TYPE_FP64": "tensor(double)",
+ELEMENT_TYPES = {  # ONNX Runtime's name → Triton's
+    "tensor(bool)": "TYPE_BOOL",
+    "tensor(uint8)": "TYPE_UINT8",
+    "tensor(uint16)": "TYPE_UINT16",
+    "tensor(uint32)": "TYPE_UINT32",
+    "tensor(uint64)": "TYPE_UINT64",
+    "tensor(int8)": "TYPE_INT8",
+    "tensor(int16)": "TYPE_INT16",
+    "tensor(int32)": "TYPE_INT32",
+    "tensor(int64)": "TYPE_INT64",
+    "tensor(float16)": "TYPE_FP16",
+    "tensor(float)": "TYPE_FP32",
+    "tensor(double)": "TYPE_FP64",
 }
 TENSORRT_PRECISIONS: dict[str, dict[str, str]] = {
     "FP32": {},
@@ -71,16 +66,6 @@ PACKAGES = {
     "TensorrtExecutionProvider": "onnxruntime-gpu and TensorRT",
     "OpenVINOExecutionProvider": "onnxruntime-openvino",
 }
-
-
-class ConfigurationError(ValueError):
-    """The model's configuration asks for something that cannot be served."""
-
-
-def parameter(config: Json, name: str) -> str | None:
-    """A model parameter's text, or None where config.pbtxt does not set it."""
-    entry = config.get("parameters", {}).get(name)
-    return None if entry is None else str(entry["string_value"])
 
 
 def integer(config: Json, name: str) -> int:
@@ -185,73 +170,26 @@ def execution_providers(config: Json, kind: str, device: int) -> list[tuple[str,
     return [*providers, ("CPUExecutionProvider", {})]
 
 
-def mismatches(config: Json, session: ort.InferenceSession) -> list[str]:
-    """Where the configuration's inputs and outputs differ from the graph's, one line each."""
-    batched = config["max_batch_size"] > 0
-    problems = []
-    for role, nodes in (("input", session.get_inputs()), ("output", session.get_outputs())):
-        graph = {node.name: node for node in nodes}
-        configured = {entry["name"]: entry for entry in config[role]}
-        problems += [f"{role} {name} is not in the graph: {list(graph)}" for name in configured.keys() - graph.keys()]
-        if role == "input":
-            problems += [f"input {name} of the graph is not configured" for name in graph.keys() - configured.keys()]
-        for name in configured.keys() & graph.keys():
-            entry, node = configured[name], graph[name]
-            expected = ELEMENT_TYPES.get(entry["data_type"])
-            if expected != node.type:
-                problems.append(f"{role} {name} is {entry['data_type']}, the graph has {node.type}")
-            for setting in ("reshape", "optional", "allow_ragged_batch"):
-                if entry.get(setting):
-                    problems.append(f"{role} {name} has {setting}, which this backend does not do")
-            dims = [-1] * batched + [int(size) for size in entry["dims"]]
-            if not shapes_agree(dims, node.shape):
-                whole = "with the batch, " if batched else ""
-                problems.append(f"{role} {name} is {whole}{dims}, the graph has {node.shape}")
-            elif batched and isinstance(node.shape[0], int):
-                problems.append(
-                    f"{role} {name} has a fixed batch of {node.shape[0]} in the graph; export it with a dynamic batch, "
-                    "or write max_batch_size: 0"
-                )
-    return problems
+def ports(nodes: Sequence[ort.NodeArg]) -> list[Port]:
+    """The graph's inputs or outputs as the configuration would write them."""
+    return [
+        Port(
+            node.name,
+            ELEMENT_TYPES.get(node.type, node.type),
+            [size if isinstance(size, int) else None for size in node.shape],
+        )
+        for node in nodes
+    ]
 
 
-def shapes_agree(dims: list[int], shape: list[int | str | None]) -> bool:
-    """Whether a configured shape (-1: any) can be the graph's (a name or None: any)."""
-    return len(dims) == len(shape) and all(
-        dim == -1 or not isinstance(size, int) or dim == size for dim, size in zip(dims, shape, strict=True)
-    )
-
-
-class TritonPythonModel:
+class TritonPythonModel(GraphModel):
     """One instance of one ONNX model."""
 
-    def initialize(self, args: dict[str, str]) -> None:
-        """Open the session.
+    exact_outputs = True  # as in the C++ backend
 
-        Raises:
-            TritonModelException: The file cannot be read, or the configuration does not fit it or this machine.
-        """
-        self._config: Json = json.loads(args["model_config"])
-        filename = self._config.get("default_model_filename") or "model.onnx"
-        path = Path(args["model_repository"]) / args["model_version"] / filename
-        try:
-            self._session = self._open(path, args["model_instance_kind"], int(args["model_instance_device_id"]))
-        except Exception as error:  # whatever ONNX Runtime raises, its reason belongs into the server's log
-            raise pb_utils.TritonModelException(f"{path}: {error}") from error
-        self._batched = self._config["max_batch_size"] > 0
-        self._inputs = [entry["name"] for entry in self._config["input"]]
-        self._outputs = [entry["name"] for entry in self._config["output"]]
-        self._run_options = ort.RunOptions()
-        entry = "memory.enable_memory_arena_shrinkage"
-        if (text := parameter(self._config, entry)) is not None:
-            self._run_options.add_run_config_entry(entry, text)
-
-    def _open(self, path: Path, kind: str, device: int) -> ort.InferenceSession:
-        if path.is_dir():
-            path = path / "model.onnx"
-        if not path.is_file():
-            raise ConfigurationError("no such file")
-        providers = execution_providers(self._config, kind, device)
+    def open(self, path: Path, kind: str, device: int) -> None:
+        """Open the session."""
+        providers = execution_providers(self.config, kind, device)
         available = ort.get_available_providers()
         for name, _ in providers:
             if name not in available:
@@ -259,7 +197,7 @@ class TritonPythonModel:
                     f"the configuration needs {name}, and this build of onnxruntime {ort.__version__} has only "
                     f"{available}; install {PACKAGES[name]}, or change instance_group or execution_accelerators"
                 )
-        options = session_options(self._config)
+        options = session_options(self.config)
         session = ort.InferenceSession(path, options, providers=providers)
         wanted = [name for name, _ in providers]
         if session.get_providers()[: len(wanted)] != wanted:
@@ -268,67 +206,23 @@ class TritonPythonModel:
                 f"the configuration needs {wanted}, ONNX Runtime could start only "
                 f"{session.get_providers()}; its reason is in the log above"
             )
-        problems = mismatches(self._config, session)
-        if problems:
-            raise ConfigurationError("config.pbtxt does not fit the graph: " + "; ".join(problems))
+        self.require_fit(ports(session.get_inputs()), ports(session.get_outputs()))
         threads = options.intra_op_num_threads or "one per core"
         pb_utils.Logger.log_info(
-            f"{self._config['name']}: {path.name} on {session.get_providers()}"
+            f"{self.config['name']}: {path.name} on {session.get_providers()}"
             f"{f', GPU {device}' if kind == 'GPU' else ''}, intra-op threads: {threads}"
         )
-        if session.get_modelmeta().custom_metadata_map.get("untrained", "").lower() == "true":
-            pb_utils.Logger.log_warn(f"{self._config['name']}: UNTRAINED, random weights: its outputs mean nothing")
-        return session
+        self.warn_if_untrained(session.get_modelmeta().custom_metadata_map)
+        self._session = session
+        self._run_options = ort.RunOptions()
+        entry = "memory.enable_memory_arena_shrinkage"
+        if (text := parameter(self.config, entry)) is not None:
+            self._run_options.add_run_config_entry(entry, text)
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        """Answer each request: those of one shape in one run, an error only to those that cause it."""
-        feeds = [self._feed(request) for request in requests]
-        groups: dict[Any, list[int]] = defaultdict(list)
-        for index, feed in enumerate(feeds):
-            alone = index if not self._batched else None
-            groups[alone, tuple(array.shape[1:] for array in feed.values())].append(index)
-        answers: list[Any] = [None] * len(requests)
-        for indices in groups.values():
-            responses = self._run([requests[i] for i in indices], [feeds[i] for i in indices])
-            for index, response in zip(indices, responses, strict=True):
-                answers[index] = response
-        return answers
+    def infer(self, names: list[str], feed: dict[str, Array]) -> list[Array]:
+        """Run the session."""
+        return list(self._session.run(names, feed, self._run_options))
 
     def finalize(self) -> None:
         """Close the session and free its memory."""
         del self._session
-
-    def _feed(self, request: Any) -> dict[str, Array]:
-        # Triton has checked names, element types and shapes against the configuration before a request gets here.
-        return {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs}
-
-    def _run(self, requests: list[Any], feeds: list[dict[str, Array]]) -> list[Any]:
-        """One session run for requests of one shape; one by one when that fails."""
-        wanted = [set(request.requested_output_names()) for request in requests]
-        names = [name for name in self._outputs if any(name in some for some in wanted)]
-        if len(feeds) == 1:
-            feed = feeds[0]
-        else:
-            feed = {name: np.concatenate([one[name] for one in feeds]) for name in self._inputs}
-        try:
-            results = dict(zip(names, self._session.run(names, feed, self._run_options), strict=True))
-            parts = self._split(results, [len(one[self._inputs[0]]) if self._batched else 1 for one in feeds])
-        except Exception as error:  # noqa: BLE001 - the process boundary: whatever fails becomes this request's error
-            if len(requests) > 1:
-                return [self._run([request], [one])[0] for request, one in zip(requests, feeds, strict=True)]
-            message = f"{self._config['name']}: {error}"
-            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(message))]
-        return [
-            pb_utils.InferenceResponse([pb_utils.Tensor(name, part[name]) for name in names if name in some])
-            for part, some in zip(parts, wanted, strict=True)
-        ]
-
-    def _split(self, results: dict[str, Array], sizes: list[int]) -> list[dict[str, Array]]:
-        if not self._batched:
-            return [results]
-        for name, array in results.items():
-            if len(array) != sum(sizes):
-                raise ValueError(f"output {name} has {len(array)} rows for a batch of {sum(sizes)}")
-        bounds = np.cumsum(sizes)[:-1]
-        split = {name: np.split(array, bounds) for name, array in results.items()}
-        return [{name: arrays[i] for name, arrays in split.items()} for i in range(len(sizes))]

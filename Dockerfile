@@ -1,0 +1,56 @@
+# syntax=docker/dockerfile:1
+# NVIDIA's tritonserver with what this repository's Python steps need. Not verified on this project's machines.
+#
+# 26.08: from 26.03 on a step that fails beside others no longer holds its request for ever, from 26.07 on the security
+# fixes of 2026 are in, and its TensorRT 11 is the one that engines are built with in the stage `export` below: an engine
+# runs in no other version. Go on to a later release by RELEASE, and build the engines again.
+ARG RELEASE=26.08
+FROM nvcr.io/nvidia/tritonserver:${RELEASE}-py3 AS serve
+
+# The stub of the Python backend runs the system's Python, which is this image's own to change.
+ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+WORKDIR /opt/deepfake-detector
+COPY pyproject.toml README.md LICENSE ./
+COPY client client
+COPY ensemble ensemble
+COPY networks networks
+COPY export export
+COPY server server
+COPY benchmarks benchmarks
+COPY forensics forensics
+RUN python3 -m pip install ./client .
+
+# triton-server, the image's own user; the models are mounted, and never written to.
+USER 1000:1000
+WORKDIR /tmp
+ENV HOME=/tmp
+EXPOSE 8000 8001 8002
+VOLUME /models
+
+# A real inference: the ready end-points go on answering 200 when a step has died.
+HEALTHCHECK --interval=30s --timeout=90s --start-period=15m --retries=2 CMD ["deepfake-client", "info"]
+
+# The configurations are complete, and completing them would start every Python step twice.
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "tritonserver", \
+    "--model-repository=/models", \
+    "--disable-auto-complete-config", \
+    "--exit-timeout-secs=10", \
+    "--metrics-config=summary_latencies=true"]
+# Further options, such as --model-config-name=tensorrt.
+CMD []
+
+# What makes the models: the same TensorRT, with its Python face, and the exporter. Run with the checkout mounted.
+FROM serve AS export
+# hadolint ignore=DL3002
+USER root
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+RUN version=$(basename "$(find / -xdev -name 'libnvinfer.so.*.*.*' -print -quit)" | cut -d. -f3-5) \
+    && cuda=$(basename "$(find / -xdev -name 'libcudart.so.*.*' -print -quit)" | cut -d. -f3) \
+    && python3 -m pip install "/opt/deepfake-detector[export]" "tensorrt-cu${cuda}==${version}.*"
+USER 1000:1000
+WORKDIR /workspace
+HEALTHCHECK NONE
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "python3", "-m", "export"]
+CMD ["--help"]
+
+FROM serve

@@ -1,0 +1,135 @@
+"""The server that `benchmarks.gpu` measures: in NVIDIA's container, or the one that this repository runs without."""
+
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import tritonclient.grpc as triton
+from deepfake_client import DetectorClient, ServerUnavailableError
+from tritonclient.grpc import model_config_pb2
+
+from benchmarks.serving import METRICS_URL, serve
+from ensemble.streams import STREAMS
+
+IMAGE = "deepfake-detector"
+"""The container image that `make image` builds."""
+
+CONTAINER, STAND_IN = SERVERS = ("container", "stand-in")
+_CONTAINER_PORTS = {"grpc": 18111, "metrics": 18112}
+_START_SECONDS = 1800
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A running server.
+
+    Attributes:
+        url: HOST:PORT of its gRPC port.
+        metrics_url: Of its Prometheus metrics.
+    """
+
+    url: str
+    metrics_url: str
+
+
+def runtimes(repository: Path, server: str) -> list[str]:
+    """What a repository can be served with: its ONNX models; its engines, where it has all and the server runs them."""
+    engines = all((repository / stream.name / "1" / "model.plan").is_file() for stream in STREAMS)
+    return ["onnxruntime", "tensorrt"] if engines and server == CONTAINER else ["onnxruntime"]
+
+
+@contextmanager
+def serving(repository: Path, server: str, runtime: str) -> Iterator[Endpoint]:
+    """Serve a repository until the end of the block.
+
+    Args:
+        repository: The model repository.
+        server: Of `SERVERS`.
+        runtime: Of `runtimes`.
+
+    Raises:
+        click.ClickException: The server did not start.
+    """
+    if server == STAND_IN:
+        with serve(repository) as url:
+            yield Endpoint(url, METRICS_URL)
+        return
+    name = f"{IMAGE}-benchmark-{os.getpid()}"
+    log = repository.parent / "container.log"
+    with log.open("wb") as stream:
+        try:
+            process = subprocess.Popen(
+                container_command(repository, runtime, name), stdout=stream, stderr=subprocess.STDOUT
+            )
+        except FileNotFoundError as error:
+            raise click.ClickException("docker is not installed: install it, or use --server stand-in") from error
+    try:
+        endpoint = Endpoint(
+            f"localhost:{_CONTAINER_PORTS['grpc']}", f"http://localhost:{_CONTAINER_PORTS['metrics']}/metrics"
+        )
+        _wait(endpoint.url, process, log)
+        yield endpoint
+    finally:
+        subprocess.run(["docker", "stop", "--time", "30", name], capture_output=True, check=False)
+        process.wait(60)
+
+
+def require_gpu(url: str) -> None:
+    """Refuse to call a measurement one of a GPU where the server put the networks on the processor.
+
+    Raises:
+        click.ClickException: It did.
+    """
+    with triton.InferenceServerClient(url) as client:
+        for stream in STREAMS:
+            groups = client.get_model_config(stream.name).config.instance_group
+            if any(group.kind != model_config_pb2.ModelInstanceGroup.KIND_GPU for group in groups):
+                raise click.ClickException(
+                    f"the server runs {stream.name} on the processor, not on a GPU: see that nvidia-smi shows one "
+                    "where it runs (docker run --gpus all)"
+                )
+
+
+@contextmanager
+def without_gpu() -> Iterator[None]:
+    """Hide the GPUs from the processes that are started in the block."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+        else:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
+def container_command(repository: Path, runtime: str, name: str) -> list[str]:
+    """The `docker run` that serves a repository on all GPUs, its ports on loopback."""
+    return [
+        *("docker", "run", "--rm", "--name", name, "--gpus", "all", "--shm-size", "1g"),
+        *("--publish", f"127.0.0.1:{_CONTAINER_PORTS['grpc']}:8001"),
+        *("--publish", f"127.0.0.1:{_CONTAINER_PORTS['metrics']}:8002"),
+        *("--volume", f"{repository.resolve()}:/models:ro"),
+        IMAGE,
+        f"--model-config-name={'tensorrt' if runtime == 'tensorrt' else 'config'}",
+    ]
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    with DetectorClient(url) as client:
+        while process.poll() is None and time.monotonic() < deadline:
+            try:
+                client.wait_ready(timeout=5)
+            except ServerUnavailableError:
+                continue
+            return
+    raise click.ClickException(
+        f"the container did not serve (exit code {process.poll()}); its log is {log}. Is the image there (make image)?"
+    )

@@ -1,0 +1,99 @@
+"""Where and with what a result was measured."""
+
+import datetime
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from server.layout import TRITON_VERSION
+
+ROOT = Path(__file__).resolve().parent.parent
+_PACKAGES = ("onnxruntime", "openvino", "torch", "transformers", "numpy", "opencv-python-headless", "tritonclient")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Attributes:
+    processor: Its model name.
+    cores: That this process may use.
+    memory_gib: Main memory, GiB.
+    bfloat16: Whether the processor multiplies bfloat16 by itself, which OpenVINO then does unless told otherwise.
+    """
+
+    processor: str
+    cores: int
+    memory_gib: int
+    bfloat16: bool
+
+    def __str__(self) -> str:
+        bfloat16 = "bfloat16" if self.bfloat16 else "no bfloat16"
+        return f"{self.processor}, {self.cores} cores, {self.memory_gib} GiB, {bfloat16}"
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """Attributes:
+    command: That which measured.
+    date: When it began, ISO 8601, UTC.
+    commit: Of the code.
+    dirty: Whether the code had changes beside the commit.
+    machine: Where.
+    versions: Of what was measured, by package.
+    """
+
+    command: str
+    date: str
+    commit: str
+    dirty: bool
+    machine: Machine
+    versions: dict[str, str]
+
+
+def circumstances(module: str) -> Circumstances:
+    """Those of this process.
+
+    Args:
+        module: What was run with `python -m`.
+    """
+    return Circumstances(
+        command=" ".join([f"python -m {module}", *sys.argv[1:]]),
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        commit=_git("rev-parse", "--short", "HEAD") or "unknown",
+        dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
+        machine=_machine(),
+        versions={
+            "tritonserver": TRITON_VERSION,
+            "python": platform.python_version(),
+            **{package: found for package in _PACKAGES if (found := _version(package))},
+        },
+    )
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _machine() -> Machine:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = facts.get("flags", "").split()
+    return Machine(
+        processor=facts.get("model name", platform.machine()),
+        cores=len(os.sched_getaffinity(0)),
+        memory_gib=round(psutil.virtual_memory().total / 2**30),
+        bfloat16="avx512_bf16" in flags or "amx_bf16" in flags,
+    )

@@ -1,0 +1,58 @@
+"""What is a difference, and what is noise: intervals and tests on the few rounds that a benchmark has."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+_RESAMPLES = 2000
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its interval of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+def ratio_of_medians(over: Sequence[float], under: Sequence[float], *, paired: bool) -> Interval:
+    """One median over the other, with the bootstrap's percentile interval.
+
+    Args:
+        over: Rounds, above 0.
+        under: Rounds, above 0.
+        paired: Whether round i of both was measured side by side; they are drawn together then.
+    """
+    value = float(np.median(over) / np.median(under))
+    if min(len(over), len(under)) < 2:
+        return Interval(value, value, value)
+    drawn = stats.bootstrap(
+        (over, under),
+        _ratio,
+        n_resamples=_RESAMPLES,
+        vectorized=True,
+        paired=paired,
+        confidence_level=_CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    return Interval(value, float(drawn.low), float(drawn.high))
+
+
+def chance(one: Sequence[float], other: Sequence[float]) -> float:
+    """How likely rounds so far apart are where nothing differs: the exact two-sided Mann-Whitney test."""
+    return float(stats.mannwhitneyu(one, other, method="exact").pvalue)
+
+
+def least_chance(one: int, other: int) -> float:
+    """What `chance` gives where all rounds of one side are above all of the other."""
+    return chance(range(one), range(one, one + other))
+
+
+def _ratio(over: npt.NDArray[np.float64], under: npt.NDArray[np.float64], axis: int = -1) -> npt.NDArray[np.float64]:
+    return np.asarray(np.median(over, axis=axis) / np.median(under, axis=axis), np.float64)

@@ -1,0 +1,132 @@
+"""The stand-in `openvino` backend, inside the real tritonserver."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from server.install import install
+from server.layout import Layout, default_layout
+from tests.backends import WEIGHT, backend_module, infer, pixels, save_net, start
+
+BF16 = 'parameters { key: "HINT_BF16" value { string_value: "YES" } }'
+BATCHING = "dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 200000 }"
+
+
+@pytest.fixture(scope="module")
+def layout() -> Layout:
+    layout = default_layout()
+    install(layout, print)
+    return layout
+
+
+@pytest.fixture(scope="module")
+def log() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def client(layout: Layout, log: list[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    repository = tmp_path_factory.mktemp("repository")
+    save_net(repository / "net", BATCHING, backend="openvino")
+    save_net(repository / "bf16", BF16, backend="openvino")
+    process, client = start(layout, repository, log)
+    assert process.exit_status() is None, log
+    yield client
+    client.close()
+    process.kill()
+
+
+@pytest.mark.server
+def test_openvino_gives_each_request_of_a_batch_its_own_rows_in_float32(client: Any) -> None:
+    before = client.get_inference_statistics("net").model_stats[0].execution_count
+    images = [pixels(size, 4, 4, 3) for size in (1, 2, 1, 3, 1)]
+    with ThreadPoolExecutor(len(images)) as pool:
+        answers = list(pool.map(lambda image: infer(client, "net", image), images))
+    for image, answer in zip(images, answers, strict=True):
+        flat = image.reshape(len(image), 48).astype(np.float32)
+        np.testing.assert_array_equal(answer.as_numpy("FEATURES"), flat)
+        np.testing.assert_allclose(answer.as_numpy("LOGITS"), flat @ WEIGHT, rtol=1e-5, atol=1e-2)
+    executions = client.get_inference_statistics("net").model_stats[0].execution_count - before
+    assert executions < len(images)  # they did share runs: otherwise nothing was tested
+
+
+@pytest.mark.server
+def test_openvino_answers_do_not_change_when_the_next_request_runs(client: Any) -> None:
+    first, second = pixels(1, 4, 4, 3), pixels(1, 4, 4, 3)
+    answer = infer(client, "net", first).as_numpy("FEATURES")
+    infer(client, "net", second)
+    np.testing.assert_array_equal(answer, first.reshape(1, 48).astype(np.float32))
+
+
+@pytest.mark.server
+def test_openvino_hint_is_honoured_and_the_log_tells_precision_and_untrained_weights(
+    client: Any, log: list[str]
+) -> None:
+    image = pixels(4, 4, 4, 3)
+    exact = image.reshape(4, 48).astype(np.float32) @ WEIGHT
+    np.testing.assert_allclose(infer(client, "bf16", image).as_numpy("LOGITS"), exact, rtol=0.05, atol=20)
+    text = "\n".join(log)
+    assert "net: model.onnx on OpenVINO 20" in text
+    assert ", f32, threads: " in text
+    assert "net: UNTRAINED" in text
+
+
+@pytest.mark.server
+def test_openvino_load_error_says_what_does_not_fit(layout: Layout, tmp_path: Path) -> None:
+    save_net(tmp_path / "misfit", dims="5, 4, 3", backend="openvino")
+    save_net(tmp_path / "truncated", backend="openvino")
+    file = tmp_path / "truncated" / "1" / "model.onnx"
+    file.write_bytes(file.read_bytes()[:60])
+    process, client = start(layout, tmp_path, [])
+    client.close()
+    ended = process.exit_status()
+    process.kill()
+    errors = "\n".join(process.error_lines())
+    assert ended == "exit code 1"
+    assert "input PIXELS is with the batch, [-1, 5, 4, 3], the graph has [-1, 4, 4, 3]" in errors
+    assert f"{file}: " in errors
+
+
+@pytest.fixture(scope="module")
+def backend() -> Iterator[Any]:
+    with backend_module("openvino") as module:
+        yield module
+
+
+def configured(**parameters: str) -> dict[str, Any]:
+    return {"parameters": {name: {"string_value": text} for name, text in parameters.items()}}
+
+
+def test_openvino_is_exact_unless_asked_otherwise(backend: Any) -> None:
+    assert backend.properties({}) == {"INFERENCE_PRECISION_HINT": "f32"}
+    assert backend.properties(configured(HINT_BF16="YES", NUM_STREAMS="1", INFERENCE_NUM_THREADS="2")) == {
+        "INFERENCE_PRECISION_HINT": "bf16",
+        "NUM_STREAMS": "1",
+        "INFERENCE_NUM_THREADS": "2",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("HINT_BF16", "NO"),
+        ("NUM_STREAMS", "many"),
+        ("INFERENCE_NUM_THREADS", "-1"),
+        ("PERFORMANCE_HINT", "SPEED"),
+        ("TARGET_DEVICE", "GPU"),
+    ],
+)
+def test_openvino_wrong_parameters_are_named_with_their_value(backend: Any, name: str, text: str) -> None:
+    with pytest.raises(backend.ConfigurationError, match=f"parameter {name} is '{text}'"):
+        backend.properties(configured(**{name: text}))
+
+
+def test_openvino_refuses_a_gpu_instance(backend: Any, tmp_path: Path) -> None:
+    model = backend.TritonPythonModel()
+    model.config = {}
+    with pytest.raises(backend.ConfigurationError, match="KIND_CPU"):
+        model.open(tmp_path / "model.onnx", "GPU", 0)
