@@ -59,7 +59,7 @@ def add_engines(
         files = engine(
             name,
             export.files[0],
-            repository / name / "config.pbtxt",
+            repository / name / "configs" / "tensorrt.pbtxt",
             parity.sample_batches(export.stream.pixels),
             parity.HALF_TOLERANCES if export.precision == "fp16" else parity.TOLERANCES,
         )
@@ -70,7 +70,7 @@ def add_engines(
             files = engine(
                 model.name,
                 model.files[0],
-                Path(__file__).with_name(f"{model.name}.pbtxt"),
+                Path(__file__).with_name(f"{model.name}.tensorrt.pbtxt"),
                 face_graph.batches_of_two_sizes(),
                 face_graph.HALF_TOLERANCES if model.precision == "fp16" else face_graph.TOLERANCES,
             )

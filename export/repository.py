@@ -127,19 +127,16 @@ def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModelExp
     return {
         "untrained": any(export.untrained for export in exports) or any(model.untrained for model in face_models),
         "precision": exports[0].precision,
+        "same_base_network": bases.identical,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "streams": {
             export.stream.name: {
                 "checkpoint": export.checkpoint.name,
                 "sha256": export.sha256,
+                "base_sha256": bases.sha256[export.checkpoint.name],
                 "untrained": export.untrained,
             }
             for export in exports
-        },
-        "base_network": {
-            "identical": bases.identical,
-            "sha256": dict(bases.sha256),
-            "different_tensors": len(bases.different),
         },
         "face_detector": "retinaface" if DETECTOR in {model.name for model in face_models} else "haar",
         "face_models": {

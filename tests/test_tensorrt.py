@@ -27,11 +27,10 @@ from export.errors import ParityError, TensorrtError
 from export.repository import SKELETON, publish, staging
 from export.tensorrt_platform import Platform, require_tensorrt
 from server.checks import Level
-from server.engines import Runtime, check_engines
+from server.engines import Runtime, check_engines, find_runtime
 from tests.fake_tensorrt import tensorrt
 
 H100 = Platform("10.12.0.36", "13.0", "NVIDIA H100 80GB HBM3", "9.0", "580.65.06")
-CONFIG = SKELETON / "global_texture" / "config.pbtxt"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,7 @@ def build(export: StreamExport, cache: Path, batches: Mapping[str, parity.Pixels
     files, differences = build_engine(
         export.stream.name,
         export.files[0],
-        read_profile(SKELETON / export.stream.name / "config.pbtxt"),
+        read_profile(SKELETON / export.stream.name / "configs" / "tensorrt.pbtxt"),
         H100,
         cache,
         {"scene": samples["scene"]} if batches is None else batches,
@@ -164,7 +163,7 @@ def test_a_configuration_without_batches_has_no_profile(text: str, problem: str,
 
 
 def test_small_batches_and_free_sides_have_a_profile() -> None:
-    profile = read_profile(SKELETON.parent / "export" / "face_detector.pbtxt")
+    profile = read_profile(SKELETON.parent / "export" / "face_detector.tensorrt.pbtxt")
     assert profile.smallest == (1, 1, 1, 3)
     assert profile.optimal == (4, 1024, 1024, 3)
     assert profile.largest == (4, 1980, 1980, 3)
@@ -249,6 +248,16 @@ def test_doctor_trusts_no_engine_without_a_manifest(text: str | None, served: Pa
     (finding,) = check_engines(served, Runtime())
     assert finding.level is Level.WARNING
     assert "unknown origin" in finding.detail
+
+
+def test_doctor_looks_for_tensorrt_and_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_runtime() == Runtime()
+    fake_nvidia_smi(tmp_path, "NVIDIA H100 80GB HBM3, 9.0")
+    assert find_runtime() == Runtime("", H100.gpu, "9.0")
+    (tmp_path / "tensorrt.py").write_text("__version__ = '11.2.1.2'")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert find_runtime().tensorrt == "11.2.1.2"
 
 
 # What is missing
