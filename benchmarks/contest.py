@@ -66,12 +66,13 @@ class Local:
 class Served:
     """The server, asked by perf_analyzer and by our client: the same images, batches and requests in flight."""
 
-    def __init__(self, url: str, perf_analyzer: PerfAnalyzer, load: Load, images: list[Item], seconds: float) -> None:
-        assert load.concurrency is not None
-        self._load, self._images, self._perf_analyzer = load, images, perf_analyzer
-        self._client = DetectorClient(url, batch_size=load.batch_size, max_in_flight=load.concurrency)
-        least = 2 * load.concurrency
-        run = perf_analyzer.run(load, load.concurrency)  # Warm-up, and a guess good enough where that is slow.
+    def __init__(
+        self, perf_analyzer: PerfAnalyzer, client: DetectorClient, load: Load, images: list[Item], seconds: float
+    ) -> None:
+        self._load, self._images, self._perf_analyzer, self._client = load, images, perf_analyzer, client
+        in_flight = load.concurrency or 1
+        least = 2 * in_flight
+        run = perf_analyzer.run(load, in_flight)  # Warm-up, and a guess good enough where that is slow.
         if run.seconds < seconds:
             run = perf_analyzer.run(load, least)
         self._requests = max(least, math.ceil(seconds * run.throughput / load.batch_size))
@@ -107,8 +108,12 @@ def entrances(
 
     @contextmanager
     def served() -> Iterator[Contestant]:
-        with serve(repository, model_config_name) as endpoint, PerfAnalyzer(endpoint.url, images) as perf_analyzer:
-            yield Served(endpoint.url, perf_analyzer, load, images, seconds)
+        with (
+            serve(repository, model_config_name) as endpoint,
+            PerfAnalyzer(endpoint.url, images) as perf_analyzer,
+            DetectorClient(endpoint.url, batch_size=load.batch_size, max_in_flight=load.concurrency or 1) as client,
+        ):
+            yield Served(perf_analyzer, client, load, images, seconds)
 
     def local(name: str, batch_size: int, factory: Callable[..., Scorer], *arguments: object) -> Entrance:
         @contextmanager

@@ -45,6 +45,8 @@ class Circumstances:
     dirty: Whether the code had changes beside the commit.
     machine: Where.
     versions: Of what was measured, by package.
+    load_average: Processes that wanted to run in the minute before: others that share the cores spoil the figures, and
+        favour what has many processes, as a server has.
     """
 
     command: str
@@ -53,6 +55,12 @@ class Circumstances:
     dirty: bool
     machine: Machine
     versions: dict[str, str]
+    load_average: float
+
+    @property
+    def busy(self) -> bool:
+        """Whether others were using more than a quarter of the cores before the run."""
+        return self.load_average > self.machine.cores / 4
 
 
 def circumstances(module: str) -> Circumstances:
@@ -72,6 +80,7 @@ def circumstances(module: str) -> Circumstances:
             "python": platform.python_version(),
             **{package: found for package in _PACKAGES if (found := _version(package))},
         },
+        load_average=round(os.getloadavg()[0], 2),
     )
 
 

@@ -46,7 +46,16 @@ class Plan:
 
 @dataclass
 class Point:
-    """One load on one kind of images, and what was measured so far."""
+    """One load on one kind of images, and what was measured so far.
+
+    Attributes:
+        labels: Of its figures.
+        workload: The images.
+        load: How they are sent.
+        expected: Images a second, until there is a run.
+        runs: One a round.
+        readings: Counters of the steps before and after each run.
+    """
 
     labels: dict[str, str | int | float]
     workload: Workload
@@ -130,6 +139,9 @@ def sweep(url: str, loads: list[Point], plan: Plan, advance: Callable[[], object
             workload: stack.enter_context(PerfAnalyzer(url, items(workload)))
             for workload in dict.fromkeys(point.workload for point in loads)
         }
+        for point in loads:
+            if point.workload != MAIN:  # The capacity says nothing of it: a face that is searched for costs much more.
+                point.expected = tools[point.workload].run(point.load, _LEAST_REQUESTS).throughput
         for _ in range(plan.rounds):
             for point in loads:
                 before = read_counters(server)

@@ -40,7 +40,13 @@ OPEN_REPORT = CLOSED_REPORT.replace("Concurrency", "Request Rate").replace("\n32
 WAYS = ("ensemble", "client", "one process", "authors", "backbones")
 MACHINE = Machine("AMD EPYC", 2, 24, True)
 BEGUN = Circumstances(
-    "python -m benchmarks", "2026-11-25T02:00:00+00:00", "abc1234", False, MACHINE, {"numpy": "1.26.4"}
+    command="python -m benchmarks",
+    date="2026-11-25T02:00:00+00:00",
+    commit="abc1234",
+    dirty=False,
+    machine=MACHINE,
+    versions={"numpy": "1.26.4"},
+    load_average=0.1,
 )
 
 
