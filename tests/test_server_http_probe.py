@@ -1,4 +1,4 @@
-"""What the answers of a probe over HTTP mean; that it works at all is seen on a secured server in test_client_tls.py."""
+"""What a probe over HTTP is answered; that it works at all is seen on a secured server in test_client_tls.py."""
 
 import json
 import re
