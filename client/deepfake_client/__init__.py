@@ -4,14 +4,23 @@ from deepfake_client import DetectorClient
 
 with DetectorClient("localhost:8001") as client:
     print(client.score("photo.jpg").verdict)
+
+What it raises:
+
+    DetectorError
+    ├── ServerUnavailableError
+    ├── RequestFailedError
+    └── InvalidResponseError
+
+`deepfake_client.ray` and `deepfake_client.spark` score datasets there; each needs the extra of its name.
 """
 
 from ._aio import AsyncDetectorClient
 from ._calibration import Calibration, OperatingPoint
 from ._client import DetectorClient
 from ._errors import DetectorError, InvalidResponseError, RequestFailedError, ServerUnavailableError
-from ._items import Image, ImageItem
-from ._results import STREAM_NAMES, Face, Provenance, ServerInfo, StreamVerdict, Verdict, decide
+from ._items import FaceBox, Image, ImageItem
+from ._results import STREAM_NAMES, Decision, Face, Provenance, ServerInfo, StreamVerdict, Verdict, decide
 from ._status import STATUS_HINTS, explain
 
 __all__ = [
@@ -19,9 +28,11 @@ __all__ = [
     "STREAM_NAMES",
     "AsyncDetectorClient",
     "Calibration",
+    "Decision",
     "DetectorClient",
     "DetectorError",
     "Face",
+    "FaceBox",
     "Image",
     "ImageItem",
     "InvalidResponseError",

@@ -9,6 +9,8 @@ A file that cannot be read raises the `OSError` of reading it. An image that the
 verdict has another `status` than "ok".
 """
 
+from typing import Self
+
 from tritonclient.utils import InferenceServerException
 
 _RETRYABLE = frozenset(
@@ -36,6 +38,9 @@ class RequestFailedError(DetectorError):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:  # engines pass errors from process to process
+        return type(self), (str(self), self.code)
 
 
 class InvalidResponseError(DetectorError):
