@@ -18,7 +18,7 @@ $(READY): pyproject.toml client/pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python {v[0]}.{v[1]} is too old: 3.11 or later is needed; give one with make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable client --editable '.[export,forensics,test,dev]'
+	$(BIN)/pip install --quiet --editable 'client[ray,spark]' --editable '.[export,forensics,test,dev]'
 	$(BIN)/python -m server install
 	@touch $@
 

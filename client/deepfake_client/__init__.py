@@ -4,6 +4,17 @@ from deepfake_client import DetectorClient
 
 with DetectorClient("localhost:8001") as client:
     print(client.score("photo.jpg").verdict)
+
+What it raises:
+
+    DetectorError
+    ├── ServerUnavailableError
+    │   └── ServerOverloadedError
+    ├── RequestFailedError
+    │   └── AccessDeniedError
+    └── InvalidResponseError
+
+`deepfake_client.ray` and `deepfake_client.spark` score datasets there; each needs the extra of its name.
 """
 
 from ._aio import AsyncDetectorClient
@@ -17,8 +28,8 @@ from ._errors import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
-from ._items import Image, ImageItem
-from ._results import STREAM_NAMES, Face, Provenance, ServerInfo, ServerStatus, StreamVerdict, Verdict, decide
+from ._items import FaceBox, Image, ImageItem
+from ._results import STREAM_NAMES, Decision, Face, Provenance, ServerInfo, ServerStatus, StreamVerdict, Verdict, decide
 from ._status import STATUS_HINTS, explain
 
 __all__ = [
@@ -27,9 +38,11 @@ __all__ = [
     "AccessDeniedError",
     "AsyncDetectorClient",
     "Calibration",
+    "Decision",
     "DetectorClient",
     "DetectorError",
     "Face",
+    "FaceBox",
     "Image",
     "ImageItem",
     "InvalidResponseError",

@@ -13,6 +13,7 @@ verdict has another `status` than "ok".
 
 from collections.abc import Mapping
 from enum import Enum, auto
+from typing import Self
 
 from tritonclient.utils import InferenceServerException
 
@@ -45,6 +46,9 @@ class RequestFailedError(DetectorError):
     def __init__(self, message: str, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+    def __reduce__(self) -> tuple[type[Self], tuple[str, str]]:  # engines pass errors from process to process
+        return type(self), (str(self), self.code)
 
 
 class AccessDeniedError(RequestFailedError):

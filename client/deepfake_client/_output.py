@@ -11,21 +11,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ._flat import COLUMNS, flatten
 from ._results import STREAM_NAMES, Verdict
 from ._status import explain
 
 Sink = Callable[[Verdict], None]
 """Takes one verdict after the other."""
 
-CSV_COLUMNS = (
-    *("path", "status", "score", "probability", "verdict"),
-    *(f"{name}_{field}" for name in STREAM_NAMES for field in ("probability", "vote")),
-    *("face_x1", "face_y1", "face_x2", "face_y2", "face_confidence", "face_source"),
-    "error",
-)
+CSV_COLUMNS = ("path", *COLUMNS)
 """The fields of a JSONL row, flattened."""
 
-TEXT_COLUMNS = {"path", "status", "verdict", "face_source", "error"}
+TEXT_COLUMNS = {"path", *(name for name, kind in COLUMNS.items() if kind is str)}
 """Those that are text; the others are numbers."""
 
 _COLOURS = {"fake": "red", "real": "green", "uncertain": "yellow"}
@@ -107,23 +103,3 @@ def _reason(verdict: Verdict) -> str:
 
 def _short(probability: float | None) -> str:
     return "" if probability is None else f"{probability:.3f}"
-
-
-def flatten(verdict: Verdict) -> dict[str, Any]:
-    """A row with the fields of `CSV_COLUMNS`; None for what is not there."""
-    box = verdict.face.box or (None,) * 4
-    row: dict[str, Any] = {
-        "path": verdict.path,
-        "status": verdict.status,
-        "score": verdict.score,
-        "probability": verdict.probability,
-        "verdict": verdict.verdict,
-        **dict(zip(("face_x1", "face_y1", "face_x2", "face_y2"), box, strict=True)),
-        "face_confidence": verdict.face.confidence,
-        "face_source": verdict.face.source,
-        "error": verdict.error,
-    }
-    for name, stream in verdict.streams.items():
-        row[f"{name}_probability"] = stream.probability
-        row[f"{name}_vote"] = stream.vote
-    return row

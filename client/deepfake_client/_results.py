@@ -8,6 +8,7 @@ STREAM_NAMES = ("global_texture", "local_facial", "semantic_fusion")
 """The streams of the ensemble, in the order of the server's arrays."""
 
 Decision = Literal["fake", "real", "uncertain"]
+"""A verdict in a word: see `decide`."""
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from . import _parquet
+from ._flat import flatten
 from ._journal import Journal
-from ._output import CSV_COLUMNS, TEXT_COLUMNS, csv_header, csv_row, flatten, jsonl_row
+from ._output import CSV_COLUMNS, TEXT_COLUMNS, csv_header, csv_row, jsonl_row
 from ._results import Verdict
 
 SHARD_ROWS = 100_000
