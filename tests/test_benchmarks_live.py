@@ -22,8 +22,10 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 def test_runtimes_are_told_by_the_configuration_and_agree() -> None:
     openvino = ModelConfig(name="global_texture", backend="openvino")
-    openvino.parameters["INFERENCE_PRECISION_HINT"].string_value = "f32"
     assert runtime_of(ModelConfig(backend="onnxruntime")) == Runtime("onnxruntime")
+    asking = ModelConfig(backend="openvino")
+    asking.parameters["HINT_BF16"].string_value = "YES"
+    assert runtime_of(asking) == Runtime("openvino", "bf16")
     assert runtime_of(openvino) == Runtime("openvino", "f32")
     with pytest.raises(ValueError, match="'tensorrt'"):
         runtime_of(ModelConfig(name="global_texture", backend="tensorrt"))

@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,10 @@ from ensemble.streams import STREAMS, Stream
 Session = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 """uint8 [N, S, S, 3] to the logits, float32 [N, 2]."""
 
-_OPENVINO_PRECISION = "INFERENCE_PRECISION_HINT"
+_ASKS_FOR_BFLOAT16 = "HINT_BF16"
+"""A model's parameter: without it the server's OpenVINO computes in float32."""
+
+Name = Literal["onnxruntime", "openvino"]
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,11 @@ class Runtime:
 
     Attributes:
         name: The runtime.
-        precision: OpenVINO's `INFERENCE_PRECISION_HINT`; None leaves it the choice, which is bfloat16 where the
-            processor has it. ONNX Runtime computes in float32.
+        precision: Of OpenVINO, f32 or bf16 (where the processor has it); None with ONNX Runtime, which computes in
+            float32.
     """
 
-    name: Literal["onnxruntime", "openvino"]
+    name: Name
     precision: str | None = None
 
     def __str__(self) -> str:
@@ -56,7 +59,7 @@ def open_session(repository: Path, stream: Stream, runtime: Runtime) -> Session:
     model = repository / stream.name / "1" / "model.onnx"
     if runtime.name == "openvino":
         openvino: Any = importlib.import_module("openvino")
-        options = {_OPENVINO_PRECISION: runtime.precision} if runtime.precision else {}
+        options = {"INFERENCE_PRECISION_HINT": runtime.precision} if runtime.precision else {}
         request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
         return lambda pixels: np.array(request.infer({"PIXELS": pixels})["LOGITS"], np.float32)
     session = ort.InferenceSession(model)
@@ -75,7 +78,8 @@ def runtime_of(config: Any) -> Runtime:
     Raises:
         ValueError: It is one that is not known here.
     """
-    names: dict[str, Literal["onnxruntime", "openvino"]] = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
-    if config.backend not in names:
-        raise ValueError(f"{config.name} runs on the backend {config.backend!r}; known here are {', '.join(names)}")
-    return Runtime(names[config.backend], config.parameters[_OPENVINO_PRECISION].string_value or None)
+    if config.backend not in get_args(Name):
+        raise ValueError(f"{config.name} runs on {config.backend!r}; known here are {', '.join(get_args(Name))}")
+    if config.backend == "onnxruntime":
+        return Runtime("onnxruntime")
+    return Runtime("openvino", "bf16" if _ASKS_FOR_BFLOAT16 in config.parameters else "f32")
