@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as triton
 from deepfake_client import RequestFailedError, ServerUnavailableError
-from tritonclient.utils import InferenceServerException
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from ensemble import status
 from ensemble.faces.detection import Box
@@ -23,8 +23,6 @@ from forensics.errors import ForensicsError
 
 Array = npt.NDArray[Any]
 Floats32 = npt.NDArray[np.float32]
-
-_TYPES = {np.dtype(np.uint8): "UINT8", np.dtype(np.float32): "FP32", np.dtype(object): "BYTES"}
 
 
 @dataclass(frozen=True)
@@ -116,13 +114,13 @@ class Inspector:
                     f"{name} at {self._url} has no output ATTENTION: it was exported by an older version; export again"
                 )
         logits = {f"{name.upper()}_LOGITS": output["LOGITS"] for name, output in outputs.items()}
-        ballot = self._infer("voter", {**logits, "IMAGE_STATUS": prepared["IMAGE_STATUS"]})
+        ballot = self._infer("voter", {**logits, **{name: prepared[name] for name in ("IMAGE_STATUS", "TICKET")}})
         return [_inspection(row, pixels, outputs, cropped, ballot) for row in range(len(images))]
 
     def _infer(self, model: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         tensors = []
         for name, array in inputs.items():
-            tensor = triton.InferInput(name, list(array.shape), _TYPES[array.dtype])
+            tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             tensors.append(tensor)
         try:

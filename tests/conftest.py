@@ -48,7 +48,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def start_server(
-    repository: Path, log: Path, *extra: str, grpc_port: int | None = None, **client_options: Any
+    repository: Path, log: Path, *extra: str, config_name: str = "", grpc_port: int | None = None, **client_options: Any
 ) -> Server:
     """Starts `python -m server` on free ports and waits until it answers a real inference.
 
@@ -56,15 +56,17 @@ def start_server(
         repository: What it serves.
         log: Where its output goes.
         extra: Further options of tritonserver.
+        config_name: Of the models' named configurations.
         grpc_port: Port for gRPC, where it is not to be a free one.
         client_options: How a client connects to it.
     """
     grpc, http, metrics = free_ports(3)
     grpc = grpc_port or grpc
     ports = ["--grpc-port", str(grpc), "--http-port", str(http), "--metrics-port", str(metrics)]
+    named = ["--model-config-name", config_name] if config_name else []
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, "--", *extra],
+            [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, *named, "--", *extra],
             stdout=stream,
             stderr=subprocess.STDOUT,
         )

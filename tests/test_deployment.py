@@ -51,8 +51,8 @@ def options_of_the_server() -> list[str]:
 
 @pytest.fixture(scope="module")
 def observed(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """The real server with the container's options, of which the launcher gives two itself."""
-    own = ("--disable-auto-complete-config", "--exit-timeout-secs")
+    """The real server with the container's options, those excepted that the launcher gives itself."""
+    own = ("--disable-auto-complete-config", "--exit-timeout-secs", "--model-config-name")
     options = [option for option in options_of_the_server() if not option.startswith(own)]
     server = start_server(tiny_repository, tmp_path_factory.mktemp("observed") / "log", *options)
     with DetectorClient(server.url) as client:

@@ -12,7 +12,7 @@ from tritonclient.grpc import model_config_pb2 as pb
 
 from ensemble.images import Limits
 from ensemble.streams import ENSEMBLE_NAME, MAX_BATCH_SIZE, STREAMS
-from tests.conftest import start_server
+from tests.conftest import free_ports, start_server
 
 REPOSITORY = Path(__file__).parent.parent / "model_repository"
 EXPORT = REPOSITORY.parent / "export"
@@ -120,7 +120,7 @@ def test_a_named_configuration_is_taken_where_a_model_has_it(tiny_repository: Pa
     text = (repository / "voter" / "config.pbtxt").read_text()
     (repository / "voter" / "configs").mkdir()
     (repository / "voter" / "configs" / "other.pbtxt").write_text(text.replace("{ count: 1 ", "{ count: 2 "))
-    server = start_server(repository, tmp_path / "log", "--model-config-name=other")
+    server = start_server(repository, tmp_path / "log", config_name="other")
     try:
         with tritonclient.grpc.InferenceServerClient(server.url) as client:
             counts = {
@@ -137,11 +137,9 @@ def test_engines_are_refused_where_nothing_can_run_them(tiny_repository: Path, t
     shutil.copytree(tiny_repository, repository)
     for stream in STREAMS:
         (repository / stream.name / "1" / "model.plan").touch()
-    ports = ["--grpc-port", "21401", "--http-port", "21402", "--metrics-port", "21403"]
-    command = [sys.executable, "-m", "server", "--model-repository", str(repository), *ports]
-    done = subprocess.run(
-        [*command, "--", "--model-config-name=tensorrt"], capture_output=True, text=True, timeout=60, check=False
-    )
+    command = [sys.executable, "-m", "server", "--model-repository", str(repository), "--model-config-name", "tensorrt"]
+    ports = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), free_ports(3), strict=True)]
+    done = subprocess.run([*command, *ports], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "no backend tensorrt (global_texture)" in done.stderr
 

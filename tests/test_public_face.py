@@ -137,7 +137,8 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
 
 
 def test_the_tree_of_errors_is_as_drawn() -> None:
-    drawn = re.findall(r"^[ │]*(?:[├└]── )?(\w+Error)\b", (_errors.__doc__ or "").partition("\n\nA file")[0], re.MULTILINE)
+    tree, _, _ = (_errors.__doc__ or "").partition("\n\nA file")
+    drawn = re.findall(r"^[ │]*(?:[├└]── )?(\w+Error)\b", tree, re.MULTILINE)
     assert sorted(drawn) == sorted(error.__name__ for error in ERRORS)
     assert all(issubclass(error, DetectorError) for error in ERRORS)
     assert set(re.findall(r"`(\w+Error)`", README)) >= set(drawn)

@@ -28,7 +28,7 @@ from ._errors import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
-from ._items import FaceBox, Image, ImageItem
+from ._items import FaceBox, Image, ImageItem, Item
 from ._results import STREAM_NAMES, Decision, Face, Provenance, ServerInfo, ServerStatus, StreamVerdict, Verdict, decide
 from ._status import STATUS_HINTS, explain
 
@@ -46,6 +46,7 @@ __all__ = [
     "Image",
     "ImageItem",
     "InvalidResponseError",
+    "Item",
     "OperatingPoint",
     "Provenance",
     "RequestFailedError",

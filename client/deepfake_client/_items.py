@@ -35,8 +35,8 @@ class Item:
     """
 
     path: str | None
-    data: bytes | None
-    box: tuple[float, ...] | None
+    data: bytes | None = None
+    box: tuple[float, ...] | None = None
     load: Callable[[], bytes] | None = field(default=None, compare=False)
     fleeting: bool = False
     error: str | None = None
@@ -52,7 +52,7 @@ class Item:
 
 
 ImageItem = Image | tuple[Image, FaceBox | None] | Item
-"""An image, or an image with the box of its face; an `Item` is what the command line makes of its inputs."""
+"""An image, or an image with the box of its face; an `Item` gives bytes a name."""
 
 
 @dataclass(frozen=True)
