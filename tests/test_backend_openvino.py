@@ -102,9 +102,10 @@ def configured(**parameters: str) -> dict[str, Any]:
 
 
 def test_openvino_is_exact_unless_asked_otherwise(backend: Any) -> None:
-    assert backend.properties({}) == {"INFERENCE_PRECISION_HINT": "f32"}
+    assert backend.properties({}) == {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
     assert backend.properties(configured(HINT_BF16="YES", NUM_STREAMS="1", INFERENCE_NUM_THREADS="2")) == {
         "INFERENCE_PRECISION_HINT": "bf16",
+        "ENABLE_CPU_PINNING": False,
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": "2",
     }

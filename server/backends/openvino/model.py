@@ -47,7 +47,11 @@ def properties(config: Json) -> dict[str, Any]:
     hint = parameter(config, "HINT_BF16")
     if hint not in (None, "YES"):
         raise ConfigurationError(f"parameter HINT_BF16 is {hint!r}; it must be YES, or be left out")
-    found: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32" if hint is None else "bf16"}
+    found: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "f32" if hint is None else "bf16",
+        # Several models share the cores: threads bound to one each would wait for those of other models there.
+        "ENABLE_CPU_PINNING": False,
+    }
     for name in ("INFERENCE_NUM_THREADS", "COMPILATION_NUM_THREADS"):
         if (text := parameter(config, name)) is not None:
             if not text.isdecimal():
