@@ -46,13 +46,14 @@ class Rival:
 
     def score(self, images: list[Item]) -> list[float]:
         """The scorer's answers."""
-        return self._run(images)[0]
+        return self.timed(images)[0]
 
     def seconds(self, images: list[Item]) -> float:
         """How long it takes over these images, measured in its process."""
-        return self._run(images)[1]
+        return self.timed(images)[1]
 
-    def _run(self, images: list[Item]) -> tuple[list[float], float]:
+    def timed(self, images: list[Item]) -> tuple[list[float], float]:
+        """The scorer's answers, and how long they took."""
         try:
             return self._pool.submit(_score, images).result()
         except BrokenProcessPool as error:

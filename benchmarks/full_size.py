@@ -1,0 +1,181 @@
+"""`python -m benchmarks.full_size`: the published size end to end through the real server, once, against PyTorch eager.
+
+Everything has the machine to itself in turn, since two copies of the networks do not fit into its memory.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+from deepfake_client import STREAM_NAMES, DetectorClient, Verdict
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.goals import AUTHORS, BACKBONES
+from benchmarks.load.workloads import MAIN, Item, items
+from benchmarks.machine import circumstances
+from benchmarks.result import Figure, Ratio, Result, write
+from benchmarks.rivals.authors import Authors
+from benchmarks.rivals.backbones import Backbones
+from benchmarks.rivals.process import Rival
+from benchmarks.rivals.runtime import served_runtime
+from benchmarks.serving import Endpoint, export, serve, weights_of
+
+BATCH_SIZE = 8
+CONFIGURATIONS = {"default": None, "openvino": "openvino"}
+GOALS = {AUTHORS: 2.3, BACKBONES: 0.97}
+"""The least throughput of the fastest configuration over each of these."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """What came of one configuration.
+
+    Attributes:
+        name: Of the configuration.
+        runtime: What ran the networks.
+        ready: Seconds from the start to the first answer.
+        images_per_second: Of the ensemble.
+        backbones: Of the bare networks in the same runtime.
+        memory: Most that the server and its steps held, GiB.
+        verdicts: For the images, in order.
+    """
+
+    name: str
+    runtime: str
+    ready: float
+    images_per_second: float
+    backbones: float
+    memory: float
+    verdicts: list[Verdict]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--preset", type=click.Choice(["tiny", "small", "giant"]), default="giant", help="Size of the networks.")
+@click.option("--images", "count", default=16, type=click.IntRange(min=1), help="Scored in each way.")
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as JSON to this file."
+)
+def main(preset: str, count: int, output: Path | None) -> None:
+    """Score some images at full size: by the real server in each of its CPU configurations, and by PyTorch eager.
+
+    giant has the published size (seeded weights, which detect nothing; 15 GB of checkpoints and as much of models under
+    build/benchmarks, 24 GB of memory). On two cores it takes about half an hour, the export excepted.
+    """
+    begun = circumstances("benchmarks.full_size")
+    console = Console()
+    repository = export(preset)
+    images = [items(MAIN)[number % len(items(MAIN))] for number in range(count)]
+    served = [_serve(repository, name, images, console) for name in CONFIGURATIONS]
+    console.print("PyTorch eager", highlight=False)
+    with Rival(AUTHORS, Authors, weights_of(repository)) as rival:
+        rival.score(images[:1])
+        expected, seconds = rival.timed(images)
+    eager = count / seconds
+    best = max(served, key=lambda each: each.images_per_second)
+    result = Result(
+        benchmark="full_size",
+        measures="images/s of the whole ensemble over gRPC at full size, against PyTorch eager and the bare networks",
+        circumstances=begun,
+        settings={"preset": preset, "images": count, "batch_size": BATCH_SIZE},
+        figures=[
+            Figure({"way": AUTHORS}, "throughput", "images/s", "higher", [eager]),
+            *(figure for each in served for figure in _figures(each, served[0], expected)),
+        ],
+        ratios=[
+            _ratio(f"ensemble ({best.name}) / {AUTHORS}", preset, best.images_per_second / eager, GOALS[AUTHORS]),
+            *(
+                _ratio(
+                    f"ensemble ({each.name}) / {BACKBONES}",
+                    preset,
+                    each.images_per_second / each.backbones,
+                    GOALS[BACKBONES],
+                )
+                for each in served
+            ),
+        ],
+        details={"runtimes": {each.name: each.runtime for each in served}},
+    )
+    _print(result, console)
+    if output:
+        write(output, result)
+
+
+def _serve(repository: Path, name: str, images: list[Item], console: Console) -> Served:
+    console.print(f"configuration {name}", highlight=False)
+    start = time.monotonic()
+    with serve(repository, CONFIGURATIONS[name]) as server:
+        ready = time.monotonic() - start
+        runtime = served_runtime(server.url)
+        with (
+            _most_memory(server) as memory,
+            DetectorClient(server.url, batch_size=BATCH_SIZE, max_in_flight=2, timeout=3600) as client,
+        ):
+            start = time.monotonic()
+            verdicts = list(client.score_many((each.data, each.box) for each in images))
+            seconds = time.monotonic() - start
+    if failed := [verdict for verdict in verdicts if not verdict.ok]:
+        raise click.ClickException(f"{len(failed)} images were not scored: {failed[0].status}, {failed[0].error}")
+    with Rival(BACKBONES, Backbones, repository, runtime) as rival:
+        rival.score(images[:1])
+        bare = rival.seconds(images)
+    return Served(name, str(runtime), ready, len(images) / seconds, len(images) / bare, memory(), verdicts)
+
+
+@contextmanager
+def _most_memory(server: Endpoint) -> Iterator[Callable[[], float]]:
+    """Watches the memory while the block runs; what is yielded gives the most of it, GiB."""
+    most, done = [server.resident()], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(2):
+            most.append(server.resident())
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield lambda: max(most) / 2**30
+    finally:
+        done.set()
+        thread.join()
+
+
+def _figures(served: Served, exact: Served, expected: list[float]) -> Iterator[Figure]:
+    labels: dict[str, str | int | float] = {"way": "ensemble", "configuration": served.name}
+    pairs = list(zip(served.verdicts, exact.verdicts, strict=True))
+    changed = {
+        "votes changed": [a.streams[n].vote != b.streams[n].vote for a, b in pairs for n in STREAM_NAMES],
+        "scores changed": [a.score != b.score for a, b in pairs],
+    }
+    theirs = np.array(expected, np.float32)
+    ours = np.array([verdict.probability for verdict in served.verdicts], np.float32)
+    yield Figure(labels, "throughput", "images/s", "higher", [served.images_per_second])
+    yield Figure({**labels, "way": BACKBONES}, "throughput", "images/s", "higher", [served.backbones])
+    yield Figure(labels, "start", "s", "lower", [served.ready])
+    yield Figure(labels, "memory", "GiB", "lower", [served.memory])
+    yield Figure(labels, "largest difference of a probability", "", "lower", [float(np.abs(ours - theirs).max())])
+    for name, each in changed.items():
+        yield Figure(labels, f"{name} from those in float32", "share", "lower", [float(np.mean(each))])
+
+
+def _ratio(name: str, preset: str, value: float, goal: float) -> Ratio:
+    return Ratio(name, preset, value, value, value, goal, value >= goal)
+
+
+def _print(result: Result, console: Console) -> None:
+    preset, count = result.settings["preset"], result.settings["images"]
+    table = Table("way", "figure", "value", title=f"preset {preset}, {count} images, {result.circumstances.machine}")
+    for each in result.figures:
+        table.add_row(" · ".join(map(str, each.labels.values())), each.metric, f"{each.median:.4g} {each.unit}")
+    console.print(table)
+    for ratio in result.ratios:
+        console.print(f"{ratio.name}: {ratio.value:.2f} (goal {ratio.goal}, {'met' if ratio.met else 'not met'})")
+
+
+if __name__ == "__main__":
+    main()
