@@ -6,6 +6,7 @@ import sys
 import time
 import types
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,20 @@ def infer(client: triton.InferenceServerClient, model: str, value: Any, outputs:
 
 def pixels(*shape: int) -> Any:
     return RNG.integers(0, 256, shape, dtype=np.uint8)
+
+
+def assert_each_request_gets_its_own_rows(client: triton.InferenceServerClient) -> None:
+    """Sends requests of several sizes to the model `net` at once, so that they share runs."""
+    before = client.get_inference_statistics("net").model_stats[0].execution_count
+    images = [pixels(size, 4, 4, 3) for size in (1, 2, 1, 3, 1)]
+    with ThreadPoolExecutor(len(images)) as pool:
+        answers = list(pool.map(lambda image: infer(client, "net", image), images))
+    for image, answer in zip(images, answers, strict=True):
+        flat = image.reshape(len(image), 48).astype(np.float32)
+        np.testing.assert_array_equal(answer.as_numpy("FEATURES"), flat)
+        np.testing.assert_allclose(answer.as_numpy("LOGITS"), flat @ WEIGHT, rtol=1e-5, atol=1e-2)
+    executions = client.get_inference_statistics("net").model_stats[0].execution_count - before
+    assert executions < len(images)  # they did share runs: otherwise nothing was tested
 
 
 @contextmanager

@@ -16,7 +16,16 @@ from tritonclient.utils import InferenceServerException
 from server.install import install
 from server.layout import Layout, default_layout
 from server.process import TritonProcess
-from tests.backends import TABLE, WEIGHT, backend_module, infer, pixels, save_lookup, save_net, start
+from tests.backends import (
+    TABLE,
+    assert_each_request_gets_its_own_rows,
+    backend_module,
+    infer,
+    pixels,
+    save_lookup,
+    save_net,
+    start,
+)
 
 
 @pytest.fixture(scope="module")
@@ -51,17 +60,7 @@ def served(
 
 @pytest.mark.server
 def test_backend_gives_each_request_of_a_batch_its_own_rows(served: Any) -> None:
-    _, client = served
-    before = client.get_inference_statistics("net").model_stats[0].execution_count
-    images = [pixels(size, 4, 4, 3) for size in (1, 2, 1, 3, 1)]
-    with ThreadPoolExecutor(len(images)) as pool:
-        answers = list(pool.map(lambda image: infer(client, "net", image), images))
-    for image, answer in zip(images, answers, strict=True):
-        flat = image.reshape(len(image), 48).astype(np.float32)
-        np.testing.assert_array_equal(answer.as_numpy("FEATURES"), flat)
-        np.testing.assert_allclose(answer.as_numpy("LOGITS"), flat @ WEIGHT, rtol=1e-5, atol=1e-2)
-    executions = client.get_inference_statistics("net").model_stats[0].execution_count - before
-    assert executions < len(images)  # they did share runs: otherwise nothing was tested
+    assert_each_request_gets_its_own_rows(served[1])
 
 
 @pytest.mark.server

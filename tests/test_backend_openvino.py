@@ -1,7 +1,6 @@
 """The stand-in `openvino` backend, inside the real tritonserver."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from server.install import install
 from server.layout import Layout, default_layout
-from tests.backends import WEIGHT, backend_module, infer, pixels, save_net, start
+from tests.backends import WEIGHT, assert_each_request_gets_its_own_rows, backend_module, infer, pixels, save_net, start
 
 BF16 = 'parameters { key: "HINT_BF16" value { string_value: "YES" } }'
 BATCHING = "dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 200000 }"
@@ -42,16 +41,7 @@ def client(layout: Layout, log: list[str], tmp_path_factory: pytest.TempPathFact
 
 @pytest.mark.server
 def test_openvino_gives_each_request_of_a_batch_its_own_rows_in_float32(client: Any) -> None:
-    before = client.get_inference_statistics("net").model_stats[0].execution_count
-    images = [pixels(size, 4, 4, 3) for size in (1, 2, 1, 3, 1)]
-    with ThreadPoolExecutor(len(images)) as pool:
-        answers = list(pool.map(lambda image: infer(client, "net", image), images))
-    for image, answer in zip(images, answers, strict=True):
-        flat = image.reshape(len(image), 48).astype(np.float32)
-        np.testing.assert_array_equal(answer.as_numpy("FEATURES"), flat)
-        np.testing.assert_allclose(answer.as_numpy("LOGITS"), flat @ WEIGHT, rtol=1e-5, atol=1e-2)
-    executions = client.get_inference_statistics("net").model_stats[0].execution_count - before
-    assert executions < len(images)  # they did share runs: otherwise nothing was tested
+    assert_each_request_gets_its_own_rows(client)
 
 
 @pytest.mark.server
