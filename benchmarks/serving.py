@@ -15,6 +15,9 @@ from deepfake_client import DetectorClient, ServerUnavailableError
 from benchmarks.machine import ROOT
 
 PHOTOGRAPHS = sorted((ROOT / "tests" / "golden" / "images").glob("*.png"))
+_ANSWER_SECONDS = 60
+"""Longest wait for one answer of a starting server: at full size on a CPU it takes a quarter of that."""
+
 _SOURCES = ("networks", "export", "model_repository")
 
 
@@ -98,7 +101,7 @@ def serve(repository: Path, model_config_name: str | None = None) -> Iterator[En
         with DetectorClient(endpoint.url) as client:
             while process.poll() is None:
                 try:
-                    client.wait_ready(timeout=5)
+                    client.wait_ready(timeout=_ANSWER_SECONDS)
                     break
                 except ServerUnavailableError:
                     continue
