@@ -57,11 +57,19 @@ class Served:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--preset", type=click.Choice(["tiny", "small", "giant"]), default="giant", help="Size of the networks.")
+@click.option(
+    "--configuration",
+    "configurations",
+    type=click.Choice(list(CONFIGURATIONS)),
+    multiple=True,
+    default=list(CONFIGURATIONS),
+    help="Of the server; may be repeated.",
+)
 @click.option("--images", "count", default=16, type=click.IntRange(min=1), help="Scored in each way.")
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as JSON to this file."
 )
-def main(preset: str, count: int, output: Path | None) -> None:
+def main(preset: str, configurations: tuple[str, ...], count: int, output: Path | None) -> None:
     """Score some images at full size: by the real server in each of its CPU configurations, and by PyTorch eager.
 
     giant has the published size (seeded weights, which detect nothing; 15 GB of checkpoints and as much of models under
@@ -71,7 +79,7 @@ def main(preset: str, count: int, output: Path | None) -> None:
     console = Console()
     repository = export(preset)
     images = [items(MAIN)[number % len(items(MAIN))] for number in range(count)]
-    served = [_serve(repository, name, images, console) for name in CONFIGURATIONS]
+    served = [_serve(repository, name, images, console) for name in configurations]
     console.print("PyTorch eager", highlight=False)
     with Rival(AUTHORS, Authors, weights_of(repository)) as rival:
         rival.score(images[:1])
@@ -145,9 +153,9 @@ def _most_memory(server: Endpoint) -> Iterator[Callable[[], float]]:
         thread.join()
 
 
-def _figures(served: Served, exact: Served, expected: list[float]) -> Iterator[Figure]:
+def _figures(served: Served, first: Served, expected: list[float]) -> Iterator[Figure]:
     labels: dict[str, str | int | float] = {"way": "ensemble", "configuration": served.name}
-    pairs = list(zip(served.verdicts, exact.verdicts, strict=True))
+    pairs = list(zip(served.verdicts, first.verdicts, strict=True))
     changed = {
         "votes changed": [a.streams[n].vote != b.streams[n].vote for a, b in pairs for n in STREAM_NAMES],
         "scores changed": [a.score != b.score for a, b in pairs],
@@ -160,7 +168,7 @@ def _figures(served: Served, exact: Served, expected: list[float]) -> Iterator[F
     yield Figure(labels, "memory", "GiB", "lower", [served.memory])
     yield Figure(labels, "largest difference of a probability", "", "lower", [float(np.abs(ours - theirs).max())])
     for name, each in changed.items():
-        yield Figure(labels, f"{name} from those in float32", "share", "lower", [float(np.mean(each))])
+        yield Figure(labels, f"{name} from those of {first.name}", "share", "lower", [float(np.mean(each))])
 
 
 def _ratio(name: str, preset: str, value: float, goal: float) -> Ratio:

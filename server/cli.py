@@ -27,6 +27,7 @@ OWN_OPTIONS = {  # tritonserver's options that this command sets itself → what
     "--exit-timeout-secs": "--drain before the `--`",
     "--model-config-name": "--model-config-name before the `--`",
     "--backend-directory": "nothing: it follows from the install",
+    "--rate-limit": "nothing: it is execution_count, which limits only what configurations ask for",
     "--model-control-mode": "a restart: supervision relies on a fixed set of models",
 }
 
@@ -91,7 +92,7 @@ def main() -> None:
       python -m server --model-repository model_repository
       python -m server --grpc-port 9001 --http-port 9000 --metrics-port 9002
       python -m server --model-config-name openvino
-      python -m server -- --log-verbose=1 --rate-limit=execution_count
+      python -m server -- --log-verbose=1 --buffer-manager-thread-count=2
       python -m server -- --grpc-use-ssl=true --grpc-server-cert=server.pem --grpc-server-key=server.key
       python -m server -- --grpc-restricted-protocol=inference:token=SECRET
       python -m server doctor                           # what is wrong with this machine?

@@ -183,6 +183,8 @@ def arguments(layout: Layout, options: Options, memory_prefix: str) -> list[str]
         f"--cache-directory={layout.server / 'caches'}",
         # The configurations are complete, and completing them would start every stub twice.
         "--disable-auto-complete-config",
+        # Heeds what configurations say about resources that instances share; without such it limits nothing.
+        "--rate-limit=execution_count",
         f"--exit-timeout-secs={options.drain_seconds}",
         f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
     ]
