@@ -22,7 +22,7 @@ class Policy:
     probe_timeout: float = 30.0
     failures: int = 2
     stall: float = 60.0
-    share: float = 0.1
+    share: float = 0.02
 
 
 @dataclass
@@ -57,13 +57,11 @@ class Health:
     def saw_outcome(self, outcome: Outcome, now: float) -> None:
         """A probe ended."""
         self.next_probe = now + max(self.policy.probe_interval, outcome.seconds / self.policy.share)
-        if outcome.kind is Kind.BUSY:
-            self.next_probe = now + self.policy.probe_interval
-        elif outcome.kind is Kind.ANSWERED:
+        if outcome.kind is Kind.ANSWERED:
             self.progressed = now
             self.waiting_since = None
             self._failures.clear()
-        else:
+        elif outcome.kind is not Kind.BUSY:
             self.next_probe = now + min(1.0, self.policy.probe_interval)
             self.waiting_since = None
             self._failures.append(outcome.detail)

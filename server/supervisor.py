@@ -119,7 +119,8 @@ class Supervisor:
         self._on_ready(ready - began)
         # A busy model is silent for as long as a full batch takes; twice that is a stall.
         stall = max(self._policy.stall, 2 * self._max_batch_size * probe_seconds)
-        reason = self._watch(process, prober, dataclasses.replace(self._policy, stall=stall))
+        pause = max(self._policy.probe_interval, probe_seconds / self._policy.share)
+        reason = self._watch(process, prober, dataclasses.replace(self._policy, stall=stall), pause)
         return reason, time.monotonic() - ready
 
     def _wait_until_ready(self, process: TritonProcess, prober: Prober | HttpProber) -> tuple[str | None, float]:
@@ -154,10 +155,14 @@ class Supervisor:
                     return f"the models are loaded, but a real inference fails: {outcome.detail}", 0.0
         return None, 0.0
 
-    def _watch(self, process: TritonProcess, prober: Prober | HttpProber, policy: Policy) -> str | None:
-        """Watch a server that has answered; returns why it must be replaced, None when we were asked to stop."""
+    def _watch(self, process: TritonProcess, prober: Prober | HttpProber, policy: Policy, pause: float) -> str | None:
+        """Watch a server that has answered, and probe it after `pause` seconds.
+
+        Returns:
+            Why it must be replaced; None when we were asked to stop.
+        """
         stubs = process.stubs()
-        health = Health(policy, progressed=time.monotonic(), next_probe=time.monotonic() + policy.probe_interval)
+        health = Health(policy, progressed=time.monotonic(), next_probe=time.monotonic() + pause)
         probe: PendingProbe | None = None
         next_counts = 0.0
         while not self.stop.wait(TICK):

@@ -301,3 +301,11 @@ def test_server_health_slow_answers_are_probed_less_often() -> None:
     assert health.next_probe == 220
     health.saw_outcome(ANSWER, now=300)
     assert health.next_probe == 305
+
+
+def test_server_health_probes_that_wait_under_load_take_no_more_than_their_share() -> None:
+    health = Health(Policy(probe_interval=5, share=0.1), progressed=0)
+    health.saw_outcome(Outcome(Kind.BUSY, "DEADLINE_EXCEEDED", 30.0), now=100)
+    assert health.next_probe == 400
+    health.saw_outcome(Outcome(Kind.BUSY, "the queue is full", 0.001), now=400)
+    assert health.next_probe == 405
