@@ -121,3 +121,32 @@ def test_openvino_refuses_a_gpu_instance(backend: Any, tmp_path: Path) -> None:
     model.config = {}
     with pytest.raises(backend.ConfigurationError, match="KIND_CPU"):
         model.open(tmp_path / "model.onnx", "GPU", 0)
+
+
+WEIGHTS = np.random.default_rng(0).standard_normal((1024, 1024)).astype(np.float32)
+BIAS = np.random.default_rng(1).standard_normal(1024).astype(np.float32)
+
+
+def large_net_answers(backend: Any, rows: Any, precision: str) -> Any:
+    """rows · WEIGHTS + BIAS, by a graph whose weights are held in bfloat16."""
+    ops = backend.ops
+    parameter = ops.parameter([-1, 1024], np.float32, name="ROWS")
+    product = ops.matmul(parameter, ops.constant(WEIGHTS), False, False)
+    model = backend.ov.Model([ops.add(product, ops.constant(BIAS))], [parameter], "net")
+    backend.hold_weights_in_bfloat16(model)
+    large = [node for node in model.get_ordered_ops() if node.get_type_name() == "Constant" and node.data.size > 1024]
+    assert [node.get_element_type().get_type_name() for node in large] == ["bf16"]
+    return backend.ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": precision})(rows)[0]
+
+
+def test_openvino_weights_held_in_bfloat16_are_the_nearest_and_small_constants_stay(backend: Any) -> None:
+    eye = np.eye(1024, dtype=np.float32)
+    # Eight significant bits: the nearest is off by a half of the last, 2⁻⁸ of the value, at most.
+    np.testing.assert_allclose(large_net_answers(backend, eye, "f32") - BIAS, WEIGHTS, rtol=2**-8, atol=1e-6)
+    np.testing.assert_array_equal(large_net_answers(backend, 0 * eye, "f32")[0], BIAS)
+
+
+def test_openvino_answers_with_weights_held_in_bfloat16_stay_within_its_rounding(backend: Any) -> None:
+    rows = np.random.default_rng(2).standard_normal((3, 1024)).astype(np.float32)
+    # 1024 products of unit normal numbers, each factor off by under 2⁻⁸: a standard deviation below 32 · 2⁻⁸ · 1.4 ≈ 0.18.
+    np.testing.assert_allclose(large_net_answers(backend, rows, "bf16"), rows @ WEIGHTS + BIAS, atol=1)
