@@ -148,5 +148,5 @@ def test_openvino_weights_held_in_bfloat16_are_the_nearest_and_small_constants_s
 
 def test_openvino_answers_with_weights_held_in_bfloat16_stay_within_its_rounding(backend: Any) -> None:
     rows = np.random.default_rng(2).standard_normal((3, 1024)).astype(np.float32)
-    # 1024 products of unit normal numbers, each factor off by under 2⁻⁸: a standard deviation below 32 · 2⁻⁸ · 1.4 ≈ 0.18.
+    # 1024 products of unit normal numbers, each factor off by under 2⁻⁸: deviations under 32 · 2⁻⁸ · 1.4 ≈ 0.18.
     np.testing.assert_allclose(large_net_answers(backend, rows, "bf16"), rows @ WEIGHTS + BIAS, atol=1)
