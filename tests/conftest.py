@@ -15,6 +15,8 @@ from deepfake_client import DetectorClient, ServerUnavailableError
 from filelock import FileLock
 
 from networks import write_random_weights
+from server.install import install
+from server.layout import Layout, default_layout
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,20 @@ def start_server(
             return server
     process.kill()
     raise RuntimeError(f"the server did not start (exit code {process.poll()}):\n{log.read_text()[-4000:]}")
+
+
+@pytest.fixture(scope="session")
+def layout() -> Layout:
+    """Where tritonserver is, installed if it was not."""
+    found = default_layout()
+    install(found, print)
+    return found
+
+
+@pytest.fixture(scope="module")
+def log() -> list[str]:
+    """Of the tritonserver that a module starts without the supervisor."""
+    return []
 
 
 @pytest.fixture(scope="session")

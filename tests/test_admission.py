@@ -95,8 +95,8 @@ def small_door(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) 
     shutil.copytree(tiny_repository, folder / "models")
     config = folder / "models" / "preprocess" / "config.pbtxt"
     text = config.read_text()
-    assert '"max_pending" value { string_value: "1024" }' in text
-    config.write_text(text.replace('"1024" }', f'"{LIMIT}" }}', 1))
+    assert '"max_pending" value { string_value: "256" }' in text
+    config.write_text(text.replace('"256" }', f'"{LIMIT}" }}', 1))
     server = start_server(folder / "models", folder / "log")
     yield server
     assert server.stop() == 0

@@ -13,8 +13,7 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
-from server.install import install
-from server.layout import Layout, default_layout
+from server.layout import Layout
 from server.process import TritonProcess
 from tests.backends import (
     TABLE,
@@ -26,18 +25,6 @@ from tests.backends import (
     save_net,
     start,
 )
-
-
-@pytest.fixture(scope="module")
-def layout() -> Layout:
-    layout = default_layout()
-    install(layout, print)
-    return layout
-
-
-@pytest.fixture(scope="module")
-def log() -> list[str]:
-    return []
 
 
 @pytest.fixture(scope="module")

@@ -7,24 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.install import install
-from server.layout import Layout, default_layout
+from server.layout import Layout
 from tests.backends import WEIGHT, assert_each_request_gets_its_own_rows, backend_module, infer, pixels, save_net, start
 
 BF16 = 'parameters { key: "HINT_BF16" value { string_value: "YES" } }'
 BATCHING = "dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 200000 }"
-
-
-@pytest.fixture(scope="module")
-def layout() -> Layout:
-    layout = default_layout()
-    install(layout, print)
-    return layout
-
-
-@pytest.fixture(scope="module")
-def log() -> list[str]:
-    return []
 
 
 @pytest.fixture(scope="module")

@@ -166,9 +166,9 @@ def test_the_real_server_with_a_full_queue_loses_nothing(tiny_repository: Path, 
     shutil.copytree(tiny_repository, repository)
     config = repository / "preprocess" / "config.pbtxt"
     text = config.read_text()
-    limit = 'key: "max_pending" value { string_value: "1024" }'
+    limit = 'key: "max_pending" value { string_value: "256" }'
     assert limit in text
-    config.write_text(text.replace(limit, limit.replace("1024", "3")))
+    config.write_text(text.replace(limit, limit.replace("256", "3")))
     server = start_server(repository, tmp_path / "log")
     items = [(GOLDEN / "images" / row["image"], BOXES[row["image"]]) for row in ROWS] * 2
 

@@ -174,7 +174,7 @@ def test_load_is_answered_in_full_and_leaves_nothing(server: Server) -> None:
 
     with triton.InferenceServerClient(server.url) as raw:
         before = raw.get_inference_statistics(ENSEMBLE_NAME).model_stats[0].inference_stats
-        images = asyncio.run(load(150, 64))
+        images = asyncio.run(load(150, 48))
         after = raw.get_inference_statistics(ENSEMBLE_NAME).model_stats[0].inference_stats
         assert after.fail.count == before.fail.count
         assert after.success.count - before.success.count >= 150  # The supervisor probes too.
