@@ -37,8 +37,8 @@ RESULT_HTML = "report.html"
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0.1),
-    help="Of each measurement, about: longer is steadier. The ways that are compared with each other take three "
-    f"times as long.  [default: {PLAN.seconds:g}]",
+    help="Of each measurement, about: longer is steadier. The ways that are compared with each other take "
+    f"eight times as long.  [default: {PLAN.seconds:g}]",
 )
 @click.option("--model-config-name", help="Serve and measure each model's configs/NAME.pbtxt where it has one.")
 @click.option(
@@ -82,7 +82,7 @@ def main(
     if rounds is not None:
         plan = replace(plan, rounds=rounds)
     if seconds is not None:
-        plan = replace(plan, seconds=seconds, contest_seconds=3 * seconds)
+        plan = replace(plan, seconds=seconds, contest_seconds=8 * seconds)
     result = measure(presets, plan, model_config_name, Console(stderr=True))
     write(output / RESULT_JSON, result)
     write_page(output / RESULT_HTML, result, write_plots(output, result))
