@@ -1,7 +1,7 @@
 """How many images may be in the server at once: who is over the limit is turned away at the door, and soon.
 
-Triton limits the queue of one step, and here only the first may have such a limit: it is quick, so its queue never
-fills, and under overload all would wait without end in front of the networks. So the first step counts who is inside:
+Triton limits the queue of one step, and here only the first may have such a limit: it is quick, so that its queue fills
+last, and under overload all would wait without end in front of the networks. So the first step counts who is inside:
 each admission takes the next tickets, the last step reports the tickets that are done, and the difference is inside.
 Tickets are numbered, so that whoever left without a report (a client that hung up) is counted out with the next who
 does report.
