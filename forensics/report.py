@@ -76,7 +76,8 @@ def print_report(console: Console, report: Report) -> None:
     """The report on a terminal."""
     console.print(Text(report.headline), "")
     for each in report.unscored[:_LISTED]:
-        console.print(Text.assemble(f"  {each.path}  ", (f"{each.status}: {each.reason}", "yellow")))
+        # Not wrapped: a path is there to be copied.
+        console.print(Text.assemble(f"  {each.path}  ", (f"{each.status}: {each.reason}", "yellow")), soft_wrap=True)
     if len(report.unscored) > _LISTED:
         console.print(f"  and {len(report.unscored) - _LISTED} more, which {REPORT_JSON} lists")
     print_tables(console, evaluation_tables(report.evaluation))

@@ -77,7 +77,8 @@ def print_report(console: Console, report: RobustnessReport) -> None:
     """The study on a terminal: the summary; the page has all."""
     console.print(Text(report.headline), "")
     for each in report.unscored[:_LISTED]:
-        console.print(Text.assemble(f"  {each.path}  ", (f"{each.status}: {each.reason}", "yellow")))
+        # Not wrapped: a path is there to be copied.
+        console.print(Text.assemble(f"  {each.path}  ", (f"{each.status}: {each.reason}", "yellow")), soft_wrap=True)
     if len(report.unscored) > _LISTED:
         console.print(f"  and {len(report.unscored) - _LISTED} more, which {REPORT_JSON} lists")
     print_tables(console, [summary_table(report.sweeps)])
