@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from server.amend import FUNCTION, amend
 from server.errors import InstallError
 from server.layout import (
     PYTHON_VERSION,
@@ -69,13 +70,16 @@ def install(layout: Layout, say: Callable[[str], None]) -> bool:
 
 def _bring_up(layout: Layout, say: Callable[[str], None]) -> None:
     for requirement, target, needed in (
-        (PYTRITON, layout.pytriton, (layout.wheel_program, layout.wheel_stub, layout.wheel_libraries)),
+        (PYTRITON, layout.pytriton, (layout.wheel_program, layout.wheel_stub, layout.wheel_core)),
         (TRITONCLIENT, layout.tritonclient, (layout.wheel_perf_analyzer,)),
     ):
         if not all(path.exists() for path in needed):
             say(f"fetching {requirement} into {target}")
             with _beside(target) as staging:
                 _pip_install(requirement, staging)
+    if not layout.core.exists():
+        say(f"amending {FUNCTION} in {layout.core}")
+        amend(layout.wheel_core, layout.core)
     say(f"laying out {layout.server}")
     _write_script(layout.tritonserver, layout.wheel_program, layout, layout.library_path())
     perf_libraries = layout.server / "lib-perf_analyzer"

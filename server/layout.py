@@ -55,6 +55,16 @@ class Layout:
         return self.pytriton / "nvidia_pytriton.libs"
 
     @property
+    def wheel_core(self) -> Path:
+        """tritonserver's own library, inside the wheel."""
+        return self.wheel_libraries / "libtritonserver-717102f0.so"
+
+    @property
+    def core(self) -> Path:
+        """The amended copy of that library, where the program looks for it first."""
+        return self.wheel_server / "lib" / self.wheel_core.name
+
+    @property
     def wheel_stub(self) -> Path:
         """The Python backend's stub for this Python version, inside the wheel."""
         return self.wheel_server / "python_backend_stubs" / PYTHON_VERSION / "triton_python_backend_stub"
@@ -108,6 +118,7 @@ class Layout:
         needed = (
             self.wheel_program,
             self.wheel_libraries,
+            self.core,
             self.wheel_perf_analyzer,
             self.tritonserver,
             self.perf_analyzer,

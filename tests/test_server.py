@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from server import checks, install, layout, process
+from server.amend import FUNCTION, amend
 from server.checks import Level
 from server.errors import InstallError, RefusedError, RepositoryError
 from server.health import Health, Policy
@@ -190,6 +191,26 @@ def test_server_install_repairs_what_is_missing_and_then_does_nothing(tmp_path: 
     assert install.install(here, done.append)
     assert here.problems() == []
     assert sorted(path.name for path in here.root.iterdir()) == [".lock", "bin", "server", "wheels"]
+
+
+@pytest.mark.server
+def test_server_install_amends_the_library_that_the_program_loads(tmp_path: Path) -> None:
+    here = default_layout()
+    install.install(here, print)
+    call = f"import ctypes; print(ctypes.CDLL({str(here.core)!r}).{FUNCTION}(None))"
+    environment = os.environ | {"LD_LIBRARY_PATH": here.library_path()}
+    outcome = subprocess.run([sys.executable, "-c", call], env=environment, capture_output=True, text=True)
+    assert outcome.stdout == "0\n", outcome.stderr  # the function as it came would read from null
+    listing = subprocess.run(["ldd", here.wheel_program], env=environment, capture_output=True, text=True).stdout
+    loaded = next(line.split()[2] for line in listing.splitlines() if here.core.name in line)
+    assert here.core.samefile(loaded)
+
+
+def test_server_install_refuses_to_amend_another_library(tmp_path: Path) -> None:
+    (tmp_path / "library.so").write_bytes(bytes(4_000_000))
+    with pytest.raises(InstallError, match=r"is not the library of the release .* remove the folder of the wheel"):
+        amend(tmp_path / "library.so", tmp_path / "lib" / "library.so")
+    assert not (tmp_path / "lib").exists()
 
 
 @pytest.mark.server

@@ -1,14 +1,21 @@
-"""A step of the server is killed under load: the supervisor brings it back, and a retrying client loses nothing."""
+"""What a server must survive: a step that is killed under load, and requests that are given up."""
 
+import asyncio
 import os
+import random
 import signal
 import threading
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import psutil
 import pytest
 from deepfake_client import DetectorClient
+from deepfake_client._items import make_item, read
+from deepfake_client._wire import build_inputs
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from tests.conftest import Server, start_server
 from tests.golden import BOXES, GOLDEN, ROWS
@@ -50,3 +57,40 @@ def test_a_killed_stub_costs_time_and_nothing_else(tiny_repository: Path, tmp_pa
     assert time.monotonic() - asked < 15
     assert not [process for process in processes if process.is_running()]
     assert not shared_memory(server)
+
+
+async def give_up(url: str, seconds: float) -> int:
+    """Sends requests with deadlines at random, most of them too short, for some time; how many were given up."""
+    end = time.monotonic() + seconds
+    calls = [build_inputs([read(make_item(GOLDEN / "images" / row["image"], BOXES[row["image"]]))]) for row in ROWS]
+
+    async def send(chance: random.Random) -> int:
+        given_up = 0
+        async with InferenceServerClient(url) as client:
+            while time.monotonic() < end:
+                try:
+                    deadline = chance.choice([0.05, 0.6, 5.0]) * chance.random()
+                    await client.infer("deepfake_detector", chance.choice(calls), client_timeout=deadline)
+                except InferenceServerException as error:
+                    assert "DEADLINE_EXCEEDED" in (error.status() or ""), error  # noqa: PT017
+                    given_up += 1
+        return given_up
+
+    return sum(await asyncio.gather(*(send(random.Random(seed)) for seed in range(12))))
+
+
+def test_requests_that_are_given_up_do_no_harm(tiny_repository: Path, tmp_path: Path) -> None:
+    """Without the amended library tritonserver 2.51 ends by SIGSEGV within seconds of this."""
+    server = start_server(tiny_repository, tmp_path / "log")
+    before = {process.pid for process in psutil.Process(server.process.pid).children(recursive=True)}
+    assert asyncio.run(give_up(server.url, 10)) > 20
+    with DetectorClient(server.url) as client:
+        for row in ROWS:
+            assert client.score(GOLDEN / "images" / row["image"], BOXES[row["image"]]).score == row["vote"]
+    assert {process.pid for process in psutil.Process(server.process.pid).children(recursive=True)} == before
+    with urlopen(f"http://localhost:{server.metrics_port}/metrics") as answer:
+        metrics = answer.read().decode()
+    pending = [line for line in metrics.splitlines() if line.startswith("nv_inference_pending_request_count{")]
+    assert len(pending) == 8
+    assert all(line.endswith(" 0") for line in pending), pending
+    assert server.stop() == 0
