@@ -147,11 +147,13 @@ def test_a_server_that_is_killed_and_comes_back_costs_no_image(three: list[FakeT
     assert len(three[1].batches) > killed[0] + 5
 
 
+@pytest.mark.parametrize("answers", [0, 4])
 def test_a_hanging_server_is_given_up_before_the_deadline(
-    three: list[FakeTriton], score: Scorer, monkeypatch: pytest.MonkeyPatch
+    three: list[FakeTriton], score: Scorer, monkeypatch: pytest.MonkeyPatch, answers: int
 ) -> None:
+    """Whether it hangs from the start, when nothing tells yet how long an answer takes, or later."""
     monkeypatch.setattr("deepfake_client._balancer.PATIENCE", 1.0)
-    three[2].fault = lambda request, context: hang(60)(request, context) if len(three[2].batches) > 3 else None
+    three[2].fault = lambda request, context: hang(60 if len(three[2].batches) >= answers else 0)(request, context)
     started = time.monotonic()
     assert scores_of(score(three, IMAGES, batch_size=2)) == SCORES
     assert time.monotonic() - started < 15

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -52,6 +52,7 @@ from ._items import (
     read,
     read_groups,
 )
+from ._overdue import ainfer
 from ._results import Provenance, ServerInfo, ServerStatus, Verdict
 from ._retries import Patience
 from ._settings import Configured
@@ -207,20 +208,21 @@ class AsyncDetectorClient(Configured):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), PROBE_INTERVAL)
             self._start_probes(balancer)
-        timeout = balancer.patience(server, route, call.timeout)
         with balancer.request(server, route, call.timeout, scores=call.scores):
-            return await self._send(server, call, timeout)
+            return await self._send(balancer, server, call, route)
 
-    async def _send(self, server: Server, call: Call[T], timeout: float) -> T:
+    async def _send(self, balancer: Balancer, server: Server, call: Call[T], route: Route | None = None) -> T:
         address = server.address
         if address not in self._channels:  # made on first use: a channel belongs to the event loop that is running then
             self._channels[address] = InferenceServerClient(**self._settings.channel(address))
+        client, patience = self._channels[address], partial(balancer.patience, server, route, call.timeout)
         try:
-            response: Any = await getattr(self._channels[address], call.method)(
-                **call.arguments, client_timeout=timeout
-            )
+            if call.scores and balancer.several:
+                response: Any = await ainfer(client, call.arguments, call.timeout, patience)
+            else:
+                response = await getattr(client, call.method)(**call.arguments, client_timeout=call.timeout)
         except InferenceServerException as error:
-            explained = call.explain(error, address, timeout)
+            explained = call.explain(error, address, patience())
             if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
                 return None  # type: ignore[return-value]
             if not server.seen and is_absent(explained):
@@ -240,7 +242,7 @@ class AsyncDetectorClient(Configured):
         balancer.update(url, await asyncio.to_thread(resolve, [url]))
         failure: DetectorError | None = None
         try:
-            await self._send(server, probe_call(self._settings, PROBE_SECONDS), PROBE_SECONDS)
+            await self._send(balancer, server, probe_call(self._settings, PROBE_SECONDS))
         except DetectorError as error:
             failure = error
         balancer.probed(server, failure)

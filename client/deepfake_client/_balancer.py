@@ -148,11 +148,19 @@ class Balancer:
         with self.room:
             return sum(server.flight.limit for server in self._servers)
 
-    def patience(self, server: Server, route: Route, timeout: float) -> float:
-        """Seconds to wait for an answer: the deadline, less where a server that has not failed it could be faster."""
+    @property
+    def several(self) -> bool:
+        """Whether there are other servers than one."""
+        return len(self._servers) > 1
+
+    def patience(self, server: Server, route: Route | None, timeout: float) -> float:
+        """Seconds to wait for an answer: the deadline, less where a server that has not failed it could be faster.
+
+        Without a route, as for a test image, there is no other to send it to.
+        """
         with self.room:
             others = [other for other in self._servers if other.breaker.closed and other is not server]
-            if self._slowest and any(other not in route.tried for other in others):
+            if route is not None and self._slowest and any(other not in route.tried for other in others):
                 return min(timeout, max(PATIENCE, _PATIENCE_FACTOR * self._slowest))
             return timeout
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -51,6 +52,7 @@ from ._items import (
     read,
     read_groups,
 )
+from ._overdue import infer
 from ._results import Provenance, ServerInfo, ServerStatus, Verdict
 from ._retries import Patience
 from ._settings import Configured
@@ -260,21 +262,24 @@ class DetectorClient(Configured):
                     raise CancelledError
                 balancer.room.wait(PROBE_INTERVAL)
                 self._start_probes()
-        timeout = balancer.patience(server, route, call.timeout)
         with balancer.request(server, route, call.timeout, scores=call.scores):
             try:
-                return self._send(channels, server, call, timeout)
+                return self._send(channels, server, call, route)
             except DetectorError:
                 if stop is not None and stop.is_set():  # its connection was closed on purpose
                     raise CancelledError from None
                 raise
 
-    def _send(self, channels: Channels, server: Server, call: Call[T], timeout: float) -> T:
+    def _send(self, channels: Channels, server: Server, call: Call[T], route: Route | None = None) -> T:
+        patience = partial(self._balancer.patience, server, route, call.timeout)
+        client = channels.to(server.address)
         try:
-            method = getattr(channels.to(server.address), call.method)
-            response: Any = method(**call.arguments, client_timeout=timeout)
+            if call.scores and self._balancer.several:
+                response: Any = infer(client, call.arguments, call.timeout, patience)
+            else:
+                response = getattr(client, call.method)(**call.arguments, client_timeout=call.timeout)
         except InferenceServerException as error:
-            explained = call.explain(error, server.address, timeout)
+            explained = call.explain(error, server.address, patience())
             if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
                 return None  # type: ignore[return-value]
             if not server.seen and is_absent(explained):
@@ -291,7 +296,7 @@ class DetectorClient(Configured):
         balancer.update(url, resolve([url]))
         failure: DetectorError | None = None
         try:
-            self._send(self._channels, server, probe_call(self._settings, PROBE_SECONDS), PROBE_SECONDS)
+            self._send(self._channels, server, probe_call(self._settings, PROBE_SECONDS))
         except DetectorError as error:
             failure = error
         except ValueError:  # the client was closed
