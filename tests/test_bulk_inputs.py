@@ -237,10 +237,11 @@ def test_column_of_a_table_names_images_folders_and_shards(server: FakeTriton, n
 def test_text_list_is_taken_literally(server: FakeTriton) -> None:
     Path("a b.jpg").write_bytes(b"0.2")
     Path(os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"0.3")
-    Path("list.txt").write_bytes(b"a b.jpg\r\n\ncaf\xe9.jpg\n*.jpg\nx\0y.jpg\nx\0y.tar\n" + b"n" * 5000)
+    too_long = b"n" * 5000 + b"\n" + b"n" * 300 + b".tar"
+    Path("list.txt").write_bytes(b"a b.jpg\r\n\ncaf\xe9.jpg\n*.jpg\nx\0y.jpg\nx\0y.tar\n" + too_long)
     rows = printed(score(server.url, "-l", "list.txt"))
     assert brief(rows[:3]) == [("a b.jpg", 0.2), ("caf\udce9.jpg", 0.3), ("*.jpg", None)]
-    assert [row["status"] for row in rows[3:]] == ["unreadable_file"] * 3
+    assert [row["status"] for row in rows[3:]] == ["unreadable_file"] * 4
 
 
 def test_csv_with_a_name_that_is_not_utf8(server: FakeTriton) -> None:

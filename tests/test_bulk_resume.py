@@ -397,7 +397,7 @@ def test_full_disk_loses_nothing(server: FakeTriton, tmp_path: Path, kind: str) 
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
 
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=small_disk, timeout=60)
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == 4, done.stderr
     assert "Traceback" not in done.stderr
     assert f"scores.{kind}" in done.stderr.splitlines()[-1]
     assert score(server.url, tmp_path / "x", "-o", output).exit_code == 0

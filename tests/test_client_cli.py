@@ -181,6 +181,8 @@ def test_name_that_is_not_utf8_goes_there_and_back(server: FakeTriton, tmp_path:
         (["score", "a.jpg", "--batch-size", "0"], "0 is not in the range"),
         (["score", "a.jpg", "--timeout", "0"], "0.0 is not in the range"),
         (["score", "a.jpg", "--url", "http://localhost:8000"], "is not HOST:PORT"),
+        (["score", "a.jpg", "--url", "a..b:8001"], "names no host"),
+        (["score", "a.jpg", "--timeout", "inf"], "at most 1e+06"),
     ],
 )
 def test_wrong_command_line_exits_with_two(arguments: list[str], message: str) -> None:
@@ -326,7 +328,7 @@ def test_full_disk_is_told_in_a_line(server: FakeTriton, photos: Path, tmp_path:
     output = tmp_path / "scores.csv"
     output.symlink_to("/dev/full")
     result = run(server, "score", photos, "--output", output)
-    assert result.exit_code == 1
+    assert result.exit_code == 4
     assert "scores.csv: No space left on device" in result.stderr
 
 

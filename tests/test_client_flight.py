@@ -252,6 +252,18 @@ def test_flight_stays_within_its_bounds(most: int, steps: list[tuple[bool, float
         assert flight.limit <= before + 1
 
 
+def test_flight_is_not_misled_by_a_small_request_that_was_quick() -> None:
+    flight = Flight(16)
+    flight.answered(-0.005, 0, deadline=60, in_flight=1, images=1)
+    flight.answered(0, 0.2, deadline=60, in_flight=1, images=8)
+    flight.answered(0.2, 0.201, deadline=60, in_flight=1, images=3)
+    now = 0.0
+    for _ in range(200):
+        now += 0.2
+        flight.answered(now - 0.2, now, deadline=60, in_flight=flight.limit, images=8)
+    assert flight.limit == 16
+
+
 def test_flight_is_halved_once_for_all_that_was_sent_before() -> None:
     flight = Flight(16)
     for _ in range(12):

@@ -159,6 +159,20 @@ def test_a_hanging_server_is_given_up_before_the_deadline(
     assert time.monotonic() - started < 15
 
 
+def test_a_name_that_is_not_known_for_a_while_costs_no_server() -> None:
+    pods = [Address(f"10.0.0.{n}:1", "farm:1") for n in range(3)]
+    balancer = Balancer(pods, 4)
+    balancer.update("farm:1", [Address("farm:1", "farm:1")])  # what a failed look-up gives
+    assert [status.address for status in balancer.status()] == [f"10.0.0.{n}:1 (farm)" for n in range(3)]
+    for _ in pods:
+        server = balancer.pick(Route())
+        assert server is not None
+        with suppress(ServerUnavailableError), balancer.request(server, Route(), 9, scores=True):
+            raise ServerUnavailableError("gone")
+    balancer.update("farm:1", [Address("farm:1", "farm:1")])
+    assert [status.address for status in balancer.status()][3:] == ["farm:1"]
+
+
 def test_a_request_that_takes_long_everywhere_gets_its_whole_deadline_in_the_end(
     three: list[FakeTriton], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,10 @@ def check_url(url: str) -> None:
     """Raises ValueError where an address is not HOST:PORT."""
     if not _FORM.fullmatch(url):
         raise ValueError(f"{url!r} is not HOST:PORT; give a Triton server's gRPC port, such as localhost:8001")
+    try:
+        split(url)[0].encode("idna")
+    except UnicodeError as error:
+        raise ValueError(f"{url!r} names no host: {error}") from error
 
 
 def split(url: str) -> tuple[str, int]:

@@ -47,6 +47,7 @@ from ._items import (
     failed,
     images_of,
     make_item,
+    may_be_one_image,
     merge,
     numbered,
     read,
@@ -181,9 +182,22 @@ class AsyncDetectorClient(Configured):
                 except AccessDeniedError:
                     raise
                 except (RequestFailedError, InvalidResponseError) as error:
-                    scored = failed(images, error)
+                    scored = await self._score_apart(images, error)
                 verdicts += merge(group, scored)
         return numbered(verdicts, start)
+
+    async def _score_apart(self, images: list[Encoded], error: DetectorError) -> list[Verdict]:
+        if not may_be_one_image(images, error):
+            return failed(images, error)
+        verdicts: list[Verdict] = []
+        for image in images:
+            try:
+                verdicts += await self._score_group([image])
+            except AccessDeniedError:
+                raise
+            except (RequestFailedError, InvalidResponseError) as its_own:
+                verdicts += failed([image], its_own)
+        return verdicts
 
     async def _score_group(self, images: list[Encoded]) -> list[Verdict]:
         return await self._retry(score_call(self._settings, images), Route(bounded=True))
@@ -208,7 +222,7 @@ class AsyncDetectorClient(Configured):
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), PROBE_INTERVAL)
             self._start_probes(balancer)
-        with balancer.request(server, route, call.timeout, scores=call.scores):
+        with balancer.request(server, route, call.timeout, scores=call.scores, images=call.images):
             return await self._send(balancer, server, call, route)
 
     async def _send(self, balancer: Balancer, server: Server, call: Call[T], route: Route | None = None) -> T:

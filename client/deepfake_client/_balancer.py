@@ -116,14 +116,17 @@ class Balancer:
             return server
 
     @contextmanager
-    def request(self, server: Server, route: Route, deadline: float, *, scores: bool) -> Iterator[None]:
+    def request(
+        self, server: Server, route: Route, deadline: float, *, scores: bool, images: int = 0
+    ) -> Iterator[None]:
         """Goes around one request to a server that was picked, and learns from how it ends.
 
         Args:
             server: Where it goes.
             route: Its way.
             deadline: Seconds after which it is given up.
-            scores: Whether it asks for scores: only these tell that a server is well, and how busy it is.
+            scores: Whether it asks for scores: only these tell that a server is well.
+            images: Images in it, whose scores tell how busy the server is; 0 where they do not.
         """
         started = self._clock()
         try:
@@ -131,7 +134,7 @@ class Balancer:
         except DetectorError as error:
             with self._ended(server):
                 if blame(error) is Blame.REQUEST:
-                    self._answered(server, started, deadline, scores)
+                    self._answered(server, started, deadline, scores, 0)
                 else:
                     self._failed(server, route, started, error)
             raise
@@ -140,7 +143,7 @@ class Balancer:
                 raise
         else:
             with self._ended(server):
-                self._answered(server, started, deadline, scores)
+                self._answered(server, started, deadline, scores, images)
 
     @property
     def limit(self) -> int:
@@ -197,6 +200,11 @@ class Balancer:
         """Takes in what the name in an address stands for now: new servers come in, those that are gone leave."""
         with self.room:
             known = {server.address: server for server in self._servers if server.address.url == url}
+            if len(known) > 1 and [address.target for address in addresses] == [url]:
+                # The name is not known now, or has one address only: no reason to lose servers that answer, and those
+                # that do not are left out anyway. What the name leads to is tried where none of them is in.
+                lost = not any(server.breaker.closed for server in known.values())
+                addresses = [*known, *(addresses if lost and addresses[0] not in known else ())]
             place = next((n for n, server in enumerate(self._servers) if server.address.url == url), 0)
             servers = [server for server in self._servers if server.address.url != url]
             servers[place:place] = [known.get(address) or self._server(address) for address in addresses]
@@ -236,13 +244,14 @@ class Balancer:
     def _inside(self) -> list[Server]:
         return [server for server in self._servers if server.breaker.closed] or self._servers
 
-    def _answered(self, server: Server, started: float, deadline: float, scores: bool) -> None:
+    def _answered(self, server: Server, started: float, deadline: float, scores: bool, images: int) -> None:
         server.seen = True
         if not scores:
             return
         now = self._clock()
         self._slowest = max(self._slowest, now - started)
-        server.flight.answered(started, now, deadline=deadline, in_flight=server.in_flight)
+        if images:
+            server.flight.answered(started, now, deadline=deadline, in_flight=server.in_flight, images=images)
         server.latencies.add(now - started)
         server.answered += 1
         self._is_well(server)

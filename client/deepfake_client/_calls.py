@@ -1,7 +1,7 @@
 """The calls that the clients make, described without making them: shared by the blocking and the asyncio client."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -39,6 +39,7 @@ class Call(Generic[T]):
         parse: Turns its response into the result.
         explain: Turns its failure at an address into the error to raise; it is given the deadline that there was.
         scores: Whether it asks for scores.
+        images: Images of the user's that it asks them for.
         optional: Whether what it asks for may be missing at the server; the result is None then.
     """
 
@@ -48,12 +49,14 @@ class Call(Generic[T]):
     parse: Callable[[Any], T]
     explain: Callable[[InferenceServerException, Address, float], DetectorError]
     scores: bool = False
+    images: int = 0
     optional: bool = False
 
 
 def score_call(settings: Settings, images: Sequence[Encoded]) -> Call[list[Verdict]]:
     """Scores images in one request."""
-    return _infer_call(settings, images, settings.timeout, lambda result: parse_verdicts(result, images))
+    call = _infer_call(settings, images, settings.timeout, lambda result: parse_verdicts(result, images))
+    return replace(call, images=len(images))
 
 
 def probe_call(settings: Settings, timeout: float) -> Call[None]:

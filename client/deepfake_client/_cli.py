@@ -152,6 +152,7 @@ def score(
       1    some could not be scored
       2    wrong command line
       3    the server cannot be reached, or went away for good
+      4    rows cannot be written (a full disk): the run has not come to its end
       130  stopped by Ctrl-C
 
     \b
@@ -174,7 +175,7 @@ def score(
     with connection.make_client(timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
         client.server_info()  # a wrong address is told in seconds, and before a file is replaced
         warn_if_different(connection)
-        provenance = known_provenance(client)
+        provenance = known_provenance(client, needed=output is not None)
         point = None if far is None else find_operating_point(client, far)
         run = {} if output is None else identity(inputs, client, provenance, point)
         bar = ProgressBar(inputs)
@@ -226,7 +227,7 @@ def score(
 )
 @click.pass_context
 def info(ctx: click.Context, connection: Connection, wait: float) -> None:
-    """Show what each server runs and whether it scores a test image.
+    """Show what the server at each address runs and whether it scores a test image.
 
     Exit codes: 0 they all do, 2 wrong command line, 3 one cannot be reached or scores nothing.
     """

@@ -47,6 +47,7 @@ from ._items import (
     failed,
     images_of,
     make_item,
+    may_be_one_image,
     merge,
     numbered,
     read,
@@ -224,9 +225,24 @@ class DetectorClient(Configured):
             except AccessDeniedError:
                 raise
             except (RequestFailedError, InvalidResponseError) as error:
-                scored = failed(images, error)
+                scored = self._score_apart(channels, images, error, stop)
             verdicts += merge(group, scored)
         return numbered(verdicts, start)
+
+    def _score_apart(
+        self, channels: Channels, images: list[Encoded], error: DetectorError, stop: threading.Event
+    ) -> list[Verdict]:
+        if not may_be_one_image(images, error):
+            return failed(images, error)
+        verdicts: list[Verdict] = []
+        for image in images:
+            try:
+                verdicts += self._score_group(channels, [image], stop)
+            except AccessDeniedError:
+                raise
+            except (RequestFailedError, InvalidResponseError) as its_own:
+                verdicts += failed([image], its_own)
+        return verdicts
 
     def _score_group(self, channels: Channels, images: list[Encoded], stop: threading.Event) -> list[Verdict]:
         return self._retry(channels, score_call(self._settings, images), Route(bounded=True), stop)
@@ -262,7 +278,7 @@ class DetectorClient(Configured):
                     raise CancelledError
                 balancer.room.wait(PROBE_INTERVAL)
                 self._start_probes()
-        with balancer.request(server, route, call.timeout, scores=call.scores):
+        with balancer.request(server, route, call.timeout, scores=call.scores, images=call.images):
             try:
                 return self._send(channels, server, call, route)
             except DetectorError:

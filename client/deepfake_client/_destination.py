@@ -25,6 +25,12 @@ from ._rows import KINDS, OutputError
 _PRINTED = {"jsonl": jsonl, "csv": csv_rows}
 
 
+class _UnwrittenError(click.ClickException):
+    """Rows cannot be written, so that the run has not come to its end."""
+
+    exit_code = 4
+
+
 class Destination(Protocol):
     """Takes rows.
 
@@ -117,9 +123,9 @@ def errors_told(output: Path | None) -> Iterator[None]:
     except OutputError as error:
         raise click.BadParameter(str(error), param_hint="--output") from None
     except OSError as error:
-        raise click.ClickException(f"{output or 'standard output'}: {error.strerror or error}") from error
+        raise _UnwrittenError(f"{output or 'standard output'}: {error.strerror or error}") from error
     except sqlite3.Error as error:
-        raise click.ClickException(f"the journal of {output}: {error}") from error
+        raise _UnwrittenError(f"the journal of {output}: {error}") from error
 
 
 def score_missing(

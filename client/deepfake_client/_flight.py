@@ -30,6 +30,7 @@ class Flight:
         self._most = most
         self._limit = float(min(most, _START))
         self._least = math.inf
+        self._images = 0
         self._probing = True  # Reno's slow start: one more for each answer, until the first sign of a queue
         self._halved = -math.inf
 
@@ -38,19 +39,24 @@ class Flight:
         """Requests that may be under way at once, 1 to `most`."""
         return int(self._limit)
 
-    def answered(self, started: float, now: float, *, deadline: float, in_flight: int) -> None:
-        """Notes an answer.
+    def answered(self, started: float, now: float, *, deadline: float, in_flight: int, images: int = 1) -> None:
+        """Notes an answer. Only the largest requests are compared: a small one is quick however busy the server is.
 
         Args:
             started: When its request was sent.
             now: When it came.
             deadline: Seconds after which the request would have been given up.
             in_flight: Requests that were under way, this one included.
+            images: Images in the request.
         """
         latency = now - started
         if latency > deadline / 2:
             self.overloaded(started, now)
             return
+        if images < self._images:
+            return
+        if images > self._images:
+            self._images, self._least = images, math.inf
         self._least = min(self._least, latency)
         queued = self._limit * (1 - self._least / latency) if latency > 0 else 0.0
         if queued >= _QUEUED_LEAST:

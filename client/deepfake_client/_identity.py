@@ -14,11 +14,16 @@ from ._files import Inputs
 from ._results import Provenance
 
 
-def known_provenance(client: DetectorClient) -> Provenance | None:
-    """What is known of the weights; warnings where that is nothing, or that they are untrained."""
+def known_provenance(client: DetectorClient, *, needed: bool = False) -> Provenance | None:
+    """What is known of the weights; warnings where that is nothing, or that they are untrained.
+
+    Where it is needed, to go on with rows from before, it is an error that the server does not answer.
+    """
     try:
         provenance = client.provenance()
     except DetectorError as error:
+        if needed:
+            raise
         click.echo(f"warning: it is not known which weights the server runs: {error}", err=True)
         return None
     if provenance is not None and provenance.untrained:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
+from ._errors import DetectorError, RequestFailedError
 from ._results import Verdict
 
 Image = bytes | bytearray | memoryview | str | os.PathLike[str]
@@ -171,6 +172,12 @@ def merge(group: Group, verdicts: Sequence[Verdict]) -> list[Verdict]:
     """The verdicts of a group in its order: those that came back, between those of files that could not be read."""
     scored = iter(verdicts)
     return [entry if isinstance(entry, Verdict) else next(scored) for entry in group]
+
+
+def may_be_one_image(images: Sequence[Encoded], error: DetectorError) -> bool:
+    """Whether a request that failed for good may have failed for one of its images, so that each is sent alone."""
+    codes = ("INVALID_ARGUMENT", "INTERNAL")
+    return len(images) > 1 and isinstance(error, RequestFailedError) and error.code in codes
 
 
 def failed(images: Sequence[Encoded], error: Exception) -> list[Verdict]:

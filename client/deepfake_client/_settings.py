@@ -20,6 +20,9 @@ _CHANNEL_ARGS = [
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 
+_LONGEST_TIMEOUT = 1e6
+"""Seconds; gRPC gives a request at once up whose deadline overflows its clock."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -39,8 +42,8 @@ class Settings:
             raise ValueError("no address; give at least one HOST:PORT")
         for url in self.urls:
             check_url(url)
-        if not self.timeout > 0:
-            raise ValueError(f"timeout is {self.timeout}; it must be above 0 seconds")
+        if not 0 < self.timeout <= _LONGEST_TIMEOUT:
+            raise ValueError(f"timeout is {self.timeout}; it must be above 0 seconds and at most {_LONGEST_TIMEOUT:g}")
         for name, value, least in (
             ("retries", self.retries, 0),
             ("max_in_flight", self.max_in_flight, 1),

@@ -1,6 +1,7 @@
 """Images in tar shards, as WebDataset lays them out; nothing is unpacked."""
 
 import gzip
+import os
 import tarfile
 import zlib
 from collections.abc import Iterator
@@ -68,7 +69,7 @@ def read_shard(shard: str, extensions: tuple[str, ...]) -> Iterator[Item]:
                 pass
     except _DAMAGES as error:
         reason = getattr(error, "strerror", None) or str(error)
-        yield Item(shard, None, None, error=f"the shard {what}: {reason}" if Path(shard).exists() else reason)
+        yield Item(shard, None, None, error=f"the shard {what}: {reason}" if os.path.exists(shard) else reason)  # noqa: PTH110 - Path.exists raises for a name that is too long
 
 
 def _item(shard: str, tar: tarfile.TarFile, member: tarfile.TarInfo, streamed: bool) -> Item:

@@ -58,4 +58,4 @@ def _describe(server: ServerStatus) -> str:
     line = f"  requests to {server.address}: {server.answered} answered"
     if server.p50 is not None and server.p95 is not None:
         line += f", p50 {server.p50:.3g} s, p95 {server.p95:.3g} s"
-    return line + (f"; {server.failed} failed, and sent again" if server.failed else "")
+    return line + (f"; {server.failed} failed" if server.failed else "")
