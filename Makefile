@@ -50,6 +50,8 @@ image:  ## build the container image of the detector for NVIDIA GPUs
 	docker build --tag deepfake-detector .
 
 engines:  ## build TensorRT engines from WEIGHTS=dir into REPOSITORY=dir, on this machine's GPU, in the container
+	@test -d $(WEIGHTS) || { echo "no folder $(WEIGHTS) with checkpoints: run make weights, or give WEIGHTS=dir" >&2; exit 2; }
+	mkdir -p $(REPOSITORY)
 	docker build --tag deepfake-detector-export --target export .
 	docker run --rm --gpus all --user "$$(id -u):$$(id -g)" --workdir $(CURDIR) \
 		$(foreach dir,$(CURDIR) $(abspath $(WEIGHTS) $(REPOSITORY)),--volume $(dir):$(dir)) \
@@ -61,7 +63,7 @@ serve-gpu:  ## serve REPOSITORY=dir on a GPU in the container, with Prometheus a
 
 bench-gpu: setup image  ## measure full size on this machine's GPU, in the container
 	$(BIN)/pip install --quiet --editable '.[gpu]'
-	$(BIN)/python -m benchmarks.gpu $(if $(wildcard $(WEIGHTS)/manifest.json),--weights $(WEIGHTS)) --output benchmarks/results/gpu.json
+	$(BIN)/python -m benchmarks.gpu $(if $(or $(filter-out file,$(origin WEIGHTS)),$(wildcard $(WEIGHTS)/manifest.json)),--weights $(WEIGHTS)) --output benchmarks/results/gpu.json
 
 clean:  ## remove what the other targets made, the weights excepted
 	rm -rf .venv .triton demo build *.egg-info client/*.egg-info

@@ -1,5 +1,7 @@
 """How much arithmetic an image costs, and how much a GPU can do."""
 
+import re
+
 from ensemble.streams import STREAMS
 from networks.random_weights import PRESETS
 
@@ -42,4 +44,4 @@ def _block(tokens: int, hidden: int, feed_forward: int) -> int:
 
 def peak_of(gpu: str) -> float | None:
     """TFLOP/s in FP16 of a GPU by its name; None where the table does not have it."""
-    return next((peak for part, peak in PEAKS.items() if part in gpu), None)
+    return next((peak for part, peak in PEAKS.items() if re.search(rf"\b{part}\b", gpu)), None)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from benchmarks.gpu_parity import compare, variants, verdicts
 from benchmarks.gpu_sampling import Gpu, Sampler, open_gpu
 from benchmarks.gpu_server import CONTAINER, SERVERS, STAND_IN, Endpoint, require_gpu, runtimes, serving, without_gpu
 from benchmarks.machine import ROOT, circumstances
-from benchmarks.serving import export
+from benchmarks.serving import export, sources
 
 GOAL = {"images_per_second": 190.0, "share_of_peak": 0.55}
 """On an H200, as the project set it."""
@@ -59,7 +60,7 @@ IN_FLIGHT = (1, 8, 32, 128)
 @click.option("--in-flight", type=click.IntRange(min=1), multiple=True, default=IN_FLIGHT, help="May be repeated.")
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), default=30.0, help="Of each measurement.")
 @click.option("--parity-images", type=click.IntRange(min=0), default=64, help="Images compared with FP32 on the CPU.")
-@click.option("--gpu", "index", default=0, help="Number of the GPU that is watched.")
+@click.option("--gpu", "index", default=0, help="Number of the GPU that is used and watched.")
 @click.option("--peak", type=float, help="Its dense FP16 TFLOP/s.  [default: by its name]")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
 def main(
@@ -91,11 +92,10 @@ def main(
     reference = _repository(weights, preset, "fp32")
     repository = _repository(weights, preset, precision)
     if gpu and "tensorrt" not in runtimes(repository, server):
-        console.print(
-            f"no TensorRT engines in {repository}: build them by `make engines REPOSITORY={repository} "
-            f"WEIGHTS={weights or reference.parent / 'weights'}`, and use --server container",
-            soft_wrap=True,
-        )
+        if server == CONTAINER:
+            _build_engines(console, weights or reference.parent / "weights", repository)
+        else:
+            console.print("TensorRT is not measured: it is in the container alone (--server container)")
     items = _items()
     compared = variants(items, parity_images)
     expected: list[Verdict] = []
@@ -105,7 +105,7 @@ def main(
     tflop = tflop_per_image("giant" if weights else preset)
     setups: dict[str, dict[str, Any]] = {}
     for runtime in runtimes(repository, server):
-        with serving(repository, server, runtime) as endpoint:
+        with serving(repository, server, runtime, index) as endpoint:
             if gpu:
                 require_gpu(endpoint.url)
             with DetectorClient(endpoint.url) as client:
@@ -160,14 +160,22 @@ def _repository(weights: Path | None, preset: str, precision: str) -> Path:
     if weights is None and precision == "fp32":
         return export(preset)
     made_from = weights or export(preset).parent / "weights"
-    folder = ROOT / "build" / "benchmarks" / f"gpu-{'weights' if weights else preset}-{precision}"
+    source = f"weights-{sha256(bytes(made_from.resolve())).hexdigest()[:8]}" if weights else preset
+    folder = ROOT / "build" / "benchmarks" / f"gpu-{source}-{precision}"
     repository = folder / "model_repository"
     made = repository / "provenance" / "1" / "provenance.json"
-    newest = max(path.stat().st_mtime for path in made_from.iterdir())
+    newest = max(path.stat().st_mtime for path in (*made_from.iterdir(), *sources()))
     if not made.exists() or made.stat().st_mtime < newest:
         options = ["--weights", str(made_from), "--repository", str(repository), "--precision", precision]
         subprocess.run([sys.executable, "-m", "export", *options], check=True)
     return repository
+
+
+def _build_engines(console: Console, weights: Path, repository: Path) -> None:
+    command = ["make", "engines", f"WEIGHTS={weights}", f"REPOSITORY={repository}"]
+    if subprocess.run(command, cwd=ROOT, check=False).returncode:
+        told = "TensorRT engines were not built: ONNX Runtime is measured alone. Try again by"
+        console.print(f"[yellow]{told} {' '.join(command)}[/]", soft_wrap=True)
 
 
 def _items() -> list[Item]:

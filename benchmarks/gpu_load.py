@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 import urllib.request
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from ensemble.streams import ENSEMBLE_NAME
 Item = tuple[bytes, tuple[float, float, float, float]]
 """An encoded image and the box of its face."""
 
-_METRIC = re.compile(r'^nv_inference_(\w+){model="(\w+)"[^}]*} (\S+)$', re.MULTILINE)
+_METRIC = re.compile(r'^nv_inference_(\w+){(?:[^}]*,)?model="(\w+)"[^}]*} (\S+)$', re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -107,5 +108,12 @@ def step_means(before: Mapping[tuple[str, str], float], after: Mapping[tuple[str
 
 def _counters(url: str) -> dict[tuple[str, str], float]:
     with urllib.request.urlopen(url) as answer:
-        text = answer.read().decode()
-    return {(metric, model): float(value) for metric, model, value in _METRIC.findall(text)}
+        return counters(answer.read().decode())
+
+
+def counters(text: str) -> dict[tuple[str, str], float]:
+    """The counters of Triton's metrics by metric and model, those of several GPUs added up."""
+    totals: dict[tuple[str, str], float] = defaultdict(float)
+    for metric, model, value in _METRIC.findall(text):
+        totals[metric, model] += float(value)
+    return dict(totals)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import click
 import tritonclient.grpc as triton
@@ -44,19 +45,20 @@ def runtimes(repository: Path, server: str) -> list[str]:
 
 
 @contextmanager
-def serving(repository: Path, server: str, runtime: str) -> Iterator[Endpoint]:
+def serving(repository: Path, server: str, runtime: str, gpu: int = 0) -> Iterator[Endpoint]:
     """Serve a repository until the end of the block.
 
     Args:
         repository: The model repository.
         server: Of `SERVERS`.
         runtime: Of `runtimes`.
+        gpu: Number of the GPU that it gets, the only one: figures are compared with the peak of one.
 
     Raises:
         click.ClickException: The server did not start.
     """
     if server == STAND_IN:
-        with stand_in.serve(repository) as server_here:
+        with one_gpu(gpu), stand_in.serve(repository) as server_here:
             yield Endpoint(server_here.url, server_here.metrics_url)
         return
     name = f"{IMAGE}-benchmark-{os.getpid()}"
@@ -64,7 +66,7 @@ def serving(repository: Path, server: str, runtime: str) -> Iterator[Endpoint]:
     with log.open("wb") as stream:
         try:
             process = subprocess.Popen(
-                container_command(repository, runtime, name), stdout=stream, stderr=subprocess.STDOUT
+                container_command(repository, runtime, name, gpu), stdout=stream, stderr=subprocess.STDOUT
             )
         except FileNotFoundError as error:
             raise click.ClickException("docker is not installed: install it, or use --server stand-in") from error
@@ -98,21 +100,24 @@ def require_gpu(url: str) -> None:
 @contextmanager
 def without_gpu() -> Iterator[None]:
     """Hide the GPUs from the processes that are started in the block."""
-    before = os.environ.get("CUDA_VISIBLE_DEVICES")
-    os.environ["CUDA_VISIBLE_DEVICES"] = ""
-    try:
+    with patch.dict(os.environ, CUDA_VISIBLE_DEVICES=""):
         yield
-    finally:
-        if before is None:
-            del os.environ["CUDA_VISIBLE_DEVICES"]
-        else:
-            os.environ["CUDA_VISIBLE_DEVICES"] = before
 
 
-def container_command(repository: Path, runtime: str, name: str) -> list[str]:
-    """The `docker run` that serves a repository on all GPUs, its ports on loopback."""
+@contextmanager
+def one_gpu(index: int) -> Iterator[None]:
+    """Show processes that are started in the block one GPU, numbered as NVIDIA's driver does, unless all are hidden."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        yield
+        return
+    with patch.dict(os.environ, CUDA_DEVICE_ORDER="PCI_BUS_ID", CUDA_VISIBLE_DEVICES=str(index)):
+        yield
+
+
+def container_command(repository: Path, runtime: str, name: str, gpu: int) -> list[str]:
+    """The `docker run` that serves a repository on one GPU, its ports on loopback."""
     return [
-        *("docker", "run", "--rm", "--name", name, "--gpus", "all", "--shm-size", "1g"),
+        *("docker", "run", "--rm", "--name", name, "--gpus", f"device={gpu}", "--shm-size", "1g"),
         *("--publish", f"127.0.0.1:{_CONTAINER_PORTS['grpc']}:8001"),
         *("--publish", f"127.0.0.1:{_CONTAINER_PORTS['metrics']}:8002"),
         *("--volume", f"{repository.resolve()}:/models:ro"),

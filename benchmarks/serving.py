@@ -58,8 +58,7 @@ def export(preset: str, *, retinaface: bool = False) -> Path:
     folder = ROOT / "build" / "benchmarks" / (f"{preset}-retinaface" if retinaface else preset)
     repository = folder / "model_repository"
     made = repository / "provenance" / "1" / "provenance.json"
-    sources = [path for folder in _SOURCES for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".pbtxt")]
-    if not made.exists() or made.stat().st_mtime < max(path.stat().st_mtime for path in sources):
+    if not made.exists() or made.stat().st_mtime < max(path.stat().st_mtime for path in sources()):
         if retinaface:
             from networks.retinaface import write_random_retinaface
 
@@ -76,6 +75,11 @@ def export(preset: str, *, retinaface: bool = False) -> Path:
         ]
         subprocess.run([sys.executable, "-m", "export", *options], check=True)
     return repository
+
+
+def sources() -> list[Path]:
+    """The files that decide what an export makes, the checkpoints apart."""
+    return [path for folder in _SOURCES for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".pbtxt")]
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def main(weights: Path, images: Path | None, random: int, batch_size: int, outpu
         if not photographs and not random:
             raise click.UsageError("nothing to compare on: give --images, or --random above 0")
         studies, groups = _study(console, checkpoints, photographs, random, batch_size)
-    except (ExportError, WeightsError) as error:
+    except (ExportError, WeightsError, OSError) as error:
         Console(stderr=True).print(f"[bold red]failed:[/] {str(error).replace('[', chr(92) + '[')}", soft_wrap=True)
         sys.exit(1)
     report, within = _report(studies, groups, untrained=(weights / MARKER).exists())
@@ -113,7 +113,8 @@ def _study(
             def advance(way: str, count: int, task: Any = task, name: str = stream.name) -> None:
                 progress.update(task, description=f"{name}: {way}", advance=count)
 
-            with tempfile.TemporaryDirectory() as folder:
+            # Beside the checkpoint, where there is room for gigabytes: /tmp may be memory.
+            with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
                 studies[stream] = study_stream(stream, checkpoint, pixels, Path(folder), batch, advance)
     return studies, {name: part for name, part in groups.items() if len(range(*part.indices(len(pixels))))}
 

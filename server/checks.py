@@ -202,6 +202,13 @@ def check_shared_memory() -> Finding:
     return Finding("shared memory", Level.OK, detail)
 
 
+def has_cuda_provider() -> bool:
+    """Whether this environment's ONNX Runtime can run on an NVIDIA GPU, judged without importing it."""
+    found = importlib.util.find_spec("onnxruntime")
+    folders = found.submodule_search_locations if found else None
+    return any(Path(each, "capi", "libonnxruntime_providers_cuda.so").exists() for each in folders or ())
+
+
 def check_gpu() -> Finding:
     """Whether NVIDIA's driver shows a GPU; the ensemble runs without one."""
     program = shutil.which("nvidia-smi")
@@ -215,7 +222,13 @@ def check_gpu() -> Finding:
     if outcome.returncode != 0:
         reason = (outcome.stdout + outcome.stderr).strip().splitlines()
         return Finding("gpu", Level.WARNING, f"nvidia-smi fails: {reason[:1]}", "reinstall NVIDIA's driver")
-    return Finding("gpu", Level.OK, "; ".join(outcome.stdout.strip().splitlines()))
+    gpus = "; ".join(outcome.stdout.strip().splitlines())
+    if not has_cuda_provider():
+        fix = f"{sys.executable} -m pip uninstall onnxruntime; {sys.executable} -m pip install onnxruntime-gpu"
+        return Finding(
+            "gpu", Level.WARNING, f"{gpus}: not used, this ONNX Runtime has no CUDA; the models run on the CPU", fix
+        )
+    return Finding("gpu", Level.OK, gpus)
 
 
 def check_ports(host: str, ports: dict[str, int]) -> list[Finding]:

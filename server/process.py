@@ -13,12 +13,13 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
 import psutil
 
-from server.checks import SHARED_MEMORY
+from server.checks import SHARED_MEMORY, has_cuda_provider
 from server.layout import PACKAGE, Layout
 
 STUB_PROGRAM = "triton_python_backend_stub"
@@ -70,9 +71,11 @@ class Options:
     @property
     def http_headers(self) -> dict[str, str]:
         """What HTTP requests must bear, by --http-restricted-api=APIS:NAME=VALUE among the further options."""
-        restricted = (word.partition("=") for word in self.extra)
-        pairs = (value.rpartition(":")[2] for option, _, value in restricted if option == "--http-restricted-api")
-        return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+        option = "--http-restricted-api"
+        joined = [word.removeprefix(f"{option}=") for word in self.extra if word.startswith(f"{option}=")]
+        apart = [value for word, value in pairwise(self.extra) if word == option]
+        pairs = (value.partition(":")[2].partition("=") for value in (*joined, *apart))
+        return {name: value for name, _, value in pairs}
 
 
 class TritonProcess:
@@ -100,6 +103,10 @@ class TritonProcess:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         }
         environment.pop("PYTHONHOME", None)
+        if (
+            not has_cuda_provider()
+        ):  # else Triton would put on a GPU what this environment's ONNX Runtime cannot run there
+            environment["CUDA_VISIBLE_DEVICES"] = ""
         command = [sys.executable, str(PACKAGE / "lifeline.py"), *arguments(layout, options, self._memory_prefix)]
         self._popen = subprocess.Popen(
             command,

@@ -15,7 +15,7 @@ from deepfake_client import StreamVerdict, Verdict
 
 from benchmarks.arithmetic import peak_of, tflop_per_image
 from benchmarks.gpu import main
-from benchmarks.gpu_load import Level, step_means
+from benchmarks.gpu_load import Level, counters, step_means
 from benchmarks.gpu_parity import compare, variants
 from benchmarks.gpu_sampling import Gpu, Sampler
 from benchmarks.gpu_server import CONTAINER, STAND_IN, container_command, require_gpu, runtimes
@@ -40,6 +40,8 @@ def test_an_image_costs_what_is_published() -> None:
         ("NVIDIA L40S", 362),
         ("NVIDIA L4", 121),
         ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40", None),
+        ("NVIDIA RTX A1000", None),
         ("Quadro K2000", None),
     ],
 )
@@ -57,12 +59,13 @@ def test_engines_are_measured_where_all_are_there_and_the_server_runs_them(tmp_p
 
 
 def test_the_container_listens_on_loopback_and_only_reads_the_models(tmp_path: Path) -> None:
-    command = container_command(tmp_path, "tensorrt", "name")
+    command = container_command(tmp_path, "tensorrt", "name", 3)
     published = [word for before, word in pairwise(command) if before == "--publish"]
     assert published
     assert all(word.startswith("127.0.0.1:") for word in published)
     assert f"{tmp_path}:/models:ro" in command
     assert command[-1] == "--model-config-name=tensorrt"
+    assert ("--gpus", "device=3") in pairwise(command)
 
 
 def test_steps_are_the_means_of_what_was_gained() -> None:
@@ -78,6 +81,16 @@ def test_steps_are_the_means_of_what_was_gained() -> None:
     before, after = ({(name, "voter"): float(values[i]) for name, values in metrics.items()} for i in (0, 1))
     assert step_means(before, after) == {"voter": {"batch": 4.0, "queue_ms": 2.0, "compute_ms": 1.0}}
     assert step_means(after, after) == {}
+
+
+def test_counters_of_gpus_are_added_up() -> None:
+    text = (
+        "# HELP nv_inference_count Number of inferences\n"
+        'nv_inference_count{gpu_uuid="GPU-1",model="global_texture",version="1"} 5\n'
+        'nv_inference_count{gpu_uuid="GPU-2",model="global_texture",version="1"} 7\n'
+        'nv_inference_count{model="voter",version="1"} 12\n'
+    )
+    assert counters(text) == {("count", "global_texture"): 12.0, ("count", "voter"): 12.0}
 
 
 def test_rates_count_what_was_scored() -> None:

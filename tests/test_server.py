@@ -262,6 +262,29 @@ def test_server_doctor_finds_no_server_where_there_is_none(repository: Path) -> 
     assert f"127.0.0.1:{port}: UNAVAILABLE" in outcome.stdout
 
 
+def test_server_doctor_says_when_onnxruntime_cannot_use_the_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho NVIDIA H100, 81559 MiB, 570.1\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    finding = checks.check_gpu()
+    assert finding.level is Level.WARNING
+    assert "NVIDIA H100" in finding.detail
+    assert "the models run on the CPU" in finding.detail
+    assert "onnxruntime-gpu" in finding.fix
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--http-restricted-api=inference,health:token=a:b=c"], ["--http-restricted-api", "inference:token=a:b=c"]],
+)
+def test_server_probes_bear_the_token_of_restricted_http(tmp_path: Path, words: list[str]) -> None:
+    options = process.Options(tmp_path, "127.0.0.1", {}, extra=tuple(words))
+    assert options.http_headers == {"token": "a:b=c"}
+
+
 def test_server_help_shows_the_options_without_a_command() -> None:
     text = run("--help").stdout
     for word in ("--model-repository", "--grpc-port", "doctor", "install", "Exit codes"):
