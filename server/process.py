@@ -103,9 +103,8 @@ class TritonProcess:
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         }
         environment.pop("PYTHONHOME", None)
-        if (
-            not has_cuda_provider()
-        ):  # else Triton would put on a GPU what this environment's ONNX Runtime cannot run there
+        if not has_cuda_provider():
+            # Else Triton would put on a GPU what this environment's ONNX Runtime cannot run there.
             environment["CUDA_VISIBLE_DEVICES"] = ""
         command = [sys.executable, str(PACKAGE / "lifeline.py"), *arguments(layout, options, self._memory_prefix)]
         self._popen = subprocess.Popen(
