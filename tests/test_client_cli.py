@@ -334,9 +334,11 @@ def test_full_disk_is_told_in_a_line(server: FakeTriton, photos: Path, tmp_path:
 
 def on_terminal(command: list[str]) -> tuple[int, str]:
     """Runs a command on a terminal of 100 columns; its exit code and what it shows."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execve(command[0], command, {**os.environ, "COLUMNS": "100", "TERM": "xterm"})
+    terminal, end = pty.openpty()
+    environment = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
+    # Not `pty.fork`: it would copy this process, whose threads serve gRPC.
+    process = subprocess.Popen(command, stdin=end, stdout=end, stderr=end, env=environment)
+    os.close(end)
     shown = b""
     while True:
         try:
@@ -347,7 +349,7 @@ def on_terminal(command: list[str]) -> tuple[int, str]:
             break
         shown += chunk
     os.close(terminal)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), shown.decode()
+    return process.wait(), shown.decode()
 
 
 def test_terminal_shows_a_table_with_headings_once(server: FakeTriton, photos: Path) -> None:
