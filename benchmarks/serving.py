@@ -1,8 +1,10 @@
 """What the benchmarks share: an exported repository, and the real server on it."""
 
+import re
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,6 +48,14 @@ def resident(process: psutil.Process) -> int:
         return int(process.memory_full_info().pss)
     except psutil.NoSuchProcess:
         return 0
+
+
+def counter(metrics_url: str, name: str, model: str = "") -> int:
+    """A Prometheus metric of a running server, of all models or of one."""
+    with urllib.request.urlopen(metrics_url) as response:
+        text = response.read().decode()
+    labels = f'.*model="{model}".*' if model else ".*"
+    return sum(int(float(value)) for value in re.findall(rf"^{name}{{{labels}}} (\S+)$", text, re.MULTILINE))
 
 
 def weights_of(repository: Path) -> Path:

@@ -9,10 +9,12 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from deepfake_client import Verdict
 
 from benchmarks.__main__ import main
 from benchmarks.compare import IncomparableError, change_table, check_comparable, compare
 from benchmarks.contest import SERVER, compete
+from benchmarks.failover import DIFFERENT, Faults, Opinion, find_faults, pieces
 from benchmarks.goals import COMPARISONS, ratios
 from benchmarks.load.perf_analyzer import Latency, Load, parse_latency
 from benchmarks.load.statistics import STEPS, Counters, steps
@@ -22,7 +24,8 @@ from benchmarks.noise import chance, least_chance, ratio_of_medians
 from benchmarks.overload import Outcome, errors
 from benchmarks.result import Figure, Result, ResultError, read, write
 from benchmarks.rivals.authors import Authors
-from benchmarks.soak import Memory
+from benchmarks.serving import counter
+from benchmarks.soak import SAMPLES, Memory
 from ensemble.images import decode
 from ensemble.voting import WEIGHTS
 from networks import write_random_weights
@@ -249,6 +252,58 @@ def test_errors_of_an_overload_are_told_by_code() -> None:
     assert (first["code"], first["count"], first["retryable"], first["message"]) == ("UNAVAILABLE", 3, True, "full")
     assert first["slowest_seconds"] == pytest.approx(0.2)
     assert (second["code"], second["retryable"]) == ("INVALID_ARGUMENT", False)
+
+
+EXPECTED: dict[str, Opinion] = {f"{number}.png": (0.2, 0.2 + number / 1000) for number in range(21)}
+RIGHT = list(EXPECTED.items())
+
+
+def exchanged(one: slice, other: slice) -> list[tuple[str, Opinion]]:
+    """Rows of a run in which two requests got each other's answers: paths stay, verdicts change places."""
+    opinions = [opinion for _, opinion in RIGHT]
+    opinions[one], opinions[other] = opinions[other], opinions[one]
+    return list(zip(EXPECTED, opinions, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "faults"),
+    [
+        (RIGHT, Faults(0, 0, 0, True)),
+        ([(path, (score, p + 1e-7)) for path, (score, p) in EXPECTED.items() if p], Faults(0, 0, 0, True)),
+        (exchanged(slice(0, 7), slice(7, 14)), Faults(0, 0, 14, True)),
+        (exchanged(slice(3, 4), slice(4, 5)), Faults(0, 0, 2, True)),
+        (RIGHT[:-2], Faults(2, 0, 0, False)),
+        ([*RIGHT[:3], *RIGHT[2:]], Faults(0, 1, 0, False)),
+        ([*RIGHT[:3], RIGHT[2], *RIGHT[4:]], Faults(1, 1, 0, False)),
+        (RIGHT[::-1], Faults(0, 0, 0, False)),
+        ([*RIGHT[:-1], ("20.png", (None, None))], Faults(0, 0, 1, True)),
+        ([*RIGHT[:-1], ("20.png", (0.3, 0.22))], Faults(0, 0, 1, True)),
+        ([*RIGHT, ("other.png", (0.2, 0.2))], Faults(0, 0, 1, False)),
+    ],
+)
+def test_a_failover_that_went_wrong_is_told(rows: list[tuple[str, Opinion]], faults: Faults) -> None:
+    assert find_faults(EXPECTED, rows) == faults
+    assert faults.none == (faults == Faults(0, 0, 0, True))
+
+
+def test_requests_of_a_failover_hold_different_images() -> None:
+    images = pieces(DIFFERENT)
+    assert len({image.data for image in images}) == DIFFERENT
+    requests = {tuple(n % DIFFERENT for n in range(start, start + 7)) for start in range(0, 5000, 7)}
+    assert len(requests) == len(range(0, 5000, 7))
+
+
+def test_a_soak_tells_the_verdicts_of_its_images_apart() -> None:
+    verdicts = [Verdict(None, "ok", score=each.score, probability=each.probability) for each in SAMPLES]
+    for number, sample in enumerate(SAMPLES):
+        assert [sample.has(verdict) for verdict in verdicts] == [number == n for n in range(len(SAMPLES))]
+    assert not SAMPLES[0].has(Verdict(None, "failed"))
+
+
+def test_counters_are_read_of_one_model_or_of_all(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics"
+    metrics.write_text('# HELP a_b\na_b{model="x",version="1"} 3\na_b{model="y",version="1"} 4\na_bc{model="x"} 9\n')
+    assert [counter(metrics.as_uri(), "a_b", model) for model in ("x", "y", "z", "")] == [3, 4, 0, 7]
 
 
 def test_growth_of_memory_leaves_the_start_out() -> None:

@@ -38,10 +38,10 @@ def test_runtimes_are_told_by_the_configuration_and_agree() -> None:
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, seconds: float = 280) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "120"}
     return subprocess.run(
-        [sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True, timeout=280
+        [sys.executable, "-m", *arguments], env=environment, capture_output=True, text=True, timeout=seconds
     )
 
 
@@ -100,3 +100,16 @@ def test_a_soak_watches_memory(tmp_path: Path) -> None:
     assert len(details["memory_mib"]["minutes"]) == len(details["memory_mib"]["server"]) >= 2
     assert min(details["memory_mib"]["server"]) > 100
     assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.heavy
+@pytest.mark.timeout(900)
+def test_a_failover_loses_nothing_that_the_command_line_writes(tmp_path: Path) -> None:
+    output = tmp_path / "failover.json"
+    done = run("benchmarks.failover", "--images", "2000", "--output", str(output), seconds=880)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(output.read_text())
+    assert result["rows"] == result["images"] == 2000
+    assert (result["missing"], result["doubled"], result["wrong"], result["in_order"]) == (0, 0, 0, True)
+    assert result["different_verdicts"] > 1000
+    assert min(result["victim"]["requests_before_kill"], result["victim"]["requests_after_return"]) > 0
