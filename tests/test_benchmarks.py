@@ -4,12 +4,15 @@ import base64
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from deepfake_client import Verdict
+from google.protobuf import json_format, text_format
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks.__main__ import main
 from benchmarks.compare import IncomparableError, change_table, check_comparable, compare
@@ -19,16 +22,19 @@ from benchmarks.goals import COMPARISONS, ratios
 from benchmarks.load.perf_analyzer import Latency, Load, parse_latency
 from benchmarks.load.statistics import STEPS, Counters, steps
 from benchmarks.load.workloads import MAIN, OTHERS, Item, items, write_perf_analyzer_input
-from benchmarks.machine import Circumstances, Machine, circumstances
+from benchmarks.machine import ROOT, Circumstances, Machine, circumstances
 from benchmarks.noise import chance, least_chance, ratio_of_medians
 from benchmarks.overload import Outcome, errors
 from benchmarks.result import Figure, Result, ResultError, read, write
 from benchmarks.rivals.authors import Authors
+from benchmarks.rivals.runtime import Runtime, openvino_properties, session_options
 from benchmarks.serving import counter
 from benchmarks.soak import SAMPLES, Memory
 from ensemble.images import decode
+from ensemble.streams import STREAMS, Stream
 from ensemble.voting import WEIGHTS
 from networks import write_random_weights
+from tests.backends import backend_module
 from tests.golden import GOLDEN, ROWS
 
 # What perf_analyzer 2.50 wrote with -f and --verbose-csv.
@@ -234,6 +240,42 @@ def test_ways_that_disagree_are_not_compared() -> None:
     assert apart["a"] == pytest.approx(0.01)
     with pytest.raises(click.ClickException, match=r"0\.200 apart"):
         compete(far, 1, together=True, advance=lambda: None)
+
+
+def configuration(file: str) -> Any:
+    """A model's configuration as a backend is given it."""
+    text = (ROOT / "model_repository" / file).read_text()
+    message = text_format.Parse(text, ModelConfig())
+    return json.loads(json_format.MessageToJson(message, preserving_proto_field_name=True))
+
+
+SPINNING = ("session.intra_op.allow_spinning", "session.inter_op.allow_spinning")
+SETTINGS = (
+    "intra_op_num_threads",
+    "inter_op_num_threads",
+    "execution_mode",
+    "graph_optimization_level",
+    "enable_cpu_mem_arena",
+    "enable_mem_pattern",
+)
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
+def test_rivals_have_the_server_s_options(stream: Stream) -> None:
+    with backend_module("onnxruntime") as backend:
+        theirs = backend.session_options(configuration(f"{stream.name}/config.pbtxt"))
+    ours = session_options()
+    assert [getattr(ours, name) for name in SETTINGS] == [getattr(theirs, name) for name in SETTINGS]
+    for entry in SPINNING:
+        assert ours.get_session_config_entry(entry) == theirs.get_session_config_entry(entry) == "0"
+
+
+def test_rivals_have_the_server_s_properties_of_openvino() -> None:
+    pytest.importorskip("openvino")
+    for stream in STREAMS:
+        with backend_module("openvino") as backend:
+            theirs = backend.properties(configuration(f"{stream.name}/configs/openvino.pbtxt"))
+        assert openvino_properties(Runtime("openvino", "bf16")) == theirs
 
 
 def test_the_authors_way_gives_the_golden_probabilities(tmp_path: Path) -> None:

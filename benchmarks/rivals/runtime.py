@@ -25,7 +25,7 @@ Name = Literal["onnxruntime", "openvino"]
 
 @dataclass(frozen=True)
 class Runtime:
-    """What runs the networks. Threads are its own choice: one a core, as a user gets who sets nothing.
+    """What runs the networks. How many threads is its own choice: one a core, as a user gets who sets nothing.
 
     Attributes:
         name: The runtime.
@@ -59,11 +59,24 @@ def open_session(repository: Path, stream: Stream, runtime: Runtime) -> Session:
     model = repository / stream.name / "1" / "model.onnx"
     if runtime.name == "openvino":
         openvino: Any = importlib.import_module("openvino")
-        options = {"INFERENCE_PRECISION_HINT": runtime.precision} if runtime.precision else {}
-        request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+        request = openvino.Core().compile_model(model, "CPU", openvino_properties(runtime)).create_infer_request()
         return lambda pixels: np.array(request.infer({"PIXELS": pixels})["LOGITS"], np.float32)
-    session = ort.InferenceSession(model)
+    session = ort.InferenceSession(model, session_options())
     return lambda pixels: np.asarray(session.run(["LOGITS"], {"PIXELS": pixels})[0], np.float32)
+
+
+def session_options() -> ort.SessionOptions:
+    """ONNX Runtime's, as the server sets them: the threads of three sessions must not spin while they wait."""
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return options
+
+
+def openvino_properties(runtime: Runtime) -> dict[str, Any]:
+    """OpenVINO's, as the server sets them."""
+    precision = {"INFERENCE_PRECISION_HINT": runtime.precision} if runtime.precision else {}
+    return {**precision, "ENABLE_CPU_PINNING": False, "NUM_STREAMS": "1"}
 
 
 def run_batches(session: Session, pixels: list[RgbImage], batch_size: int) -> npt.NDArray[np.float32]:
