@@ -219,24 +219,81 @@ def test_items_are_taken_no_further_ahead_than_documented(server: FakeTriton) ->
     endless = (taken.append(n) or b"0.1" for n in count())
     with (
         DetectorClient(server.url, batch_size=4, max_in_flight=2) as client,
-        closing(client.score_many(endless)) as verdicts,
+        closing(client.score_many(endless, ordered=False)) as verdicts,
     ):
         for yielded, _ in enumerate(islice(verdicts, 500)):
             assert len(taken) - yielded <= 2 * 2 * 4
 
 
-def test_verdicts_come_before_a_slow_source_ends(server: FakeTriton) -> None:
-    seen: list[int] = []
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_verdicts_do_not_wait_for_the_next_item(server: FakeTriton, batch_size: int, ordered: bool) -> None:
+    """The source gives an item only once there is the verdict of the one before."""
+    seen = threading.Semaphore(0)
 
-    def slow() -> Iterator[bytes]:
+    def source() -> Iterator[bytes]:
         for n in range(4):
-            seen.append(n)
-            yield b"0.1"
-            time.sleep(0.3)
+            assert not n or seen.acquire(timeout=30)
+            yield b"0.%d" % n
 
-    with DetectorClient(server.url, batch_size=1) as client, closing(client.score_many(slow())) as verdicts:
+    scores = []
+    with DetectorClient(server.url, batch_size=batch_size) as client:
+        for verdict in client.score_many(source(), ordered=ordered):
+            scores.append(verdict.score)
+            seen.release()
+    assert scores == [0.0, 0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_asyncio_verdicts_do_not_wait_for_the_next_item(server: FakeTriton, batch_size: int, ordered: bool) -> None:
+    async def run() -> list[float | None]:
+        seen = asyncio.Semaphore(0)
+
+        async def source() -> AsyncIterator[bytes]:
+            for n in range(4):
+                if n:
+                    async with asyncio.timeout(30):
+                        await seen.acquire()
+                yield b"0.%d" % n
+
+        scores = []
+        async with AsyncDetectorClient(server.url, batch_size=batch_size) as client:
+            async for verdict in client.score_many(source(), ordered=ordered):
+                scores.append(verdict.score)
+                seen.release()
+        return scores
+
+    assert asyncio.run(run()) == [0.0, 0.1, 0.2, 0.3]
+
+
+def test_error_of_the_source_comes_after_the_verdicts_before_it(server: FakeTriton, score_many: Scorer) -> None:
+    def broken() -> Iterator[bytes]:
+        yield from [b"0.1"] * 11
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        score_many(server.url, broken(), batch_size=4)
+    assert sum(server.batches) == 11
+
+
+def test_source_is_closed_when_it_is_left_early(server: FakeTriton) -> None:
+    closed: list[str] = []
+
+    def endless() -> Iterator[bytes]:
+        try:
+            while True:
+                yield b"0.1"
+        finally:
+            closed.append(threading.current_thread().name)
+
+    before = set(threading.enumerate())
+    with DetectorClient(server.url) as client, closing(client.score_many(endless())) as verdicts:
         next(verdicts)
-        assert len(seen) < 4
+        ours = {thread for thread in threading.enumerate() if thread not in before and "deepfake" in thread.name}
+        assert ours
+    assert len(closed) == 1
+    assert not any(thread.is_alive() for thread in ours)
 
 
 def test_asyncio_items_may_come_asynchronously(server: FakeTriton) -> None:

@@ -314,6 +314,31 @@ def test_second_ctrl_c_stops_at_once(server: FakeTriton, tmp_path: Path) -> None
     assert seconds < 5
 
 
+def test_rows_do_not_wait_for_the_rest_of_a_list_on_standard_input(server: FakeTriton, photos: Path) -> None:
+    """Two whole batches and a piece of one, then the list stands still; Ctrl-C twice ends it in spite of that."""
+    command = [*COMMAND, "score", "-", "--url", server.url]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{photos / 'fake.jpg'}\n" * 19)
+        process.stdin.flush()
+        watch = threading.Timer(60, process.kill)
+        watch.start()
+        rows = [json.loads(process.stdout.readline()) for _ in range(19)]
+        watch.cancel()
+        for _ in range(2):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        assert process.wait(30) == 130
+        assert process.stderr is not None
+        told = process.stderr.read()
+    assert {row["status"] for row in rows} == {"ok"}
+    assert "scored 19 of 19 images" in told
+    assert "Traceback" not in told
+
+
 def test_closed_pipe_ends_quietly(server: FakeTriton, tmp_path: Path) -> None:
     command = [*COMMAND, "score", str(many(tmp_path / "x", 200)), "--url", server.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:

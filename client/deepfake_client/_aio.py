@@ -37,13 +37,13 @@ from ._errors import (
     is_absent,
     is_retryable,
 )
+from ._intake import STALL_SECONDS, ataking
 from ._items import (
     Encoded,
     FaceBox,
     Image,
     ImageItem,
     Item,
-    abatched,
     failed,
     images_of,
     make_item,
@@ -58,6 +58,7 @@ from ._results import Provenance, ServerInfo, ServerStatus, Verdict
 from ._retries import Patience
 from ._settings import Configured
 from ._tls import diagnose
+from ._window import Window
 from ._wire import usable_batch_size
 
 T = TypeVar("T")
@@ -104,24 +105,33 @@ class AsyncDetectorClient(Configured):
         """
         balancer = await self._balancer()
         gate = asyncio.Semaphore(self._settings.max_in_flight * len(balancer.status()))
-        pending: list[asyncio.Task[list[Verdict]]] = []
+        events: asyncio.Queue[asyncio.Task[list[Verdict]] | None] = asyncio.Queue()  # see `DetectorClient`
         start = 0
+        limit = await self._retry(max_batch_size_call(self._settings), Route())
+        size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
+        window: Window[asyncio.Task[list[Verdict]]] = Window(ordered=ordered)
         try:
-            limit = await self._retry(max_batch_size_call(self._settings), Route())
-            size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
-            async for batch in abatched(items, size):
-                pending.append(asyncio.create_task(self._score_batch(start, batch, gate)))
-                start += len(batch)
-                while pending and (done := await _take(pending, ordered, len(pending) >= 2 * balancer.limit)):
-                    for verdict in done.result():
-                        yield verdict
-            while done := await _take(pending, ordered, bool(pending)):
-                for verdict in done.result():
-                    yield verdict
+            async with ataking(items, size, partial(events.put_nowait, None)) as intake:
+                while window.pending or not intake.exhausted:
+                    while window.has_room(balancer.limit) and (batch := intake.take()):
+                        work = asyncio.create_task(self._score_batch(start, batch, gate))
+                        work.add_done_callback(events.put_nowait)
+                        window.begin(work)
+                        start += len(batch)
+                    try:
+                        async with asyncio.timeout(STALL_SECONDS):
+                            scored = await events.get()
+                    except TimeoutError:
+                        intake.hurry()
+                        continue
+                    for each in window.end(scored) if scored else ():
+                        for verdict in each.result():
+                            yield verdict
+                intake.check()
         finally:
-            for task in pending:
+            for task in window.pending:
                 task.cancel()
-            await asyncio.gather(*pending, return_exceptions=True)
+            await asyncio.gather(*window.pending, return_exceptions=True)
 
     async def provenance(self) -> Provenance | None:
         """Which weights give the verdicts: see `DetectorClient.provenance`."""
@@ -260,15 +270,3 @@ class AsyncDetectorClient(Configured):
         except DetectorError as error:
             failure = error
         balancer.probed(server, failure)
-
-
-async def _take(
-    pending: list[asyncio.Task[list[Verdict]]], ordered: bool, must: bool
-) -> asyncio.Task[list[Verdict]] | None:
-    """Takes out the first task where order is kept, else one that is done; None where it need not wait for it."""
-    if must:
-        await asyncio.wait(pending[:1] if ordered else pending, return_when=asyncio.FIRST_COMPLETED)
-    for place, task in enumerate(pending[:1] if ordered else pending):
-        if task.done():
-            return pending.pop(place)
-    return None

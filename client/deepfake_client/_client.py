@@ -3,8 +3,9 @@
 import threading
 import time
 from collections.abc import Generator, Iterable
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, ThreadPoolExecutor, wait
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -37,13 +38,13 @@ from ._errors import (
     is_absent,
     is_retryable,
 )
+from ._intake import STALL_SECONDS, taking
 from ._items import (
     Encoded,
     FaceBox,
     Image,
     ImageItem,
     Item,
-    batched,
     failed,
     images_of,
     make_item,
@@ -58,6 +59,7 @@ from ._results import Provenance, ServerInfo, ServerStatus, Verdict
 from ._retries import Patience
 from ._settings import Configured
 from ._tls import diagnose
+from ._window import Window
 from ._wire import usable_batch_size
 
 T = TypeVar("T")
@@ -111,9 +113,10 @@ class DetectorClient(Configured):
         """Scores any number of images in constant memory.
 
         Args:
-            items: Images as bytes, paths, or (image, face box) pairs. They are taken lazily, from this thread, at most
-                `2 * max_in_flight * batch_size` for each server ahead of the verdicts; files are read in other
-                threads.
+            items: Images as bytes, paths, or (image, face box) pairs. They are taken lazily, in a thread of their own,
+                at most `2 * max_in_flight * batch_size` for each server ahead of the verdicts; files are read in
+                other threads. Where they stand still, a batch that is not full is sent after a fifth of a second.
+                What they raise is raised after the verdicts of those before.
             ordered: Whether verdicts come in the order of their items. Without it they come as they are there, and one
                 slow request holds no other up; `Verdict.index` says which item each belongs to.
 
@@ -132,18 +135,27 @@ class DetectorClient(Configured):
         channels = Channels(self._settings)  # of its own: closing them cancels what this iterator has in flight
         workers = self._settings.max_in_flight * len(balancer.status())
         pool = ThreadPoolExecutor(workers, thread_name_prefix="deepfake-client")
-        pending: list[Future[list[Verdict]]] = []
+        events: SimpleQueue[Future[list[Verdict]] | None] = SimpleQueue()  # a batch is scored; None: one may be taken
         start = 0
         try:
             limit = self._retry(channels, max_batch_size_call(self._settings), Route(), stop)
             size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
-            for batch in batched(items, size):
-                pending.append(pool.submit(self._score_batch, channels, start, batch, stop))
-                start += len(batch)
-                while pending and (done := _take(pending, ordered, len(pending) >= 2 * balancer.limit)):
-                    yield from done.result()
-            while done := _take(pending, ordered, bool(pending)):
-                yield from done.result()
+            window: Window[Future[list[Verdict]]] = Window(ordered=ordered)
+            with taking(items, size, partial(events.put, None)) as intake:
+                while window.pending or not intake.exhausted:
+                    while window.has_room(balancer.limit) and (batch := intake.take()):
+                        work = pool.submit(self._score_batch, channels, start, batch, stop)
+                        work.add_done_callback(events.put)
+                        window.begin(work)
+                        start += len(batch)
+                    try:
+                        scored = events.get(timeout=STALL_SECONDS)
+                    except Empty:
+                        intake.hurry()
+                        continue
+                    for each in window.end(scored) if scored else ():
+                        yield from each.result()
+                intake.check()
         finally:
             stop.set()
             with balancer.room:
@@ -318,13 +330,3 @@ class DetectorClient(Configured):
         except ValueError:  # the client was closed
             return
         balancer.probed(server, failure)
-
-
-def _take(pending: list[Future[list[Verdict]]], ordered: bool, must: bool) -> Future[list[Verdict]] | None:
-    """Takes out the first future where order is kept, else one that is done; None where it need not wait for it."""
-    if must:
-        wait(pending[:1] if ordered else pending, return_when=FIRST_COMPLETED)
-    for place, future in enumerate(pending[:1] if ordered else pending):
-        if future.done():
-            return pending.pop(place)
-    return None

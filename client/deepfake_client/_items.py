@@ -1,9 +1,8 @@
-"""From whatever a caller iterates over to groups of images that fit one request each. Only `read` touches files."""
+"""From an item that a caller gives to groups of images that fit one request each. Only `read` touches files."""
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from pathlib import Path
 
 from ._errors import DetectorError, RequestFailedError
@@ -94,29 +93,6 @@ def make_item(image: Image, box: FaceBox | None) -> Item:
     if isinstance(image, str | os.PathLike):
         return Item(os.fspath(image), None, corners)
     raise TypeError(f"an image is bytes or a path; got {type(image).__name__}")
-
-
-def batched(items: Iterable[ImageItem], size: int) -> Iterator[list[Item]]:
-    """Lists of up to `size` items, taken lazily; errors as `as_item`."""
-    source = map(as_item, items)
-    while batch := list(islice(source, size)):
-        yield batch
-
-
-async def abatched(items: Iterable[ImageItem] | AsyncIterable[ImageItem], size: int) -> AsyncIterator[list[Item]]:
-    """`batched` for items that may come asynchronously."""
-    if not isinstance(items, AsyncIterable):
-        for batch in batched(items, size):
-            yield batch
-        return
-    batch = []
-    async for item in items:
-        batch.append(as_item(item))
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def read(item: Item) -> Encoded:

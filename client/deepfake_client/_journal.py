@@ -39,7 +39,7 @@ def key_of(item: Item) -> bytes:
 
 
 class Journal:
-    """The open journal; one run has it at a time. Changes last from `commit` on.
+    """The open journal; one run has it at a time, and one thread of that. Changes last from `commit` on.
 
     Raises:
         JournalError: Another run has it, or the file is no journal.
@@ -47,7 +47,7 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, timeout=0, isolation_level=None)
+        self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
             self._db.execute("PRAGMA synchronous = EXTRA")  # a commit outlasts a loss of power

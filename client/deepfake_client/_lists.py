@@ -1,6 +1,7 @@
 """Lists of paths: text with one a line, or a column of a CSV or Parquet file; read a piece at a time."""
 
 import csv
+import io
 import os
 import sys
 from collections.abc import Iterator
@@ -87,13 +88,21 @@ def _records(source: str, columns: Columns) -> Iterator[list[Any]]:
                     if line:
                         yield [line[place] if place < len(line) else None for place in places]
         case _:
-            with nullcontext(sys.stdin.buffer) if source == STDIN else Path(source).open("rb") as raw:
+            with _open_stdin() if source == STDIN else Path(source).open("rb") as raw:
                 yield from ([os.fsdecode(path)] for line in raw if (path := line.rstrip(b"\r\n")))
 
 
 def _open_csv(source: str) -> Any:
     # utf-8-sig: spreadsheets begin their files with a mark. A name that is not UTF-8 gets through as on the disk.
     return Path(source).open(newline="", encoding="utf-8-sig", errors="surrogateescape")
+
+
+def _open_stdin() -> Any:
+    # With a reader of its own: Python aborts where it ends while a thread waits in that of sys.stdin.
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)
+    except io.UnsupportedOperation:  # something in memory stands for it
+        return nullcontext(sys.stdin.buffer)
 
 
 def _item(source: str, entry: int, values: list[Any]) -> Item:

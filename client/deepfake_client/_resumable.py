@@ -1,6 +1,7 @@
 """An output with its journal: a run that was stopped in any way goes on where it was."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ _COMMIT_SECONDS = 1.0
 
 
 class Resumable:
-    """An output with its journal. The same run, started again, goes on where it was.
+    """An output with its journal. The same run, started again, goes on where it was. Threads may share it.
 
     Attributes:
         earlier: Rows that were there when it was opened.
@@ -43,6 +44,7 @@ class Resumable:
         self._rows = KINDS[path.suffix.lower()](path.resolve())  # what a link names is replaced, not the link
         self._half_done = False
         self._committed = time.monotonic()
+        self._turn = threading.Lock()
         with self._named():
             if self._rows.is_there() and not overwrite and not self._rows.journal_path.exists():
                 raise OutputError(f"it is there already, without a journal to go on by; {REPLACE}")
@@ -63,27 +65,31 @@ class Resumable:
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
-            if not self._half_done:  # else what the last commit left is what the next run goes on from
-                self._commit(last=True)
-        finally:
-            self._close()
+        with self._turn:
+            try:
+                if not self._half_done:  # else what the last commit left is what the next run goes on from
+                    self._commit(last=True)
+            finally:
+                self._close()
 
     def has(self, key: bytes) -> bool:
         """Whether an image has its row from before; see `Journal.has`."""
-        return self.earlier > 0 and self._journal.has(key)
+        with self._turn:
+            return self.earlier > 0 and self._journal.has(key)
 
     def write(self, key: bytes, verdict: Verdict) -> None:
         """Writes the row of an image."""
-        self._half_done = True
-        self._journal.add(key, verdict.ok, self._rows.append(self._journal, verdict))
-        self._half_done = False
-        if time.monotonic() - self._committed >= _COMMIT_SECONDS:
-            self._commit()
+        with self._turn:
+            self._half_done = True
+            self._journal.add(key, verdict.ok, self._rows.append(self._journal, verdict))
+            self._half_done = False
+            if time.monotonic() - self._committed >= _COMMIT_SECONDS:
+                self._commit()
 
     def count_failed(self) -> int:
         """Rows of images that could not be scored, those from before included."""
-        return self._journal.count(failed=True)
+        with self._turn:
+            return self._journal.count(failed=True)
 
     def _start(self, run: Mapping[str, Any]) -> None:
         self._journal.clear()
