@@ -34,6 +34,7 @@ from deepfake_client import (
 from deepfake_client._addresses import Address
 from deepfake_client._balancer import Balancer, Route
 from deepfake_client._retries import Patience
+from deepfake_client._window import Window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
@@ -223,6 +224,56 @@ def test_items_are_taken_no_further_ahead_than_documented(server: FakeTriton) ->
     ):
         for yielded, _ in enumerate(islice(verdicts, 500)):
             assert len(taken) - yielded <= 2 * 2 * 4
+
+
+def test_items_are_taken_no_further_past_a_slow_request_than_documented(
+    server: FakeTriton, score_many: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepfake_client._window.HELD_IMAGES", 20)
+    taken: list[int] = []
+    reached: list[int] = []
+
+    def wait_for_the_others(request: pb.ModelInferRequest, context: grpc.ServicerContext) -> None:
+        if b"0.9" in request.raw_input_contents[0]:
+            while len(server.batches) < 20:
+                time.sleep(0.01)
+            time.sleep(0.5)
+            reached.append(len(taken))
+
+    server.fault = wait_for_the_others
+    images = (taken.append(n) or (b"0.9" if not n else b"0.1") for n in range(100))
+    verdicts = score_many(server.url, images, batch_size=1, max_in_flight=4)
+    assert scores_of(verdicts) == [0.9, *[0.1] * 99]
+    assert 21 <= reached[0] <= 20 + 2 * 4
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    ordered=st.booleans(),
+    size=st.sampled_from([1, 3, 2000, 9000]),
+    limits=st.lists(st.integers(1, 5), max_size=60),
+    chance=st.randoms(use_true_random=False),
+)
+def test_window_gives_each_batch_once_and_holds_no_more_than_it_may(
+    ordered: bool, size: int, limits: list[int], chance: random.Random
+) -> None:
+    window: Window[int] = Window(size, ordered=ordered)
+    begun, under_way, given = 0, [], []
+    for limit in [*limits, *[0] * 300]:
+        while window.has_room(limit):
+            window.begin(begun)
+            under_way.append(begun)
+            begun += 1
+        if under_way:
+            work = under_way.pop(chance.randrange(len(under_way)))
+            free = window.end(work)
+            assert free == [work] or ordered
+            given += free
+        assert len(under_way) < 2 * max([*limits, 1])
+        assert len(window.pending) <= max(4096 // size, 1) * ordered + 2 * max([*limits, 1])
+    assert sorted(given) == list(range(begun))
+    assert given == sorted(given) or not ordered
+    assert not window.pending
 
 
 @pytest.mark.parametrize("ordered", [True, False])

@@ -86,6 +86,17 @@ def test_a_slow_server_gets_less_and_holds_no_other_up(three: list[FakeTriton]) 
     assert min(len(three[0].batches), len(three[1].batches)) > 100
 
 
+def test_a_slow_server_holds_no_other_up_where_order_is_kept_either(three: list[FakeTriton], score: Scorer) -> None:
+    def seconds(servers: list[FakeTriton]) -> float:
+        started = time.monotonic()
+        assert scores_of(score(servers, IMAGES, batch_size=1, max_in_flight=2)) == SCORES
+        return time.monotonic() - started
+
+    for server, pause in zip(three, (0.02, 0.02, 2.0), strict=True):
+        server.fault = hang(pause)
+    assert seconds(three) < 2.5 * seconds(three[:2]) + 4 * 2.0
+
+
 def test_single_images_are_spread_too(three: list[FakeTriton]) -> None:
     with DetectorClient([server.url for server in three]) as client:
         assert [client.score(image).score for image in IMAGES[:30]] == SCORES[:30]

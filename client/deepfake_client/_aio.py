@@ -109,7 +109,7 @@ class AsyncDetectorClient(Configured):
         start = 0
         limit = await self._retry(max_batch_size_call(self._settings), Route())
         size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
-        window: Window[asyncio.Task[list[Verdict]]] = Window(ordered=ordered)
+        window: Window[asyncio.Task[list[Verdict]]] = Window(size, ordered=ordered)
         try:
             async with ataking(items, size, partial(events.put_nowait, None)) as intake:
                 while window.pending or not intake.exhausted:

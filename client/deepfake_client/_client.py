@@ -114,11 +114,12 @@ class DetectorClient(Configured):
 
         Args:
             items: Images as bytes, paths, or (image, face box) pairs. They are taken lazily, in a thread of their own,
-                at most `2 * max_in_flight * batch_size` for each server ahead of the verdicts; files are read in
+                at most `2 * max_in_flight * batch_size` for each server ahead of what is scored; files are read in
                 other threads. Where they stand still, a batch that is not full is sent after a fifth of a second.
                 What they raise is raised after the verdicts of those before.
-            ordered: Whether verdicts come in the order of their items. Without it they come as they are there, and one
-                slow request holds no other up; `Verdict.index` says which item each belongs to.
+            ordered: Whether verdicts come in the order of their items, of which up to 4096 then wait for a slow one.
+                Without it they come as they are there, and none ever waits; `Verdict.index` says which item each
+                belongs to.
 
         Yields:
             A verdict for each item, as soon as it is there. A file that could not be read has the status
@@ -140,7 +141,7 @@ class DetectorClient(Configured):
         try:
             limit = self._retry(channels, max_batch_size_call(self._settings), Route(), stop)
             size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
-            window: Window[Future[list[Verdict]]] = Window(ordered=ordered)
+            window: Window[Future[list[Verdict]]] = Window(size, ordered=ordered)
             with taking(items, size, partial(events.put, None)) as intake:
                 while window.pending or not intake.exhausted:
                     while window.has_room(balancer.limit) and (batch := intake.take()):
