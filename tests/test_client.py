@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import deepfake_client
 import grpc
@@ -26,6 +27,7 @@ from deepfake_client import (
     Provenance,
     RequestFailedError,
     ServerInfo,
+    ServerOverloadedError,
     ServerUnavailableError,
     Verdict,
     decide,
@@ -39,6 +41,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
+from ensemble.admission import Door
 from tests.fake_triton import FACE, FakeTriton, Fault, fail_times, hang, serving, untrained
 
 Scorer = Callable[..., list[Verdict]]
@@ -517,6 +520,26 @@ def test_absent_server_is_named_with_the_fix(score_many: Scorer) -> None:
     with pytest.raises(ServerUnavailableError, match=rf"no server answers at {url} \(.*\); start one with") as caught:
         score_many(url, [b"0.1"], retries=1)
     assert "--url HOST:PORT" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        "Exceeds maximum queue size",
+        "in ensemble 'deepfake_detector', Exceeds maximum queue size",
+        f"in ensemble 'deepfake_detector', {Door.refusal(Mock(), 8)}",
+    ],
+)
+def test_server_that_turns_a_request_away_is_overloaded(server: FakeTriton, detail: str) -> None:
+    server.fault = fail_times(1, grpc.StatusCode.UNAVAILABLE, detail)
+    with DetectorClient(server.url, retries=0) as client, pytest.raises(ServerOverloadedError, match="is overloaded"):
+        client.score(b"0.1")
+
+
+def test_host_whose_name_speaks_of_a_queue_is_absent_and_not_overloaded(score_many: Scorer) -> None:
+    with pytest.raises(ServerUnavailableError, match=r"no server answers at no-queue\.invalid:1") as caught:
+        score_many("no-queue.invalid:1", [b"0.1"], retries=1, timeout=60)
+    assert not isinstance(caught.value, ServerOverloadedError)
 
 
 def test_server_that_stays_away_ends_the_run_after_the_verdicts_before_it(server: FakeTriton) -> None:

@@ -24,6 +24,11 @@ _RETRYABLE = frozenset(
 INTERNAL and UNKNOWN belong here: a step of the server that died answers so until the server has been restarted."""
 
 
+_FULL = ("Exceeds maximum queue size", "the queue is full: ")
+"""What a server says that turns a request away: Triton of the queue before a step, the first step of the whole server.
+Nothing less, since gRPC puts the names of hosts into what it says itself."""
+
+
 class DetectorError(Exception):
     """Base of every error of this package."""
 
@@ -135,7 +140,7 @@ def from_triton(error: InferenceServerException, *, url: str, model: str, timeou
         case "UNAUTHENTICATED" | "PERMISSION_DENIED":
             fix = "give the token that it wants: --header NAME=VALUE"
             return AccessDeniedError(f"the server at {url} refuses this client: {code}: {detail}; {fix}", code)
-        case "UNAVAILABLE" if "queue" in detail:
+        case "UNAVAILABLE" if any(words in detail for words in _FULL):
             fix = "ask for less at a time (requests in flight), or add servers"
             return ServerOverloadedError(f"the server at {url} is overloaded ({detail}); {fix}")
         case "UNAVAILABLE" if "is stopping" in detail or "is not ready" in detail:
