@@ -11,10 +11,8 @@ class Breaker:
     """Closed: the server gets requests. Open: it gets none. Half open: one probe is under way, which decides."""
 
     def __init__(self) -> None:
-        self._failures = 0
-        self._pause = _FIRST_PAUSE
         self._due: float | None = None
-        self._probing = False
+        self._close()
 
     @property
     def closed(self) -> bool:
@@ -23,7 +21,7 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Notes a real inference that succeeded: the server is back."""
-        self.__init__()  # type: ignore[misc]
+        self._close()
 
     def failed(self, now: float, *, certain: bool) -> None:
         """Notes a request that failed.
@@ -49,3 +47,9 @@ class Breaker:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._due = now + self._pause
             self._probing = False
+
+    def _close(self) -> None:
+        self._failures = 0
+        self._pause = _FIRST_PAUSE
+        self._due = None
+        self._probing = False
