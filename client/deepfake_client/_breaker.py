@@ -11,8 +11,10 @@ class Breaker:
     """Closed: the server gets requests. Open: it gets none. Half open: one probe is under way, which decides."""
 
     def __init__(self) -> None:
+        self._failures = 0
+        self._pause = _FIRST_PAUSE
         self._due: float | None = None
-        self._close()
+        self._probing = False
 
     @property
     def closed(self) -> bool:
@@ -21,7 +23,10 @@ class Breaker:
 
     def succeeded(self) -> None:
         """Notes a real inference that succeeded: the server is back."""
-        self._close()
+        self._failures = 0
+        self._pause = _FIRST_PAUSE
+        self._due = None
+        self._probing = False
 
     def failed(self, now: float, *, certain: bool) -> None:
         """Notes a request that failed.
@@ -47,9 +52,3 @@ class Breaker:
             self._pause = min(2 * self._pause, _LONGEST_PAUSE)
             self._due = now + self._pause
             self._probing = False
-
-    def _close(self) -> None:
-        self._failures = 0
-        self._pause = _FIRST_PAUSE
-        self._due = None
-        self._probing = False
