@@ -316,6 +316,52 @@ def test_a_name_is_looked_up_again_when_one_of_its_servers_fails(monkeypatch: py
             assert "127.0.0.8" not in str(client.servers)
 
 
+@pytest.fixture(params=[[], ["127.0.0.1"]], ids=["unknown", "one"])
+def farm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTriton]:
+    """A server with a name that stands for none or one at first, and for two, of which one is absent, from then on."""
+    looked_up = 0
+
+    def getaddrinfo(host: str, *args: Any, **options: Any) -> Any:
+        nonlocal looked_up
+        looked_up += host == "farm"
+        numbers = request.param if looked_up == 1 else ["127.0.0.1", "127.0.0.8"]
+        if host == "farm" and not numbers:
+            raise socket.gaierror(socket.EAI_AGAIN, "for a while")
+        return answers(*numbers, known=known)(host, *args, **options)
+
+    known = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr("deepfake_client._balancer.LOOK_UP_SECONDS", 0.2)
+    with serving() as server:
+        yield server
+
+
+def test_a_name_that_was_one_server_is_looked_up_again(farm: FakeTriton) -> None:
+    with DetectorClient(f"farm:{farm.port}", retries=0) as client:
+        end = time.monotonic() + 30
+        while len(client.servers) < 2 and time.monotonic() < end:
+            with suppress(ServerUnavailableError):
+                client.score(b"0.1")
+            time.sleep(0.05)
+        assert [status.address for status in client.servers] == [
+            f"{number}:{farm.port} (farm)" for number in ("127.0.0.1", "127.0.0.8")
+        ]
+        assert scores_of(list(client.score_many(IMAGES))) == SCORES
+
+
+def test_asyncio_a_name_that_was_one_server_is_looked_up_again(farm: FakeTriton) -> None:
+    async def run() -> int:
+        async with AsyncDetectorClient(f"farm:{farm.port}", retries=0) as client:
+            end = time.monotonic() + 30
+            while len(client.servers) < 2 and time.monotonic() < end:
+                with suppress(ServerUnavailableError):
+                    await client.score(b"0.1")
+                await asyncio.sleep(0.05)
+            return len(client.servers)
+
+    assert asyncio.run(run()) == 2
+
+
 # the balancer by itself
 
 
@@ -394,6 +440,17 @@ def test_a_server_that_is_out_is_probed_ever_more_rarely_and_taken_back_by_one_a
     assert balancer.pick(Route()) is not server
     balancer.probed(server, None)
     assert server in {balancer.pick(Route()) for _ in range(2)}
+
+
+def test_names_are_looked_up_now_and_then_and_numbers_never() -> None:
+    clock = Clock()
+    urls = ["farm:1", "10.0.0.1:1", "[::1]:1", "other:1"]
+    balancer = Balancer(
+        [Address(f"10.0.0.{n}:1", "farm:1") for n in range(2)] + [Address(u, u) for u in urls[1:]], 8, clock=clock
+    )
+    for now, due in ((0.0, False), (29.0, False), (31.0, True), (32.0, False), (60.0, False), (61.5, True)):
+        clock.now = now
+        assert balancer.start_look_ups() == (["farm:1", "other:1"] if due else [])
 
 
 # the real thing

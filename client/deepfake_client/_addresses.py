@@ -47,6 +47,15 @@ def split(url: str) -> tuple[str, int]:
     return match["host"].strip("[]"), int(match["port"])
 
 
+def is_name(url: str) -> bool:
+    """Whether an address names its host, so that it may stand for others in a while."""
+    try:
+        ipaddress.ip_address(split(url)[0])
+    except ValueError:
+        return True
+    return False
+
+
 def resolve(urls: Iterable[str]) -> list[Address]:
     """The servers behind some addresses, each once.
 
@@ -60,7 +69,7 @@ def resolve(urls: Iterable[str]) -> list[Address]:
 
 def _resolve(url: str) -> list[Address]:
     host, port = split(url)
-    if _is_number(host):
+    if not is_name(url):
         return [Address(url, url)]
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -71,11 +80,3 @@ def _resolve(url: str) -> list[Address]:
         if len(numbers) > 1:
             return [Address(form.format(number, port), url) for number in numbers]
     return [Address(url, url)]
-
-
-def _is_number(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

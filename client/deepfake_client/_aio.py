@@ -79,9 +79,9 @@ class AsyncDetectorClient(Configured):
 
     async def close(self) -> None:
         """Ends the connections and what is in flight on them."""
-        for probe in self._probes:
-            probe.cancel()
-        await asyncio.gather(*self._probes, return_exceptions=True)
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
         for channel in self._channels.values():
             await channel.close()
 
@@ -171,7 +171,7 @@ class AsyncDetectorClient(Configured):
         return asyncio.Event()
 
     @cached_property
-    def _probes(self) -> set[asyncio.Task[None]]:
+    def _watching(self) -> set[asyncio.Task[None]]:
         return set()
 
     async def _balancer(self) -> Balancer:
@@ -226,12 +226,12 @@ class AsyncDetectorClient(Configured):
         return result
 
     async def _try(self, balancer: Balancer, call: Call[T], route: Route) -> T:
-        self._start_probes(balancer)
+        self._watch_servers(balancer)
         while (server := balancer.pick(route)) is None:
             self._room.clear()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._room.wait(), PROBE_INTERVAL)
-            self._start_probes(balancer)
+            self._watch_servers(balancer)
         with balancer.request(server, route, call.timeout, scores=call.scores, images=call.images):
             return await self._send(balancer, server, call, route)
 
@@ -255,15 +255,19 @@ class AsyncDetectorClient(Configured):
             raise explained from error
         return call.parse(response)
 
-    def _start_probes(self, balancer: Balancer) -> None:
-        for server in balancer.start_probes():
-            probe = asyncio.create_task(self._probe(balancer, server))
-            self._probes.add(probe)
-            probe.add_done_callback(self._probes.discard)
+    def _watch_servers(self, balancer: Balancer) -> None:
+        probes = [self._probe(balancer, server) for server in balancer.start_probes()]
+        look_ups = [self._look_up(balancer, url) for url in balancer.start_look_ups()]
+        for each in (*probes, *look_ups):
+            task = asyncio.create_task(each)
+            self._watching.add(task)
+            task.add_done_callback(self._watching.discard)
+
+    async def _look_up(self, balancer: Balancer, url: str) -> None:
+        balancer.update(url, await asyncio.to_thread(resolve, [url]))
 
     async def _probe(self, balancer: Balancer, server: Server) -> None:
-        url = server.address.url
-        balancer.update(url, await asyncio.to_thread(resolve, [url]))
+        await self._look_up(balancer, server.address.url)
         failure: DetectorError | None = None
         try:
             await self._send(balancer, server, probe_call(self._settings, PROBE_SECONDS))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from ._addresses import Address
+from ._addresses import Address, is_name
 from ._breaker import Breaker
 from ._errors import Blame, DetectorError, blame, is_absent, none_answers
 from ._flight import Flight
@@ -19,6 +19,9 @@ _log = logging.getLogger("deepfake_client")
 
 PATIENCE = 30.0
 """Where there are other servers, seconds after which a request may be given up before its deadline and sent to one."""
+
+LOOK_UP_SECONDS = 30.0
+"""While requests are sent, names are looked up so often: servers come and go."""
 
 _PATIENCE_FACTOR = 8
 """It is given up so only after this many times the longest that any answer has taken."""
@@ -96,6 +99,7 @@ class Balancer:
         self._on_room = on_room
         self._order = count()
         self._slowest = 0.0
+        self._looked_up = clock()
         self._servers = [self._server(address) for address in addresses]
 
     def pick(self, route: Route) -> Server | None:
@@ -195,6 +199,15 @@ class Balancer:
                 server.error = error
                 server.breaker.probe_failed(self._clock())
         self._on_room()
+
+    def start_look_ups(self) -> list[str]:
+        """The addresses whose names are to be looked up now."""
+        with self.room:
+            now = self._clock()
+            if now < self._looked_up + LOOK_UP_SECONDS:
+                return []
+            self._looked_up = now
+            return [url for url in dict.fromkeys(server.address.url for server in self._servers) if is_name(url)]
 
     def update(self, url: str, addresses: Sequence[Address]) -> None:
         """Takes in what the name in an address stands for now: new servers come in, those that are gone leave."""

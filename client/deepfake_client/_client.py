@@ -284,13 +284,13 @@ class DetectorClient(Configured):
 
     def _try(self, channels: Channels, call: Call[T], route: Route, stop: threading.Event | None) -> T:
         balancer = self._balancer
-        self._start_probes()
+        self._watch_servers()
         with balancer.room:
             while (server := balancer.pick(route)) is None:
                 if stop is not None and stop.is_set():
                     raise CancelledError
                 balancer.room.wait(PROBE_INTERVAL)
-                self._start_probes()
+                self._watch_servers()
         with balancer.request(server, route, call.timeout, scores=call.scores, images=call.images):
             try:
                 return self._send(channels, server, call, route)
@@ -316,13 +316,18 @@ class DetectorClient(Configured):
             raise explained from error
         return call.parse(response)
 
-    def _start_probes(self) -> None:
+    def _watch_servers(self) -> None:
         for server in self._balancer.start_probes():
             threading.Thread(target=self._probe, args=(server,), daemon=True).start()
+        for url in self._balancer.start_look_ups():
+            threading.Thread(target=self._look_up, args=(url,), daemon=True).start()
+
+    def _look_up(self, url: str) -> None:
+        self._balancer.update(url, resolve([url]))
 
     def _probe(self, server: Server) -> None:
-        balancer, url = self._balancer, server.address.url
-        balancer.update(url, resolve([url]))
+        balancer = self._balancer
+        self._look_up(server.address.url)
         failure: DetectorError | None = None
         try:
             self._send(self._channels, server, probe_call(self._settings, PROBE_SECONDS))
