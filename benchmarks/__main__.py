@@ -110,8 +110,10 @@ def main(
 def compare(old: Path, new: Path, least: float, everything: bool, different_machines: bool) -> None:
     """Say what changed beyond noise between two results: files, or folders that hold a result.json.
 
-    A figure changed where its rounds are further apart than chance makes likely (exact Mann-Whitney test, 5 %; at
-    least four rounds on each side), and its median by --least or more. Intervals are the bootstrap's, 95 %.
+    A figure changed where its rounds are further apart than chance makes likely (t-test, at least four rounds on each
+    side; 5 % for all figures together, by Holm's method), and its median by --least or more. The throughputs of
+    ensemble and client beside the other ways are corrected apart from the many loads, so that a tenth is seen in
+    them. Intervals are the bootstrap's, 95 %.
 
     Exit codes: 0 nothing got worse · 1 something did · 2 the results cannot be compared.
     """

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special, stats
 
 _RESAMPLES = 2000
 _CONFIDENCE = 0.95
@@ -45,13 +45,27 @@ def ratio_of_medians(over: Sequence[float], under: Sequence[float], *, paired: b
 
 
 def chance(one: Sequence[float], other: Sequence[float]) -> float:
-    """How likely rounds so far apart are where nothing differs: the exact two-sided Mann-Whitney test."""
-    return float(stats.mannwhitneyu(one, other, method="exact").pvalue)
+    """How likely rounds so far apart are where nothing differs: Student's t-test, two-sided.
+
+    A test of ranks alone says 3 % at best of four rounds against four, which is much where many figures are looked at.
+    """
+    freedom = len(one) + len(other) - 2
+    apart = float(np.mean(one) - np.mean(other))
+    variance = (np.var(one) * len(one) + np.var(other) * len(other)) / freedom
+    if variance == 0:  # no noise to hold a difference against
+        return float(apart == 0)
+    t = apart / np.sqrt(variance * (1 / len(one) + 1 / len(other)))
+    return float(2 * special.stdtr(freedom, -abs(t)))
 
 
-def least_chance(one: int, other: int) -> float:
-    """What `chance` gives where all rounds of one side are above all of the other."""
-    return chance(range(one), range(one, one + other))
+def corrected(chances: Sequence[float]) -> list[float]:
+    """Chances by Holm's method: that of any of these figures seeming to differ stays below what one is held to."""
+    found = [0.0] * len(chances)
+    largest = 0.0
+    for rank, place in enumerate(np.argsort(chances)):
+        largest = max(largest, min(1.0, chances[place] * (len(chances) - rank)))
+        found[place] = largest
+    return found
 
 
 def _ratio(over: npt.NDArray[np.float64], under: npt.NDArray[np.float64], axis: int = -1) -> npt.NDArray[np.float64]:
