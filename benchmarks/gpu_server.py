@@ -38,10 +38,14 @@ class Endpoint:
     metrics_url: str
 
 
+CONFIGURATIONS = {"onnxruntime": "fused", "tensorrt": "tensorrt"}
+"""What a repository can be served with on a GPU, and the models' configuration for it."""
+
+
 def runtimes(repository: Path, server: str) -> list[str]:
     """What a repository can be served with: its ONNX models; its engines, where it has all and the server runs them."""
     engines = all((repository / stream.name / "1" / "model.plan").is_file() for stream in STREAMS)
-    return ["onnxruntime", "tensorrt"] if engines and server == CONTAINER else ["onnxruntime"]
+    return list(CONFIGURATIONS) if engines and server == CONTAINER else ["onnxruntime"]
 
 
 @contextmanager
@@ -58,7 +62,7 @@ def serving(repository: Path, server: str, runtime: str, gpu: int = 0) -> Iterat
         click.ClickException: The server did not start.
     """
     if server == STAND_IN:
-        with one_gpu(gpu), stand_in.serve(repository) as server_here:
+        with one_gpu(gpu), stand_in.serve(repository, CONFIGURATIONS[runtime]) as server_here:
             yield Endpoint(server_here.url, server_here.metrics_url)
         return
     name = f"{IMAGE}-benchmark-{os.getpid()}"
@@ -122,7 +126,7 @@ def container_command(repository: Path, runtime: str, name: str, gpu: int) -> li
         *("--publish", f"127.0.0.1:{_CONTAINER_PORTS['metrics']}:8002"),
         *("--volume", f"{repository.resolve()}:/models:ro"),
         IMAGE,
-        f"--model-config-name={'tensorrt' if runtime == 'tensorrt' else 'config'}",
+        f"--model-config-name={CONFIGURATIONS[runtime]}",
     ]
 
 

@@ -33,7 +33,7 @@ from tritonclient.grpc import model_config_pb2
 from ensemble.faces.retinaface import LONGEST_SIDE, SHORTER_SIDE
 from export.errors import TensorrtError
 from export.graph import INPUT
-from export.parity import Difference, Pixels, require_parity
+from export.parity import PROBABILITY, Difference, Pixels, compare_probabilities, require_parity
 from export.repository import ENGINE_FILE, ENGINE_MANIFEST
 from export.tensorrt_platform import Platform
 
@@ -146,6 +146,10 @@ def _compare(
             # Polygraphy has the last word: it also minds shapes and types.
             off = float(found) if result or found > allowed[output] else float("nan")
             differences.append(Difference(pixels, len(images), output, off, allowed[output]))
+        if PROBABILITY in tolerances:
+            differences.append(
+                compare_probabilities(pixels, reference["LOGITS"], value["LOGITS"], tolerances[PROBABILITY])
+            )
     return differences
 
 

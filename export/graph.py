@@ -66,9 +66,21 @@ def to_onnx(network: StreamNetwork, pixels: int) -> ir.Model:
     if fixed:
         raise ExportError(f"the exported graph has a fixed batch size in {', '.join(map(str, fixed))}")
     free_last_axis(model.graph, OUTPUTS[1:])
+    _cast_alone_reads_the_pixels(model.graph)
     # The exporter writes the source lines of the network, with their paths on this machine, into every node.
     ClearMetadataAndDocStringPass()(model)
     return model
+
+
+def _cast_alone_reads_the_pixels(graph: ir.Graph) -> None:
+    """Ask what the Cast gives for the batch size, as the tracer asks the pixels: TensorRT only casts 8-bit inputs."""
+    pixels = graph.inputs[0]
+    cast = next(node for node, _ in pixels.uses() if node.op_type == "Cast")
+    graph.remove(cast)
+    graph.insert_before(graph[0], cast)
+    for node, index in list(pixels.uses()):
+        if node is not cast:
+            node.replace_input_with(index, cast.outputs[0])
 
 
 def save_model(

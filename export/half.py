@@ -5,8 +5,9 @@ half would spoil stays in single: every LayerNormalization, the residual stream 
 heads, and all sums over many values outside a product. Types are written into the graph, so that no runtime has a
 choice: TensorRT's strongly typed networks, and ONNX Runtime.
 
-Attention stays MatMul, Softmax, MatMul without a cast in between, the pattern that TensorRT fuses; kernels sum a
-softmax up in single whatever its type, and `export.half_arithmetic` measures what its rounding costs.
+Attention stays MatMul, Softmax, MatMul without a cast in between, the pattern that TensorRT fuses. A softmax in single
+would bring nothing: with every step of it rounded to half (`export.half_arithmetic`), logits of preset small are as far
+from float32 (0.0088 at most) as with a softmax in single (0.0091).
 """
 
 import numpy as np

@@ -2,7 +2,9 @@
 
 ONNX Runtime's CPU provider computes float16 graphs in float32: it rounds less than a GPU, and nothing overflows. So the
 graph is rewritten: every product and sum in float32, as tensor cores accumulate, every result rounded to float16 as it
-would be stored. Beside the outputs it tells how large each float16 value was before it was rounded.
+would be stored. Within a softmax, too, the differences, the exponentials and their sum are rounded, though kernels may
+keep them in single: it is not to come out better than it may be. Beside the outputs it tells how large each float16
+value was before it was rounded.
 """
 
 import re
@@ -137,6 +139,13 @@ def _rewrite(model: ir.Model) -> Mapping[str, str]:
             elif node.op_type == "Add" and output.dtype is ir.DataType.FLOAT and not _reads_constant(node):
                 kinds[str(output.name)] = STREAM
     graph.inputs.append(gain)
+    last_axis = ir.Value(
+        name="LAST_AXIS",
+        shape=ir.Shape([1]),
+        type=ir.TensorType(ir.DataType.INT64),
+        const_value=ir.tensor([-1], dtype=ir.DataType.INT64),
+    )
+    graph.register_initializer(last_axis)
     for value in [value for value in graph.initializers.values() if value.dtype is ir.DataType.FLOAT16]:
         first = next(node for node in nodes if value in node.inputs)
         _reroute(graph, value, _insert(graph, first, "Cast", [value], to=ir.DataType.FLOAT))
@@ -148,6 +157,8 @@ def _rewrite(model: ir.Model) -> Mapping[str, str]:
             producer = source.producer() if source is not None else None
             if producer is not None and producer.op_type == "LayerNormalization":
                 node.replace_input_with(0, _insert(graph, node, "Mul", [source, gain]))
+        if halves and node.op_type == "Softmax":
+            _take_softmax_apart(graph, node, last_axis)
         for output in halves:
             output.type = ir.TensorType(ir.DataType.FLOAT)
             if str(output.name) in kinds:
@@ -166,6 +177,23 @@ def _rewrite(model: ir.Model) -> Mapping[str, str]:
                 largest.shape = ir.Shape([])
                 graph.outputs.append(largest)
     return kinds
+
+
+def _take_softmax_apart(graph: ir.Graph, node: ir.Node, last_axis: ir.Value) -> None:
+    """Make of a softmax over the last axis a division of its exponentials by their sum, each step rounded."""
+
+    def rounded(value: ir.Value) -> ir.Value:
+        half = _insert(graph, node, "Cast", [value], to=ir.DataType.FLOAT16)
+        return _insert(graph, node, "Cast", [half], to=ir.DataType.FLOAT)
+
+    scores = node.inputs[0]
+    largest = _insert(graph, node, "ReduceMax", [scores, last_axis])
+    exponentials = rounded(_insert(graph, node, "Exp", [rounded(_insert(graph, node, "Sub", [scores, largest]))]))
+    total = rounded(_insert(graph, node, "ReduceSum", [exponentials, last_axis]))
+    share = _insert(graph, node, "Div", [exponentials, total])
+    node.op_type = "Identity"
+    node.attributes.clear()
+    node.replace_input_with(0, share)
 
 
 def _kind(node: ir.Node) -> str:

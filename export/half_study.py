@@ -17,12 +17,12 @@ from ensemble.voting import fake_probability, quantise
 from export.graph import INPUT, free_weights, save_model, to_onnx
 from export.half import to_half
 from export.half_arithmetic import HalfArithmetic, Range, widest
-from export.parity import Pixels, open_session
+from export.parity import HALF_TOLERANCES, PROBABILITY, TOLERANCES, Pixels, open_session
 from networks import StreamNetwork, load_stream
 
 Logits = NDArray[np.float32]
 
-LARGEST_ALLOWED: Mapping[str, float] = {"fp32": 1e-3, "fp16": 2e-2}
+LARGEST_ALLOWED: Mapping[str, float] = {"fp32": TOLERANCES[PROBABILITY], "fp16": HALF_TOLERANCES[PROBABILITY]}
 """Largest change of a probability; votes are steps of 0.1."""
 
 P999_ALLOWED: Mapping[str, float] = {"fp32": 1e-3, "fp16": 1e-2}

@@ -18,6 +18,7 @@ from pathlib import Path
 from export.base_network import compare_bases
 from export.errors import RepositoryError
 from export.face_models import DETECTOR, FACE_MODELS, FaceModelExport
+from export.fused_attention import FUSED_FILE
 from export.graph import DATA_FILE, MODEL_FILE
 from export.stream_export import StreamExport
 
@@ -31,7 +32,7 @@ ENGINE_FILE = "model.plan"
 ENGINE_MANIFEST = "model.plan.json"
 """What an engine was built with; `export.engine` writes it, and the server's doctor reads it."""
 
-LOADED_FILES = (MODEL_FILE, ENGINE_FILE)
+LOADED_FILES = (MODEL_FILE, FUSED_FILE, ENGINE_FILE)
 """What tritonserver loads of a model."""
 
 STAGING_PREFIX = ".staging-"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ensemble.streams import Stream
 from export.base_network import base_digests
+from export.fused_attention import fuse_attention
 from export.graph import INLINE_LIMIT, free_weights, save_model, to_onnx
 from export.half import to_half
 from export.half_arithmetic import HalfArithmetic, Range, require_range
@@ -39,7 +40,8 @@ class StreamExport:
         untrained: Whether its weights are random.
         base: Digest of each tensor of the base network (`export.base_network`).
         precision: Of `export.half.PRECISIONS`.
-        files: The model's files: model.onnx, and model.onnx.data where the weights lie beside it.
+        files: The model's files: model.onnx, model.onnx.data where the weights lie beside it, and model.fused.onnx
+            (`export.fused_attention`).
         size: Bytes of the files.
         seconds: Time that it took.
         differences: The model against torch; of fp16, computed in float16 arithmetic.
@@ -117,18 +119,22 @@ def export_stream(
     files = save_model(model, folder, metadata, inline_limit)
     free_weights(network, model)
     gc.collect()  # the exporter leaves cycles, too
+    fused = fuse_attention(files[0])
     on_stage("validating it in ONNX Runtime")
     ranges: list[Range] = []
     if precision == "fp16":
         actual = _half_outputs(files[0], batches, ranges)
         require_range(stream.name, ranges)
         # What ONNX Runtime makes of the file itself, in float32 arithmetic on a CPU.
-        on_runtime = onnx_outputs(files[0], {"scene": batches["scene"]}, optimised=False)["scene"]
-        expected["scene, ONNX Runtime"], actual["scene, ONNX Runtime"] = expected["scene"], on_runtime
-        differences = compare(expected, actual, HALF_TOLERANCES)
+        actual["scene, ONNX Runtime"] = _scene_outputs(files[0], batches, optimised=False)
+        expected["scene, ONNX Runtime"] = expected["scene"]
     else:
-        differences = compare(expected, onnx_outputs(files[0], batches))
+        actual = onnx_outputs(files[0], batches)
+    actual["scene, fused attention"] = _scene_outputs(fused, batches, optimised=precision == "fp32")
+    expected["scene, fused attention"] = expected["scene"]
+    differences = compare(expected, actual, HALF_TOLERANCES if precision == "fp16" else None)
     require_parity(stream.name, differences)
+    files = [*files, fused]
     return StreamExport(
         stream=stream,
         checkpoint=checkpoint,
@@ -142,6 +148,10 @@ def export_stream(
         differences=tuple(differences),
         ranges=tuple(ranges),
     )
+
+
+def _scene_outputs(model: Path, batches: Mapping[str, Pixels], *, optimised: bool) -> Outputs:
+    return onnx_outputs(model, {"scene": batches["scene"]}, optimised=optimised)["scene"]
 
 
 def _half_outputs(model: Path, batches: Mapping[str, Pixels], ranges: list[Range]) -> dict[str, Outputs]:

@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tritonclient.grpc
 import yaml
 from deepfake_client import DetectorClient
 
+from ensemble.streams import STREAMS
 from server.layout import default_layout
 from tests.conftest import Server, free_ports, start_server
+from tests.golden import ROWS
 
 ROOT = Path(__file__).parent.parent
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
@@ -45,7 +48,7 @@ def options_of_the_server() -> list[str]:
     """What the container gives to tritonserver, the model repository excepted."""
     words = entry_point()
     options = words[words.index("tritonserver") + 1 :] + COMPOSE["services"]["triton"]["command"]
-    options = [option.replace("${CONFIG:-config}", "config") for option in options]
+    options = [option.replace("${CONFIG:-fused}", "fused") for option in options]
     return [option for option in options if not option.startswith("--model-repository")]
 
 
@@ -54,7 +57,8 @@ def observed(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
     """The real server with the container's options, those excepted that the launcher gives itself."""
     own = ("--disable-auto-complete-config", "--exit-timeout-secs", "--model-config-name")
     options = [option for option in options_of_the_server() if not option.startswith(own)]
-    server = start_server(tiny_repository, tmp_path_factory.mktemp("observed") / "log", *options)
+    log = tmp_path_factory.mktemp("observed") / "log"
+    server = start_server(tiny_repository, log, *options, config_name="fused")
     with DetectorClient(server.url) as client:
         for path in sorted((ROOT / "tests/golden/images").glob("*.png")):
             client.score(path)
@@ -100,9 +104,17 @@ def test_tritonserver_has_every_option_that_the_container_gives() -> None:
 
 
 @pytest.mark.server
-def test_the_server_scores_with_them(observed: Server) -> None:
+def test_the_server_scores_as_the_authors_with_them(observed: Server) -> None:
+    with tritonclient.grpc.InferenceServerClient(observed.url) as client:
+        files = [client.get_model_config(stream.name).config.default_model_filename for stream in STREAMS]
+    assert files == ["model.fused.onnx"] * 3
     with DetectorClient(observed.url) as client:
-        assert client.score(ROOT / "tests/golden/images/00_face.png").score is not None
+        for row in ROWS:
+            verdict = client.score(ROOT / "tests/golden/images" / row["image"], face_box=row["box"])
+            assert verdict.score == row["vote"]
+            probabilities = [verdict.streams[stream.name].probability for stream in STREAMS]
+            keys = ("global", "local", "semantic")
+            assert probabilities == pytest.approx([row[key]["prob_fake"] for key in keys], abs=1e-4)
 
 
 @pytest.mark.parametrize("service", COMPOSE["services"])

@@ -4,11 +4,13 @@ import fcntl
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
@@ -19,6 +21,7 @@ from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STRE
 from export import ExportError, StreamExport, export_stream, parity
 from export.__main__ import main
 from export.errors import MissingWeightsError, ParityError, RepositoryError
+from export.fused_attention import FUSED_FILE, fuse_attention
 from export.graph import INLINE_LIMIT
 from export.repository import SKELETON, publish, staging
 from export.weights import find_checkpoints
@@ -93,6 +96,37 @@ def test_graph_has_the_interface_of_the_repository(stream: Stream, exports: Mapp
     assert "Resize" not in kinds, "the position table is not folded"
 
 
+def test_only_a_cast_reads_the_pixels(exports: Mapping[Stream, StreamExport]) -> None:
+    """TensorRT takes 8-bit inputs for nothing else: not even their shape may be asked for."""
+    for export in exports.values():
+        for file in export.files:
+            if file.suffix == ".onnx":
+                graph = ir.load(file).graph
+                assert [node.op_type for node, _ in graph.inputs[0].uses()] == ["Cast"]
+
+
+def test_attention_is_fused_for_onnx_runtime(exports: Mapping[Stream, StreamExport]) -> None:
+    """All of it but that of the CLS token in DINOv2's last block, whose probabilities are an output."""
+    for stream, export in exports.items():
+        (fused,) = (file for file in export.files if file.name == FUSED_FILE)
+        before, after = (Counter(node.op_type for node in ir.load(file).graph) for file in (export.files[0], fused))
+        assert after["Softmax"] == 1
+        assert after["MultiHeadAttention"] == before["Softmax"] - 1 == (3 if stream.has_clip else 1)
+        assert before["MatMul"] - after["MatMul"] == 2 * after["MultiHeadAttention"]
+        pixels = np.random.default_rng(3).integers(0, 256, (5, stream.pixels, stream.pixels, 3), dtype=np.uint8)
+        for value, reference in zip(run(fused, pixels), run(export.files[0], pixels), strict=True):
+            np.testing.assert_allclose(value, reference, rtol=0, atol=2e-5)
+        assert ir.load(fused).metadata_props == ir.load(export.files[0]).metadata_props != {}
+
+
+def test_a_model_without_attention_is_not_fused(tmp_path: Path) -> None:
+    relu = ir.node("Relu", [ir.val("x", ir.DataType.FLOAT, [1])])
+    graph = ir.Graph(relu.inputs, relu.outputs, nodes=[relu], opset_imports={"": 18}, name="relu")
+    ir.save(ir.Model(graph, ir_version=10), tmp_path / "model.onnx")
+    with pytest.raises(ExportError, match="no attention"):
+        fuse_attention(tmp_path / "model.onnx")
+
+
 def test_graph_tells_nothing_of_the_machine_it_was_made_on(exports: Mapping[Stream, StreamExport]) -> None:
     content = exports[GLOBAL_TEXTURE].files[0].read_bytes()
     assert b"stack_trace" not in content
@@ -114,18 +148,19 @@ def test_metadata_say_what_the_weights_are(tiny: Path, exports: Mapping[Stream, 
 
 def test_large_weights_lie_in_one_file_beside_the_model(exports: Mapping[Stream, StreamExport]) -> None:
     inline, beside = exports[GLOBAL_TEXTURE], exports[SEMANTIC_FUSION]
-    assert [file.name for file in inline.files] == ["model.onnx"]
-    assert [file.name for file in beside.files] == ["model.onnx", "model.onnx.data"]
-    model, data = (file.stat().st_size for file in beside.files)
-    assert model < 0.1 * data
+    assert [file.name for file in inline.files] == ["model.onnx", "model.fused.onnx"]
+    assert [file.name for file in beside.files] == ["model.onnx", "model.onnx.data", "model.fused.onnx"]
+    model, data, fused = (file.stat().st_size for file in beside.files)
+    assert model + fused < 0.1 * data, "the two graphs do not share their weights"
     assert sorted(beside.files[0].parent.iterdir()) == sorted(beside.files)
-    assert beside.size == model + data
+    assert beside.size == model + data + fused
 
 
 def test_every_output_is_compared_on_batches_of_one_and_three(exports: Mapping[Stream, StreamExport]) -> None:
     for export in exports.values():
         compared = {(each.output, each.batch) for each in export.differences}
-        assert compared == {(output, batch) for output in ("LOGITS", "FEATURES", "ATTENTION") for batch in (1, 3)}
+        outputs = ("LOGITS", "FEATURES", "ATTENTION", "PROBABILITY")
+        assert compared == {(output, batch) for output in outputs for batch in (1, 3)}
         assert all(each.within and each.largest < 2e-4 for each in export.differences)
 
 
@@ -225,8 +260,8 @@ def test_publishing_lays_out_a_whole_repository(exports: Mapping[Stream, StreamE
         if path.name in ("config.pbtxt", "model.py"):
             assert (repository / path.relative_to(SKELETON)).read_bytes() == path.read_bytes()
     for stream, export in exports.items():
-        placed = sorted(path.name for path in (repository / stream.name / "1").glob("model.onnx*"))
-        assert placed == [file.name for file in export.files]
+        placed = {path.name for path in (repository / stream.name / "1").glob("model*")}
+        assert placed == {file.name for file in export.files}
         pixels = np.zeros((1, stream.pixels, stream.pixels, 3), np.uint8)
         np.testing.assert_array_equal(
             run(repository / stream.name / "1" / "model.onnx", pixels)[0], run(export.files[0], pixels)[0]
@@ -340,7 +375,7 @@ def test_command_exports_random_weights_and_says_untrained(tmp_path: Path, monke
     assert (weights / MARKER).exists()
 
     before = models(repository)
-    monkeypatch.setattr(parity, "TOLERANCES", {"LOGITS": 0.0, "FEATURES": 0.0, "ATTENTION": 0.0})
+    monkeypatch.setattr(parity, "TOLERANCES", dict.fromkeys(parity.TOLERANCES, 0.0))
     failed = export(*options)
     assert failed.exit_code == 1
     assert "does not agree with the network" in failed.output

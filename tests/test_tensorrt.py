@@ -103,7 +103,7 @@ def test_an_engine_is_strongly_typed_for_the_batches_of_the_configuration(
     assert described["profile"] == {"PIXELS": [[1, *side], [8, *side], [32, *side]]}
     assert described["built"].endswith("+00:00")
     assert described["build_seconds"] >= 0
-    assert set(described["largest_difference"]) == {"LOGITS", "FEATURES", "ATTENTION"}
+    assert set(described["largest_difference"]) == {"LOGITS", "FEATURES", "ATTENTION", "PROBABILITY"}
     assert len(described["onnx_sha256"]) == len(described["engine_sha256"]) == 64
 
 
@@ -187,7 +187,7 @@ def test_engines_are_published_with_their_models_and_go_with_them(
     assert compared == [stream.name for stream in STREAMS]
     for stream in STREAMS:
         names = {file.name for file in (repository / stream.name / "1").iterdir() if not file.name.startswith(".")}
-        assert names == {"model.onnx", "model.plan", "model.plan.json"}
+        assert names == {"model.onnx", "model.fused.onnx", "model.plan", "model.plan.json"}
     assert (repository / "provenance/tensorrt-10.12.0.36-9.0.timing").exists()
     runtime = Runtime("10.12.0", H100.gpu, "9.0")
     (finding,) = check_engines(repository, runtime)
