@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from deepfake_client import DetectorClient, Verdict
+from deepfake_client import DetectorClient, DetectorError, Verdict
 from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
@@ -82,6 +82,7 @@ def main(
     faces. ONNX Runtime is measured, and TensorRT where the repository has engines (make engines). Each figure comes
     with the GPU's load and memory, and with the share of its peak that the arithmetic comes to.
     """
+    begun = circumstances("benchmarks.gpu")
     console = Console()
     gpu = open_gpu(index) if device == "gpu" else None
     peak = peak or (peak_of(gpu.name) if gpu else None)
@@ -103,20 +104,9 @@ def main(
         with without_gpu(), serving(reference, STAND_IN, "onnxruntime") as endpoint:
             expected = verdicts(endpoint.url, compared)
     tflop = tflop_per_image("giant" if weights else preset)
+    told = asdict(begun)
     setups: dict[str, dict[str, Any]] = {}
-    for runtime in runtimes(repository, server):
-        with serving(repository, server, runtime, index) as endpoint:
-            if gpu:
-                require_gpu(endpoint.url)
-            with DetectorClient(endpoint.url) as client:
-                version = client.server_info().version
-            levels = _measure(console, runtime, endpoint, items, in_flight, seconds, gpu)
-            actual = verdicts(endpoint.url, compared)
-        for level in levels:
-            level["tflops"] = level["images_per_second"] * tflop
-            level["share_of_peak"] = level["tflops"] / peak if peak else None
-        setups[runtime] = {"levels": levels, "parity": compare(expected, actual) if compared else None}
-    told = asdict(circumstances("benchmarks.gpu"))
+    failures: dict[str, str] = {}
     result = {
         "measures": "images/s and latencies of single-image requests, and parity with FP32 on the CPU",
         "weights": "published layout, from a folder" if weights else f"seeded, preset {preset}",
@@ -127,13 +117,32 @@ def main(
         "peak_tflops": peak,
         "goal": GOAL,
         "setups": setups,
+        "failures": failures,
         **told,
-        "versions": {**told["versions"], "tritonserver": version},
     }
+    for runtime in runtimes(repository, server):
+        try:
+            with serving(repository, server, runtime, index) as endpoint:
+                if gpu:
+                    require_gpu(endpoint.url)
+                with DetectorClient(endpoint.url) as client:
+                    result["versions"] = {**told["versions"], "tritonserver": client.server_info().version}
+                levels = _measure(console, runtime, endpoint, items, in_flight, seconds, gpu)
+                actual = verdicts(endpoint.url, compared)
+        except (click.ClickException, DetectorError, OSError) as error:
+            failures[runtime] = error.format_message() if isinstance(error, click.ClickException) else str(error)
+            console.print(f"[red]{runtime} was not measured: {failures[runtime]}[/]", soft_wrap=True)
+        else:
+            for level in levels:
+                level["tflops"] = level["images_per_second"] * tflop
+                level["share_of_peak"] = level["tflops"] / peak if peak else None
+            setups[runtime] = {"levels": levels, "parity": compare(expected, actual) if compared else None}
+        if output:  # After each runtime: a GPU that is rented by the minute may be gone before the next one is done.
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(json.dumps(result, indent=2) + "\n")
     _print(console, result)
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(result, indent=2) + "\n")
+    if failures:
+        raise click.ClickException(f"not measured: {', '.join(failures)}; the reason stands above")
     if any(level["failed"] for setup in setups.values() for level in setup["levels"]):
         raise click.ClickException("images were not scored; the server's log says why")
 

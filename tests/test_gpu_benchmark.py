@@ -4,9 +4,13 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import click
 import pytest
@@ -18,7 +22,8 @@ from benchmarks.gpu import main
 from benchmarks.gpu_load import Level, counters, step_means
 from benchmarks.gpu_parity import compare, variants
 from benchmarks.gpu_sampling import Gpu, Sampler
-from benchmarks.gpu_server import CONTAINER, STAND_IN, container_command, require_gpu, runtimes
+from benchmarks.gpu_server import CONTAINER, STAND_IN, Endpoint, container_command, require_gpu, runtimes
+from benchmarks.machine import Circumstances, circumstances
 from ensemble.images import Limits, read_image
 from ensemble.streams import STREAMS
 from tests.conftest import Server
@@ -148,6 +153,58 @@ def test_without_a_gpu_the_command_says_how_to_try_it_dry() -> None:
     assert "--device cpu" in result.output
 
 
+@pytest.mark.parametrize("failing", ["tensorrt", "onnxruntime"])
+def test_a_runtime_that_fails_leaves_the_figures_of_the_other(
+    failing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "gpu.json"
+    events = []
+
+    def begin(module: str) -> Circumstances:
+        events.append("circumstances")
+        return circumstances(module)
+
+    def export(*_: object) -> Path:
+        events.append("export")
+        return tmp_path
+
+    @contextmanager
+    def serving(repository: Path, server: str, runtime: str, index: int) -> Iterator[Endpoint]:
+        events.append(f"{runtime} after {list(json.loads(output.read_text())['setups']) if output.exists() else []}")
+        if runtime == failing:
+            raise click.ClickException("the container did not serve")
+        yield Endpoint("localhost:1", "http://localhost:1")
+
+    level = asdict(
+        Level(1, images=4, failed=0, seconds=2.0, latency_ms=dict.fromkeys(("p50", "p95", "p99"), 1.0), steps={})
+    )
+    client = MagicMock()
+    client.return_value.__enter__.return_value.server_info.return_value.version = "2.51.0"
+    replacements = {
+        "circumstances": begin,
+        "_repository": export,
+        "runtimes": lambda *_: ["onnxruntime", "tensorrt"],
+        "serving": serving,
+        "DetectorClient": client,
+        "_measure": lambda *_: [level | {"images_per_second": 2.0, "gpu": None}],
+        "verdicts": lambda *_: [],
+    }
+    for name, replacement in replacements.items():
+        monkeypatch.setattr(f"benchmarks.gpu.{name}", replacement)
+    done = CliRunner().invoke(main, ["--device", "cpu", "--parity-images", "0", "--output", str(output)])
+    assert done.exit_code == 1
+    assert f"not measured: {failing}" in done.output
+    result = json.loads(output.read_text())
+    (measured,) = {"onnxruntime", "tensorrt"} - {failing}
+    assert list(result["setups"]) == [measured]
+    assert result["setups"][measured]["levels"][0]["images_per_second"] == 2
+    assert result["failures"] == {failing: "the container did not serve"}
+    assert result["versions"]["tritonserver"] == "2.51.0"
+    # When it began, and the load before it; and a result after each runtime.
+    assert events[0] == "circumstances"
+    assert events[-1] == ("tensorrt after ['onnxruntime']" if failing == "tensorrt" else "tensorrt after []")
+
+
 @pytest.mark.server
 def test_a_server_on_the_processor_is_not_measured_as_a_gpu(server: Server) -> None:
     with pytest.raises(click.ClickException, match="runs global_texture on the processor"):
@@ -175,4 +232,5 @@ def test_a_dry_run_measures_everything_but_the_gpu(tmp_path: Path) -> None:
         assert level["gpu"] is None
     assert setup["parity"]["images"] == 10
     assert setup["parity"]["ensemble"] == {"largest": 0.0, "p99_9": 0.0, "votes_changed": 0.0}
+    assert not result["failures"]
     assert {"command", "date", "commit", "machine", "versions", "peak_tflops", "goal"} <= set(result)
