@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from server.layout import TRITON_VERSION
+from server.layout import TRITON_VERSION, TRITONCLIENT
 
 ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("onnxruntime", "openvino", "torch", "transformers", "numpy", "opencv-python-headless", "tritonclient")
@@ -77,6 +77,8 @@ def circumstances(module: str) -> Circumstances:
         machine=_machine(),
         versions={
             "tritonserver": TRITON_VERSION,
+            # Of the wheel that it is in, which is not the client's: perf_analyzer --version tells none.
+            "perf_analyzer": TRITONCLIENT.partition("==")[2],
             "python": platform.python_version(),
             **{package: found for package in _PACKAGES if (found := _version(package))},
         },

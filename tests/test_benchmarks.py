@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import click
 import numpy as np
+import psutil
 import pytest
 from click.testing import CliRunner
 from deepfake_client import Verdict
@@ -18,6 +19,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from benchmarks.__main__ import main
 from benchmarks.compare import IncomparableError, change_table, check_comparable, compare
 from benchmarks.contest import SERVER, compete
+from benchmarks.exporting import Exported, peak_of
 from benchmarks.failover import DIFFERENT, Faults, Opinion, find_faults, pieces
 from benchmarks.goals import COMPARISONS, ratios
 from benchmarks.load.perf_analyzer import Latency, Load, parse_latency
@@ -334,6 +336,20 @@ def test_the_authors_way_gives_the_golden_probabilities(tmp_path: Path) -> None:
     np.testing.assert_allclose(Authors(tmp_path).score(images), expected, rtol=0, atol=1e-5)
 
 
+def test_an_export_is_held_to_the_limit_where_its_checkpoint_is_large() -> None:
+    def exported(peak: float, checkpoint: float) -> Exported:
+        return Exported("global_texture", 1.0, int(peak * 1e9), int(checkpoint * 1e9))
+
+    assert exported(5.9, 4.6).within is True
+    assert exported(6.1, 4.6).within is False
+    assert exported(0.5, 0.003).within is None
+
+
+def test_peak_memory_is_the_process_s_own() -> None:
+    assert peak_of("Name:\tpython\nVmPeak:\t  900 kB\nVmHWM:\t  500 kB\nVmRSS:\t  400 kB\n") == 500 * 1024
+    assert peak_of(Path("/proc/self/status").read_text()) >= psutil.Process().memory_info().rss // 2
+
+
 def test_errors_of_an_overload_are_told_by_code() -> None:
     refused = [Outcome(0, 0.1 * number, "UNAVAILABLE", True, "full") for number in range(3)]
     first, second = errors([Outcome(0, 9, "INVALID_ARGUMENT", False, "bad"), *refused])
@@ -403,5 +419,6 @@ def test_growth_of_memory_leaves_the_start_out() -> None:
 def test_circumstances_say_what_ran_where() -> None:
     found = circumstances("benchmarks")
     assert found.command.startswith("python -m benchmarks")
+    assert found.versions["perf_analyzer"] == "2.50.0"
     assert {"tritonserver", "onnxruntime", "torch", "numpy", "python"} <= found.versions.keys()
     assert found.machine.cores >= 1
