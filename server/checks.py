@@ -224,7 +224,8 @@ def check_gpu() -> Finding:
         return Finding("gpu", Level.WARNING, f"nvidia-smi fails: {reason[:1]}", "reinstall NVIDIA's driver")
     gpus = "; ".join(outcome.stdout.strip().splitlines())
     if not has_cuda_provider():
-        fix = f"{sys.executable} -m pip uninstall onnxruntime; {sys.executable} -m pip install onnxruntime-gpu"
+        pip = f"{sys.executable} -m pip"
+        fix = f"{pip} uninstall onnxruntime; {pip} install 'onnxruntime-gpu[cuda,cudnn]'"
         return Finding(
             "gpu", Level.WARNING, f"{gpus}: not used, this ONNX Runtime has no CUDA; the models run on the CPU", fix
         )

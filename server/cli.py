@@ -12,6 +12,7 @@ from rich.console import Console
 
 from server.checks import Level, refusals
 from server.doctor import examine, show
+from server.engines import REBUILD, check_engines
 from server.errors import RefusedError, ServerError
 from server.install import install
 from server.layout import TRITON_VERSION, default_layout
@@ -197,12 +198,27 @@ def install_command() -> None:
 @config_option
 @listen_options
 @click.option("--url", metavar="HOST:PORT", help="Also try the running server with this gRPC end-point.")
+@click.option(
+    "--engines", is_flag=True, help="Look at the TensorRT engines alone: in NVIDIA's container."
+)
 def doctor(
-    repository: Path, config_name: str, host: str, grpc_port: int, http_port: int, metrics_port: int, url: str | None
+    repository: Path,
+    config_name: str,
+    host: str,
+    grpc_port: int,
+    http_port: int,
+    metrics_port: int,
+    url: str | None,
+    engines: bool,
 ) -> None:
     """Say what is wrong with this machine, and how to mend it. Exit code 1 when something is wrong."""
     ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
-    findings = list(examine(default_layout(), repository, config_name, host, ports, url))
+    if engines:
+        findings = list(check_engines(repository))
+    else:
+        findings = list(examine(default_layout(), repository, config_name, host, ports, url))
+    if not findings:
+        raise RefusedError(f"{repository} has no engines (model.plan): {REBUILD}")
     show(findings, Console())
     sys.exit(any(finding.level is Level.WRONG for finding in findings))
 

@@ -33,10 +33,21 @@ class Cache:
         pass
 
 
+BUILDER_FLAGS_GONE = ("FP16", "BF16", "FP8", "FP4", "INT8", "INT4", "OBEY_PRECISION_CONSTRAINTS", "DIRECT_IO")
+CONFIG_GONE = (
+    *("int8_calibrator", "set_calibration_profile", "get_calibration_profile", "algorithm_selector"),
+    *("set_quantization_flag", "get_quantization_flag", "clear_quantization_flag", "quantization_flags"),
+)
+"""What TensorRT 11 has no more (NVIDIA's migration guide): to ask for it is an error there, and here."""
+
+
 def tensorrt(version: str) -> Any:
     """A module `tensorrt` of some version; its `builds` holds what was asked for."""
     module = MagicMock(name="tensorrt", spec=None)
     module.__version__ = version
+    since_11 = int(version.partition(".")[0]) >= 11
+    for name in BUILDER_FLAGS_GONE if since_11 else ():
+        delattr(module.BuilderFlag, name)
     module.builds = []
 
     class Logger:
@@ -75,6 +86,8 @@ def tensorrt(version: str) -> Any:
             config.get_timing_cache.return_value = Cache(b"measured")
             config.num_optimization_profiles = 1
             config.int8_calibrator = None
+            for name in CONFIG_GONE if since_11 else ():
+                delattr(config, name)
             return config
 
         def create_optimization_profile(self) -> Profile:

@@ -79,13 +79,24 @@ def configured(**parameters: str) -> dict[str, Any]:
 
 
 def test_openvino_is_exact_unless_asked_otherwise(backend: Any) -> None:
-    assert backend.properties({}) == {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
-    assert backend.properties(configured(HINT_BF16="YES", NUM_STREAMS="1", INFERENCE_NUM_THREADS="2")) == {
+    assert backend.properties({}, bfloat16=True) == {"INFERENCE_PRECISION_HINT": "f32", "ENABLE_CPU_PINNING": False}
+    asking = configured(HINT_BF16="YES", NUM_STREAMS="1", INFERENCE_NUM_THREADS="2")
+    assert backend.properties(asking, bfloat16=True) == {
         "INFERENCE_PRECISION_HINT": "bf16",
         "ENABLE_CPU_PINNING": False,
         "NUM_STREAMS": "1",
         "INFERENCE_NUM_THREADS": "2",
     }
+
+
+def test_openvino_keeps_float32_where_the_processor_has_no_bfloat16(backend: Any) -> None:
+    flags = "flags\t\t: fpu avx2 avx512f avx512bw avx512_vnni{}\nbugs : spectre_v2"
+    assert [backend.has_bfloat16(flags.format(more)) for more in ("", " avx512_bf16", " amx_bf16 amx_tile")] == [
+        False,
+        True,
+        True,
+    ]
+    assert backend.properties(configured(HINT_BF16="YES"), bfloat16=False)["INFERENCE_PRECISION_HINT"] == "f32"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +111,7 @@ def test_openvino_is_exact_unless_asked_otherwise(backend: Any) -> None:
 )
 def test_openvino_wrong_parameters_are_named_with_their_value(backend: Any, name: str, text: str) -> None:
     with pytest.raises(backend.ConfigurationError, match=f"parameter {name} is '{text}'"):
-        backend.properties(configured(**{name: text}))
+        backend.properties(configured(**{name: text}), bfloat16=True)
 
 
 def test_openvino_refuses_a_gpu_instance(backend: Any, tmp_path: Path) -> None:

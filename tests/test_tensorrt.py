@@ -27,7 +27,9 @@ from export.errors import ParityError, TensorrtError
 from export.repository import SKELETON, publish, staging
 from export.tensorrt_platform import Platform, require_tensorrt
 from server.checks import Level
+from server.cli import main as server_main
 from server.engines import Runtime, check_engines, find_runtime
+from server.errors import RefusedError
 from tests.fake_tensorrt import tensorrt
 
 H100 = Platform("10.12.0.36", "13.0", "NVIDIA H100 80GB HBM3", "9.0", "580.65.06")
@@ -248,6 +250,23 @@ def test_doctor_trusts_no_engine_without_a_manifest(text: str | None, served: Pa
     (finding,) = check_engines(served, Runtime())
     assert finding.level is Level.WARNING
     assert "unknown origin" in finding.detail
+
+
+def test_doctor_of_engines_alone_minds_nothing_else(served: Path) -> None:
+    """In NVIDIA's container this project's own tritonserver is not there, and not wanted."""
+    command = ["doctor", "--engines", "--model-repository", str(served)]
+    fine = CliRunner().invoke(server_main, command)
+    assert fine.exit_code == 0, fine.output
+    assert "semantic_fusion: built with TensorRT 10.12.0.36" in " ".join(fine.output.split())
+    assert "tritonserver" not in fine.output
+    (served / SEMANTIC_FUSION.name / "1" / "model.onnx").write_bytes(b"exported since")
+    wrong = CliRunner().invoke(server_main, command)
+    assert wrong.exit_code == 1
+    assert "make engines" in wrong.output
+    (served / SEMANTIC_FUSION.name / "1" / "model.plan").unlink()
+    none = CliRunner().invoke(server_main, command)
+    assert isinstance(none.exception, RefusedError)
+    assert "has no engines" in str(none.exception)
 
 
 def test_doctor_looks_for_tensorrt_and_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

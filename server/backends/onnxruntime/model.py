@@ -62,7 +62,7 @@ CUDA_PARAMETERS = {  # deprecated model parameters that the C++ backend still re
     "do_copy_in_default_stream": {},
 }
 PACKAGES = {
-    "CUDAExecutionProvider": "onnxruntime-gpu",
+    "CUDAExecutionProvider": "onnxruntime-gpu[cuda,cudnn]",
     "TensorrtExecutionProvider": "onnxruntime-gpu and TensorRT",
     "OpenVINOExecutionProvider": "onnxruntime-openvino",
 }
@@ -197,6 +197,8 @@ class TritonPythonModel(GraphModel):
                     f"the configuration needs {name}, and this build of onnxruntime {ort.__version__} has only "
                     f"{available}; install {PACKAGES[name]}, or change instance_group or execution_accelerators"
                 )
+        if kind == "GPU":
+            ort.preload_dlls()  # CUDA and cuDNN where pip put them, which is not where the loader looks
         options = session_options(self.config)
         session = ort.InferenceSession(path, options, providers=providers)
         wanted = [name for name, _ in providers]

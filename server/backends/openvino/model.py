@@ -6,7 +6,7 @@ configuration says `backend: "openvino"` is served from `<version>/<default_mode
 
 OpenVINO computes in bfloat16 by itself on a processor that has it. `HINT_BF16: YES` asks for that, here as there;
 without it this backend keeps float32, where the C++ backend leaves the choice to OpenVINO. On a processor without
-bfloat16 either computes in float32.
+bfloat16 this backend keeps float32 in any case: told to, OpenVINO would imitate bfloat16 by AVX-512, and be slower.
 """
 
 from pathlib import Path
@@ -38,9 +38,21 @@ LARGE = 2**20
 
 PERFORMANCE_HINTS = ("LATENCY", "THROUGHPUT")
 
+BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+"""What Linux calls the instructions that multiply bfloat16."""
 
-def properties(config: Json) -> dict[str, Any]:
+
+def has_bfloat16(cpuinfo: str) -> bool:
+    """Whether the processor that a text of /proc/cpuinfo describes multiplies bfloat16 itself."""
+    return not BFLOAT16_FLAGS.isdisjoint(cpuinfo.split())
+
+
+def properties(config: Json, *, bfloat16: bool) -> dict[str, Any]:
     """OpenVINO's properties for a model configuration.
+
+    Args:
+        config: The model's configuration.
+        bfloat16: Whether the processor has it.
 
     Raises:
         ConfigurationError: A value that the C++ backend would not take either, or a device other than the CPU.
@@ -52,7 +64,7 @@ def properties(config: Json) -> dict[str, Any]:
     if hint not in (None, "YES"):
         raise ConfigurationError(f"parameter HINT_BF16 is {hint!r}; it must be YES, or be left out")
     found: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": "f32" if hint is None else "bf16",
+        "INFERENCE_PRECISION_HINT": "bf16" if hint and bfloat16 else "f32",
         # Several models share the cores: threads bound to one each would wait for those of other models there.
         "ENABLE_CPU_PINNING": False,
     }
@@ -126,10 +138,8 @@ class TritonPythonModel(GraphModel):
         core = ov.Core()
         model = core.read_model(path)
         self.require_fit(ports(model.inputs), ports(model.outputs))
-        options = properties(self.config)
-        if options["INFERENCE_PRECISION_HINT"] == "bf16" and "BF16" in core.get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        ):
+        options = properties(self.config, bfloat16=has_bfloat16(Path("/proc/cpuinfo").read_text(encoding="utf-8")))
+        if options["INFERENCE_PRECISION_HINT"] == "bf16":
             hold_weights_in_bfloat16(model)
         compiled = core.compile_model(model, "CPU", options)
         pb_utils.Logger.log_info(
