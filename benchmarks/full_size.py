@@ -163,7 +163,7 @@ def _print(result: Result, console: Console) -> None:
         table.add_row(" · ".join(map(str, each.labels.values())), each.metric, f"{each.median:.4g} {each.unit}")
     console.print(table)
     for ratio in result.ratios:
-        console.print(f"{ratio.name}: {ratio.value:.2f} (goal {ratio.goal}, {'met' if ratio.met else 'not met'})")
+        console.print(f"{ratio.name}: {ratio.value:.2f} (goal {ratio.goal}, {ratio.verdict})")
 
 
 if __name__ == "__main__":

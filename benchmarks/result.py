@@ -71,6 +71,14 @@ class Ratio:
     goal: float | None
     met: bool | None
 
+    @property
+    def verdict(self) -> str:
+        """Met or not, in words, and whether noise alone could have it so: another run may tell otherwise then."""
+        if self.goal is None:
+            return ""
+        word = "met" if self.met else "not met"
+        return f"{word}, but within noise" if self.low < self.goal <= self.high else word
+
 
 @dataclass(frozen=True)
 class Result:

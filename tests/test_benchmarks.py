@@ -29,7 +29,8 @@ from benchmarks.machine import ROOT, Circumstances, Machine, circumstances
 from benchmarks.measure import PLAN
 from benchmarks.noise import Interval, chance, corrected, ratio_of_medians
 from benchmarks.overload import Outcome, errors
-from benchmarks.result import Figure, Result, ResultError, read, write
+from benchmarks.report.tables import ratio_table
+from benchmarks.result import Figure, Ratio, Result, ResultError, read, write
 from benchmarks.rivals.authors import Authors
 from benchmarks.rivals.runtime import Runtime, openvino_properties, session_options
 from benchmarks.serving import counter
@@ -160,6 +161,25 @@ def test_ratios_have_the_goals_of_their_preset() -> None:
     assert (found["ensemble / one process"].goal, found["ensemble / one process"].met) == (0.95, True)
     assert (found["ensemble / backbones"].goal, found["ensemble / backbones"].met) == (None, None)
     assert found["client / perf_analyzer"].met
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict"),
+    [
+        (0.99, 0.96, 1.02, "met"),
+        (0.99, 0.95, 1.02, "met"),
+        (0.99, 0.90, 1.02, "met, but within noise"),
+        (0.94, 0.90, 0.97, "not met, but within noise"),
+        (0.94, 0.90, 0.949, "not met"),
+        (0.95, 0.95, 0.95, "met"),  # one round
+        (0.94, 0.94, 0.94, "not met"),
+    ],
+)
+def test_a_goal_within_the_interval_is_told(value: float, low: float, high: float, verdict: str) -> None:
+    ratio = Ratio("a / b", "tiny", value, low, high, 0.95, value >= 0.95)
+    assert ratio.verdict == verdict
+    assert ratio_table([ratio]).rows[0][-1] == verdict
+    assert replace(ratio, goal=None, met=None).verdict == ""
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -12,8 +12,6 @@ from benchmarks.measure import CONTEST
 from benchmarks.result import Figure, Ratio, Result
 from benchmarks.sweep import CLOSED, OPEN, PERCENTILES
 
-_PLACE = {True: "met", False: "not met", None: ""}
-
 
 @dataclass(frozen=True)
 class Table:
@@ -36,7 +34,8 @@ def ratio_table(ratios: Iterable[Ratio]) -> Table:
     """The ratios with their goals."""
     return Table(
         "Ratios",
-        "Of the median throughputs of one run, with the interval of 95 % over its rounds.",
+        "Of the median throughputs of one run, with the interval of 95 % over its rounds; where that spans the goal, "
+        "noise alone could have it met or not.",
         ("ratio", "preset", "value", "interval", "goal", ""),
         [
             (
@@ -45,7 +44,7 @@ def ratio_table(ratios: Iterable[Ratio]) -> Table:
                 f"{each.value:.2f}",
                 f"{each.low:.2f} to {each.high:.2f}" if each.low < each.high else "one round",
                 "" if each.goal is None else f"≥ {each.goal:g}",
-                _PLACE[each.met],
+                each.verdict,
             )
             for each in ratios
         ],
