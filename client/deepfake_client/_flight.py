@@ -2,8 +2,8 @@
 
 By Little's law, throughput is requests in flight divided by latency. So twice the requests give twice the throughput
 where latency stays the same, and none more where latency doubles too: they wait in the server's queue. How latency
-answers to a change of ours is all that counts here, not how long it is. A least latency, as in TCP Vegas and BBR, cannot
-tell a queue from images that take longer or a server that has become slower: the limit stayed near 4 for them.
+answers to a change of ours is all that counts here, not how long it is. A least latency, as in TCP Vegas and BBR,
+cannot tell a queue from images that take longer or a server that has become slower: the limit stayed near 4 for them.
 
 - Two limits take turns and are compared, as by PCC Vivace (Dong et al., NSDI 2018).
 - What is sought is the most of throughput ^ p / latency, Kleinrock's generalised power.
