@@ -33,6 +33,7 @@ class FakeTriton(GRPCInferenceServiceServicer):
     Attributes:
         fault: Called at the start of every inference of the detector; it may sleep or abort the call.
         garble: Called with the outputs of every inference, which it may change.
+        max_bytes: Limit on an image that the first step states; None where there is no such step.
         provenance: Text of the provenance model; None where there is no such model.
         batches: Batch size of every inference that was answered.
         boxes: FACE_BOX of every inference, None where it was not sent.
@@ -43,6 +44,7 @@ class FakeTriton(GRPCInferenceServiceServicer):
         self.max_batch_size = max_batch_size
         self.fault: Fault = lambda request, context: None
         self.garble: Garble = lambda outputs: None
+        self.max_bytes: str | None = None
         self.provenance: str | None = None
         self.batches: list[int] = []
         self.boxes: list[np.ndarray | None] = []
@@ -75,10 +77,13 @@ class FakeTriton(GRPCInferenceServiceServicer):
         return pb.ServerReadyResponse(ready=True)
 
     def ModelConfig(self, request, context):  # noqa: N802
-        if request.name != "deepfake_detector":
-            context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
         response = pb.ModelConfigResponse()
         response.config.name = request.name
+        if request.name == "preprocess" and self.max_bytes is not None:
+            response.config.parameters["max_bytes"].string_value = self.max_bytes
+            return response
+        if request.name != "deepfake_detector":
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Request for unknown model: '{request.name}' is not found")
         response.config.max_batch_size = self.max_batch_size
         return response
 

@@ -192,8 +192,18 @@ def test_huge_members_are_refused_unread(server: FakeTriton) -> None:
         add(tar, "small.jpg", b"0.3")
     rows = printed(score(server.url, "huge.tar", "big.tar.gz"))
     assert [row["score"] for row in rows] == [None, 0.3, None, 0.3]
-    assert "over the limit of 1024 MiB" in rows[0]["error"]
+    assert rows[0]["status"] == "too_many_bytes"
     assert "over the limit of 32 MiB" in rows[2]["error"]
+
+
+def test_member_over_the_servers_limit_is_not_sent(server: FakeTriton) -> None:
+    server.max_bytes = "3"
+    with tarfile.open("shard.tar", "w") as tar:
+        add(tar, "small.jpg", b"0.5")
+        add(tar, "large.jpg", b"0.50")
+    rows = printed(score(server.url, "shard.tar"))
+    assert [row["status"] for row in rows] == ["ok", "too_many_bytes"]
+    assert server.batches == [1]
 
 
 def test_empty_and_missing_shards(server: FakeTriton) -> None:

@@ -35,6 +35,8 @@ from deepfake_client import (
 )
 from deepfake_client._addresses import Address
 from deepfake_client._balancer import Balancer, Route
+from deepfake_client._budget import AsyncBudget, Budget
+from deepfake_client._items import read as read_file
 from deepfake_client._retries import Patience
 from deepfake_client._window import Window
 from hypothesis import given, settings
@@ -401,6 +403,97 @@ def test_file_over_the_limit_is_unreadable(server: FakeTriton, monkeypatch: pyte
     (verdict,) = score_many_blocking(server.url, [tmp_path / "huge.jpg"])
     assert verdict.status == "unreadable_file"
     assert "over the limit of 1 MiB" in (verdict.error or "")
+
+
+@pytest.mark.parametrize("limit", ["16", None])
+def test_file_over_the_servers_limit_is_not_read(
+    server: FakeTriton, score_many: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str | None
+) -> None:
+    server.max_bytes = limit
+    read = []
+    monkeypatch.setattr("deepfake_client._items.read", lambda item: read.append(item.path) or read_file(item))
+    paths = [tmp_path / "small.jpg", tmp_path / "large.jpg"]
+    for path, size in zip(paths, (16, 17), strict=True):
+        path.write_bytes(bytes(size))
+    verdicts = score_many(server.url, [*paths, bytes(16), bytes(17)], batch_size=1)
+    statuses = ["ok", "ok" if limit is None else "too_many_bytes"] * 2
+    assert [verdict.status for verdict in verdicts] == statuses
+    assert ("large.jpg" in {Path(path).name for path in read if path}) is (limit is None)
+    assert sum(server.batches) == statuses.count("ok")
+
+
+def test_limit_that_is_no_number_is_not_the_detectors(server: FakeTriton, score_many: Scorer) -> None:
+    server.max_bytes = "32 MiB"
+    with pytest.raises(InvalidResponseError, match="max_bytes is '32 MiB'"):
+        score_many(server.url, [b"0.1"])
+
+
+def test_bytes_under_way_are_bounded(
+    server: FakeTriton, score_many: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small images go side by side, as many as the budget has room for; one that is over it goes alone."""
+    for module in ("_client", "_aio"):
+        monkeypatch.setattr(f"deepfake_client.{module}.BYTES", 100)
+    under_way: list[int] = []
+    peaks: list[int] = []
+    lock = threading.Lock()
+
+    def weigh(request: pb.ModelInferRequest, context: grpc.ServicerContext) -> None:
+        size = len(request.raw_input_contents[0]) - 4  # the length in front of the image
+        with lock:
+            under_way.append(size)
+            peaks.append(sum(under_way) if max(under_way) <= 100 else len(under_way) * 100)
+        time.sleep(0.05)
+        with lock:
+            under_way.remove(size)
+
+    server.fault = weigh
+    sizes = [30, 40, 300, 20, 50, 100, 10] * 6
+    paths = []
+    for n, size in enumerate(sizes):
+        paths.append(tmp_path / f"{n}.jpg")
+        paths[-1].write_bytes(bytes(size))
+    assert [v.status for v in score_many(server.url, paths, batch_size=1, max_in_flight=8)] == ["ok"] * len(sizes)
+    assert 50 < max(peaks) <= 100
+
+
+@pytest.mark.parametrize("kind", [Budget, AsyncBudget])
+def test_large_image_is_not_passed_by_small_ones_for_ever(kind: type[Budget] | type[AsyncBudget]) -> None:
+    async def run_async(budget: AsyncBudget) -> list[str]:
+        order: list[str] = []
+
+        async def spend(name: str, size: int) -> None:
+            async with budget.spending(size):
+                order.append(name)
+                await asyncio.sleep(0)
+
+        async with budget.spending(6):
+            tasks = [asyncio.create_task(spend(*each)) for each in (("large", 11), ("small", 1), ("small", 1))]
+            await asyncio.sleep(0)
+            assert not order
+        await asyncio.gather(*tasks)
+        return order
+
+    def run(budget: Budget) -> list[str]:
+        order: list[str] = []
+
+        def spend(name: str, size: int) -> None:
+            with budget.spending(size):
+                order.append(name)
+
+        with ThreadPoolExecutor(3) as pool:
+            with budget.spending(6):
+                pool.submit(spend, "large", 11)
+                time.sleep(0.5)
+                small = [pool.submit(spend, "small", 1) for _ in range(2)]
+                time.sleep(0.5)
+                assert not order
+            for each in small:
+                each.result(30)
+        return order
+
+    order = asyncio.run(run_async(AsyncBudget(10))) if kind is AsyncBudget else run(Budget(10))
+    assert order == ["large", "small", "small"]
 
 
 @settings(max_examples=25, deadline=None)

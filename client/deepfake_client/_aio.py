@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from ._addresses import Address, resolve
 from ._balancer import Balancer, Route, Server
+from ._budget import BYTES, AsyncBudget
 from ._calibration import Calibration
 from ._calls import (
     PROBE_INTERVAL,
@@ -21,6 +22,7 @@ from ._calls import (
     Call,
     calibration_call,
     max_batch_size_call,
+    max_bytes_call,
     metadata_call,
     not_ready,
     polling,
@@ -39,8 +41,10 @@ from ._errors import (
 )
 from ._intake import STALL_SECONDS, ataking
 from ._items import (
+    MAX_IMAGE_BYTES,
     Encoded,
     FaceBox,
+    Group,
     Image,
     ImageItem,
     Item,
@@ -50,8 +54,9 @@ from ._items import (
     may_be_one_image,
     merge,
     numbered,
+    planned,
     read,
-    read_groups,
+    read_group,
 )
 from ._overdue import ainfer
 from ._results import Provenance, ServerInfo, ServerStatus, Verdict
@@ -104,17 +109,20 @@ class AsyncDetectorClient(Configured):
         while they are made. Close an iterator that is left early (`contextlib.aclosing`): its requests end there.
         """
         balancer = await self._balancer()
-        gate = asyncio.Semaphore(self._settings.max_in_flight * len(balancer.status()))
+        servers = len(balancer.status())
+        budget = AsyncBudget(BYTES * servers)
+        gate = asyncio.Semaphore(self._settings.max_in_flight * servers)
         events: asyncio.Queue[asyncio.Task[list[Verdict]] | None] = asyncio.Queue()  # see `DetectorClient`
         start = 0
         limit = await self._retry(max_batch_size_call(self._settings), Route())
         size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
+        most_bytes = await self._retry(max_bytes_call(self._settings), Route()) or MAX_IMAGE_BYTES
         window: Window[asyncio.Task[list[Verdict]]] = Window(size, ordered=ordered)
         try:
             async with ataking(items, size, partial(events.put_nowait, None)) as intake:
                 while window.pending or not intake.exhausted:
                     while window.has_room(balancer.limit) and (batch := intake.take()):
-                        work = asyncio.create_task(self._score_batch(start, batch, gate))
+                        work = asyncio.create_task(self._score_batch(gate, budget, most_bytes, start, batch))
                         work.add_done_callback(events.put_nowait)
                         window.begin(work)
                         start += len(batch)
@@ -181,20 +189,25 @@ class AsyncDetectorClient(Configured):
                 self._fleet = Balancer(addresses, self._settings.max_in_flight, on_room=self._room.set)
         return self._fleet
 
-    async def _score_batch(self, start: int, batch: list[Item], gate: asyncio.Semaphore) -> list[Verdict]:
+    async def _score_batch(
+        self, gate: asyncio.Semaphore, budget: AsyncBudget, most_bytes: int, start: int, batch: list[Item]
+    ) -> list[Verdict]:
         verdicts: list[Verdict] = []
-        groups = read_groups(batch)
         async with gate:
-            while (group := await asyncio.to_thread(next, groups, None)) is not None:
-                images = images_of(group)
-                try:
-                    scored = await self._score_group(images) if images else []
-                except AccessDeniedError:
-                    raise
-                except (RequestFailedError, InvalidResponseError) as error:
-                    scored = await self._score_apart(images, error)
-                verdicts += merge(group, scored)
+            for size, items in await asyncio.to_thread(planned, batch, most_bytes):
+                async with budget.spending(size):
+                    verdicts += await self._score_read(await asyncio.to_thread(read_group, items, most_bytes))
         return numbered(verdicts, start)
+
+    async def _score_read(self, group: Group) -> list[Verdict]:
+        images = images_of(group)
+        try:
+            scored = await self._score_group(images) if images else []
+        except AccessDeniedError:
+            raise
+        except (RequestFailedError, InvalidResponseError) as error:
+            scored = await self._score_apart(images, error)
+        return merge(group, scored)
 
     async def _score_apart(self, images: list[Encoded], error: DetectorError) -> list[Verdict]:
         if not may_be_one_image(images, error):

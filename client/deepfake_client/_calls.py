@@ -14,7 +14,15 @@ from ._errors import DetectorError, RequestFailedError, ServerUnavailableError, 
 from ._items import Encoded, read
 from ._results import Provenance, Verdict
 from ._settings import Settings
-from ._wire import PROBE, PROVENANCE_MODEL, build_inputs, parse_provenance, parse_verdicts
+from ._wire import (
+    FIRST_MODEL,
+    PROBE,
+    PROVENANCE_MODEL,
+    build_inputs,
+    parse_max_bytes,
+    parse_provenance,
+    parse_verdicts,
+)
 
 T = TypeVar("T")
 
@@ -89,6 +97,11 @@ def metadata_call(settings: Settings) -> Call[tuple[str, str]]:
 def max_batch_size_call(settings: Settings) -> Call[int]:
     """Asks how many images the model takes in one request."""
     return _light_call(settings, "get_model_config", settings.model, {}, lambda reply: int(reply.config.max_batch_size))
+
+
+def max_bytes_call(settings: Settings) -> Call[int | None]:
+    """Asks how many bytes an image may have."""
+    return _light_call(settings, "get_model_config", FIRST_MODEL, {}, parse_max_bytes, optional=True)
 
 
 def polling(timeout: float) -> dict[str, Any]:

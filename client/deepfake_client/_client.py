@@ -14,6 +14,7 @@ from tritonclient.utils import InferenceServerException
 
 from ._addresses import resolve
 from ._balancer import Balancer, Route, Server
+from ._budget import BYTES, Budget
 from ._calibration import Calibration
 from ._calls import (
     PROBE_INTERVAL,
@@ -21,6 +22,7 @@ from ._calls import (
     Call,
     calibration_call,
     max_batch_size_call,
+    max_bytes_call,
     metadata_call,
     not_ready,
     polling,
@@ -40,8 +42,10 @@ from ._errors import (
 )
 from ._intake import STALL_SECONDS, taking
 from ._items import (
+    MAX_IMAGE_BYTES,
     Encoded,
     FaceBox,
+    Group,
     Image,
     ImageItem,
     Item,
@@ -51,8 +55,9 @@ from ._items import (
     may_be_one_image,
     merge,
     numbered,
+    planned,
     read,
-    read_groups,
+    read_group,
 )
 from ._overdue import infer
 from ._results import Provenance, ServerInfo, ServerStatus, Verdict
@@ -134,18 +139,22 @@ class DetectorClient(Configured):
         stop = threading.Event()
         balancer = self._balancer
         channels = Channels(self._settings)  # of its own: closing them cancels what this iterator has in flight
-        workers = self._settings.max_in_flight * len(balancer.status())
+        servers = len(balancer.status())
+        budget = Budget(BYTES * servers)
+        workers = self._settings.max_in_flight * servers
         pool = ThreadPoolExecutor(workers, thread_name_prefix="deepfake-client")
         events: SimpleQueue[Future[list[Verdict]] | None] = SimpleQueue()  # a batch is scored; None: one may be taken
         start = 0
         try:
             limit = self._retry(channels, max_batch_size_call(self._settings), Route(), stop)
             size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
+            most_bytes = self._retry(channels, max_bytes_call(self._settings), Route(), stop) or MAX_IMAGE_BYTES
+            score = partial(self._score_batch, channels, budget, most_bytes, stop)
             window: Window[Future[list[Verdict]]] = Window(size, ordered=ordered)
             with taking(items, size, partial(events.put, None)) as intake:
                 while window.pending or not intake.exhausted:
                     while window.has_room(balancer.limit) and (batch := intake.take()):
-                        work = pool.submit(self._score_batch, channels, start, batch, stop)
+                        work = pool.submit(score, start, batch)
                         work.add_done_callback(events.put)
                         window.begin(work)
                         start += len(batch)
@@ -229,18 +238,24 @@ class DetectorClient(Configured):
                 self._shared = Channels(self._settings)
             return self._shared
 
-    def _score_batch(self, channels: Channels, start: int, batch: list[Item], stop: threading.Event) -> list[Verdict]:
+    def _score_batch(
+        self, channels: Channels, budget: Budget, most_bytes: int, stop: threading.Event, start: int, batch: list[Item]
+    ) -> list[Verdict]:
         verdicts: list[Verdict] = []
-        for group in read_groups(batch):
-            images = images_of(group)
-            try:
-                scored = self._score_group(channels, images, stop) if images else []
-            except AccessDeniedError:
-                raise
-            except (RequestFailedError, InvalidResponseError) as error:
-                scored = self._score_apart(channels, images, error, stop)
-            verdicts += merge(group, scored)
+        for size, items in planned(batch, most_bytes):
+            with budget.spending(size):
+                verdicts += self._score_read(channels, read_group(items, most_bytes), stop)
         return numbered(verdicts, start)
+
+    def _score_read(self, channels: Channels, group: Group, stop: threading.Event) -> list[Verdict]:
+        images = images_of(group)
+        try:
+            scored = self._score_group(channels, images, stop) if images else []
+        except AccessDeniedError:
+            raise
+        except (RequestFailedError, InvalidResponseError) as error:
+            scored = self._score_apart(channels, images, error, stop)
+        return merge(group, scored)
 
     def _score_apart(
         self, channels: Channels, images: list[Encoded], error: DetectorError, stop: threading.Event

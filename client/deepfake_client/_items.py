@@ -1,7 +1,7 @@
-"""From an item that a caller gives to groups of images that fit one request each. Only `read` touches files."""
+"""From an item that a caller gives to groups of images that fit one request each. Only `planned` and those that read touch files."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,7 +15,7 @@ FaceBox = Sequence[float]
 """x1, y1, x2, y2 in pixels of the decoded image; it may leave the image."""
 
 MAX_IMAGE_BYTES = 1 << 30
-"""Largest file that is sent: a gRPC message ends at 2 GiB."""
+"""Largest image that is sent, whatever a server takes: a gRPC message ends at 2 GiB."""
 
 REQUEST_BYTES = 32 << 20
 """A request is closed early when its images reach this size, so that memory stays bounded with large files too."""
@@ -32,6 +32,7 @@ class Item:
         load: Gives its bytes where they are not a file of their own; raises OSError.
         fleeting: Whether `load` works only until the next item is taken: see `held`.
         error: Why there is nothing to read; it becomes the error of its verdict.
+        size: Its bytes, where they are known without reading.
     """
 
     path: str | None
@@ -40,6 +41,7 @@ class Item:
     load: Callable[[], bytes] | None = field(default=None, compare=False)
     fleeting: bool = False
     error: str | None = None
+    size: int | None = field(default=None, compare=False)
 
     def held(self) -> "Item":
         """The same item, for as long as it is needed: a fleeting one is loaded."""
@@ -120,23 +122,49 @@ def check_size(size: int, limit: int) -> None:
         raise OSError(f"over the limit of {limit >> 20} MiB for one image; compress or resize it")
 
 
-def read_groups(items: Sequence[Item]) -> Iterator[Group]:
-    """Reads files lazily into groups of one request each; a file that cannot be read becomes its verdict."""
-    group: Group = []
-    size = 0
-    for item in items:
-        try:
-            image = read(item)
-        except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            group.append(Verdict(item.path, "unreadable_file", error=f"{item.path}: {reason}"))
-            continue
-        if size and size + len(image.data) > REQUEST_BYTES:
-            yield group
-            group, size = [], 0
-        group.append(image)
-        size += len(image.data)
-    yield group
+def planned(items: Sequence[Item], most_bytes: int) -> list[tuple[int, list[Item]]]:
+    """Items by request, each with the bytes to read for it, as far as can be told without reading.
+
+    Args:
+        items: They are weighed, which touches their files.
+        most_bytes: Bytes above which an image is not read.
+    """
+    groups: list[tuple[int, list[Item]]] = [(0, [])]
+    for item in map(_weighed, items):
+        size = item.size if item.size is not None and item.size <= most_bytes else 0
+        total, group = groups[-1]
+        if total and total + size > REQUEST_BYTES:
+            groups.append((size, [item]))
+        else:
+            group.append(item)
+            groups[-1] = total + size, group
+    return groups
+
+
+def read_group(items: Sequence[Item], most_bytes: int) -> Group:
+    """Reads the images of one request; one that is too large, or cannot be read, becomes its verdict."""
+    return [_read_or_verdict(item, most_bytes) for item in items]
+
+
+def _weighed(item: Item) -> Item:
+    if item.data is not None:
+        return replace(item, size=len(item.data))
+    if item.path is None or item.load is not None or item.error is not None:
+        return item
+    try:
+        return replace(item, size=Path(item.path).stat().st_size)
+    except (OSError, ValueError):  # reading it fails likewise
+        return item
+
+
+def _read_or_verdict(item: Item, most_bytes: int) -> Encoded | Verdict:
+    if item.size is not None and item.size > most_bytes:
+        return Verdict(item.path, "too_many_bytes")
+    try:
+        return read(item)
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return Verdict(item.path, "unreadable_file", error=f"{item.path}: {reason}")
 
 
 def images_of(group: Group) -> list[Encoded]:

@@ -79,7 +79,8 @@ def _item(shard: str, tar: tarfile.TarFile, member: tarfile.TarInfo, streamed: b
         return Item(name, None, None, error=f"the member is {what}, which is not followed; pack the image itself")
     if streamed:
         return Item(name, None, None, load=partial(_stream, tar, member), fleeting=True)
-    return Item(name, None, None, load=partial(_read_part, shard, member.offset_data, member.size))
+    load = partial(_read_part, shard, member.offset_data, member.size)
+    return Item(name, None, None, load=load, size=member.size)
 
 
 def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:

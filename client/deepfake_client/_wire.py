@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferResult
 
 from ._errors import InvalidResponseError
-from ._items import Encoded, Item
+from ._items import MAX_IMAGE_BYTES, Encoded, Item
 from ._results import STREAM_NAMES, Face, Provenance, StreamVerdict, Verdict
 
 PROVENANCE_MODEL = "provenance"
+
+FIRST_MODEL = "preprocess"
+"""The step that looks at encoded images; its parameter max_bytes says how large one may be."""
 
 PROBE = Item(
     path=None,
@@ -82,6 +85,22 @@ def parse_provenance(result: InferResult) -> Provenance:
     if not isinstance(untrained, bool):
         raise InvalidResponseError(f"the server's provenance says untrained: {untrained!r}; it must be true or false")
     return Provenance(untrained, document)
+
+
+def parse_max_bytes(reply: Any) -> int:
+    """The most bytes of an image by the configuration of the first step; no more than can be sent.
+
+    Raises:
+        InvalidResponseError: It is no number.
+    """
+    parameters = reply.config.parameters
+    if "max_bytes" not in parameters:
+        return MAX_IMAGE_BYTES
+    text = parameters["max_bytes"].string_value
+    try:
+        return min(int(text), MAX_IMAGE_BYTES)
+    except ValueError:
+        raise InvalidResponseError(f"the server's limit max_bytes is {text!r}; it must be a number") from None
 
 
 def usable_batch_size(wanted: int, model: str, limit: int) -> int:
