@@ -88,11 +88,8 @@ def main(
     write_page(output / RESULT_HTML, result, write_plots(output, result))
     console = Console()
     print_tables(console, serving_tables(result))
-    if result.circumstances.busy:
-        busy = f"load average {result.circumstances.load_average} before the run"
-        console.print(f"[yellow]The machine was busy ({busy}): these figures and ratios mean little.", highlight=False)
-    if result.circumstances.dirty:
-        console.print("[yellow]The code has changes that are not committed: the result says so.")
+    for line in result.circumstances.warnings:
+        console.print(f"[yellow]{line}", highlight=False)
     click.echo(f"report: {output / RESULT_HTML}, {output / RESULT_JSON}", err=True)
 
 

@@ -62,6 +62,17 @@ class Circumstances:
         """Whether others were using more than a quarter of the cores before the run."""
         return self.load_average > self.machine.cores / 4
 
+    @property
+    def warnings(self) -> list[str]:
+        """What makes the figures worth less, for people."""
+        told = []
+        if self.busy:
+            load = f"load average {self.load_average} before the run"
+            told.append(f"The machine was busy ({load}): these figures and ratios mean little.")
+        if self.dirty:
+            told.append("The code has changes that are not committed: the result says so.")
+        return told
+
 
 def circumstances(module: str) -> Circumstances:
     """Those of this process.

@@ -436,6 +436,14 @@ def test_growth_of_memory_leaves_the_start_out() -> None:
     assert Memory().growth([100.0 + 10 * number for number in range(20)]) > 2
 
 
+def test_what_spoils_the_figures_is_told() -> None:
+    assert not BEGUN.warnings
+    assert replace(BEGUN, load_average=0.5).warnings == []
+    (busy, changed) = replace(BEGUN, load_average=0.51, dirty=True).warnings
+    assert "load average 0.51" in busy
+    assert "not committed" in changed
+
+
 def test_circumstances_say_what_ran_where() -> None:
     found = circumstances("benchmarks")
     assert found.command.startswith("python -m benchmarks")
