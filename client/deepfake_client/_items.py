@@ -1,4 +1,4 @@
-"""From an item that a caller gives to groups of images that fit one request each. Only `planned` and those that read touch files."""
+"""From an item that a caller gives to groups of images that fit one request each, read when they are to be sent."""
 
 import os
 from collections.abc import Callable, Sequence
