@@ -85,7 +85,7 @@ def circumstances(module: str) -> Circumstances:
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commit=_git("rev-parse", "--short", "HEAD") or "unknown",
         dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
-        machine=_machine(),
+        machine=this_machine(),
         versions={
             "tritonserver": TRITON_VERSION,
             # Of the wheel that it is in, which is not the client's: perf_analyzer --version tells none.
@@ -109,7 +109,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _machine() -> Machine:
+def this_machine() -> Machine:
+    """That which this process runs on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = facts.get("flags", "").split()

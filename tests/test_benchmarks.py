@@ -32,7 +32,7 @@ from benchmarks.overload import Outcome, errors
 from benchmarks.report.tables import ratio_table
 from benchmarks.result import Figure, Ratio, Result, ResultError, read, write
 from benchmarks.rivals.authors import Authors
-from benchmarks.rivals.runtime import Runtime, openvino_properties, session_options
+from benchmarks.rivals.runtime import openvino_properties, runtime_of, session_options
 from benchmarks.serving import counter
 from benchmarks.soak import SAMPLES, Memory
 from ensemble.images import decode
@@ -338,12 +338,15 @@ def test_rivals_have_the_server_s_options(stream: Stream) -> None:
         assert ours.get_session_config_entry(entry) == theirs.get_session_config_entry(entry) == "0"
 
 
-def test_rivals_have_the_server_s_properties_of_openvino() -> None:
+@pytest.mark.parametrize("bfloat16", [True, False])
+def test_rivals_have_the_server_s_properties_of_openvino(bfloat16: bool) -> None:
     pytest.importorskip("openvino")
     for stream in STREAMS:
+        file = f"{stream.name}/configs/openvino.pbtxt"
         with backend_module("openvino") as backend:
-            theirs = backend.properties(configuration(f"{stream.name}/configs/openvino.pbtxt"))
-        assert openvino_properties(Runtime("openvino", "bf16")) == theirs
+            theirs = backend.properties(configuration(file), bfloat16=bfloat16)
+        runtime = runtime_of(json_format.ParseDict(configuration(file), ModelConfig()), bfloat16=bfloat16)
+        assert openvino_properties(runtime) == theirs
 
 
 def test_the_authors_way_gives_the_golden_probabilities(tmp_path: Path) -> None:

@@ -22,18 +22,20 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 def test_runtimes_are_told_by_the_configuration_and_agree() -> None:
     openvino = ModelConfig(name="global_texture", backend="openvino")
-    assert runtime_of(ModelConfig(backend="onnxruntime")) == Runtime("onnxruntime")
+    assert runtime_of(ModelConfig(backend="onnxruntime"), bfloat16=True) == Runtime("onnxruntime")
     asking = ModelConfig(backend="openvino")
     asking.parameters["HINT_BF16"].string_value = "YES"
-    assert runtime_of(asking) == Runtime("openvino", "bf16")
-    assert runtime_of(openvino) == Runtime("openvino", "f32")
+    assert runtime_of(asking, bfloat16=True) == Runtime("openvino", "bf16")
+    assert runtime_of(asking, bfloat16=False) == Runtime("openvino", "f32")
+    assert runtime_of(openvino, bfloat16=True) == Runtime("openvino", "f32")
     with pytest.raises(ValueError, match="'tensorrt'"):
-        runtime_of(ModelConfig(name="global_texture", backend="tensorrt"))
+        runtime_of(ModelConfig(name="global_texture", backend="tensorrt"), bfloat16=True)
     pytest.importorskip("openvino")
     repository = export("tiny")
     pixels = np.random.default_rng(0).integers(0, 256, (3, STREAMS[0].pixels, STREAMS[0].pixels, 3), np.uint8)
     ours, theirs = (
-        open_session(repository, STREAMS[0], each)(pixels) for each in (Runtime("onnxruntime"), runtime_of(openvino))
+        open_session(repository, STREAMS[0], each)(pixels)
+        for each in (Runtime("onnxruntime"), runtime_of(openvino, bfloat16=True))
     )
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
 

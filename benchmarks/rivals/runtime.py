@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from tritonclient.grpc import InferenceServerClient
 
+from benchmarks.machine import this_machine
 from ensemble.images import RgbImage
 from ensemble.streams import STREAMS, Stream
 
@@ -48,7 +49,8 @@ def served_runtime(url: str) -> Runtime:
     """
     with InferenceServerClient(url) as server:
         configs = [server.get_model_config(stream.name).config for stream in STREAMS]
-    found = {runtime_of(config) for config in configs}
+    bfloat16 = this_machine().bfloat16
+    found = {runtime_of(config, bfloat16=bfloat16) for config in configs}
     if len(found) != 1:
         raise ValueError(f"the streams run on different runtimes: {sorted(map(str, found))}")
     return found.pop()
@@ -85,8 +87,12 @@ def run_batches(session: Session, pixels: list[RgbImage], batch_size: int) -> np
     return np.concatenate([session(np.stack(pixels[start : start + batch_size])) for start in starts])
 
 
-def runtime_of(config: Any) -> Runtime:
+def runtime_of(config: Any, *, bfloat16: bool) -> Runtime:
     """The runtime that a model configuration (Triton's protobuf message) names.
+
+    Args:
+        config: The configuration.
+        bfloat16: Whether the processor has it; without it the server computes in float32, whatever is asked for.
 
     Raises:
         ValueError: It is one that is not known here.
@@ -95,4 +101,4 @@ def runtime_of(config: Any) -> Runtime:
         raise ValueError(f"{config.name} runs on {config.backend!r}; known here are {', '.join(get_args(Name))}")
     if config.backend == "onnxruntime":
         return Runtime("onnxruntime")
-    return Runtime("openvino", "bf16" if _ASKS_FOR_BFLOAT16 in config.parameters else "f32")
+    return Runtime("openvino", "bf16" if bfloat16 and _ASKS_FOR_BFLOAT16 in config.parameters else "f32")
