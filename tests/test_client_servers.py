@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import grpc
 import psutil
@@ -360,6 +361,44 @@ def test_asyncio_a_name_that_was_one_server_is_looked_up_again(farm: FakeTriton)
             return len(client.servers)
 
     assert asyncio.run(run()) == 2
+
+
+class Neighbour(FakeTriton):
+    """A server at another address, with the same port."""
+
+    def __init__(self, other: FakeTriton) -> None:
+        super().__init__()
+        self.port = other.port
+
+    @property
+    def url(self) -> str:
+        return f"127.0.0.8:{self.port}"
+
+
+def test_servers_that_join_a_run_get_as_many_requests_as_the_first(farm: FakeTriton, score: Scorer) -> None:
+    neighbour = Neighbour(farm)
+    neighbour.start()
+    under_way, peaks, lock = 0, [0], threading.Lock()
+
+    def count(request: Any, context: grpc.ServicerContext) -> None:
+        nonlocal under_way
+        with lock:
+            under_way += 1
+            peaks.append(under_way)
+        time.sleep(0.1)
+        with lock:
+            under_way -= 1
+
+    def source() -> Iterator[bytes]:
+        end = time.monotonic() + 30
+        while max(peaks) < 4 and time.monotonic() < end:
+            yield b"0.1"
+
+    farm.fault = neighbour.fault = count
+    name = Mock(url=f"farm:{farm.port}")
+    assert score([name], source(), batch_size=1, max_in_flight=2)
+    neighbour.stop()
+    assert max(peaks) == 4
 
 
 # the balancer by itself

@@ -109,9 +109,7 @@ class AsyncDetectorClient(Configured):
         while they are made. Close an iterator that is left early (`contextlib.aclosing`): its requests end there.
         """
         balancer = await self._balancer()
-        servers = len(balancer.status())
-        budget = AsyncBudget(BYTES * servers)
-        gate = asyncio.Semaphore(self._settings.max_in_flight * servers)
+        budget = AsyncBudget(BYTES * len(balancer.status()))
         events: asyncio.Queue[asyncio.Task[list[Verdict]] | None] = asyncio.Queue()  # see `DetectorClient`
         start = 0
         limit = await self._retry(max_batch_size_call(self._settings), Route())
@@ -122,7 +120,7 @@ class AsyncDetectorClient(Configured):
             async with ataking(items, size, partial(events.put_nowait, None)) as intake:
                 while window.pending or not intake.exhausted:
                     while window.has_room(balancer.limit) and (batch := intake.take()):
-                        work = asyncio.create_task(self._score_batch(gate, budget, most_bytes, start, batch))
+                        work = asyncio.create_task(self._score_batch(budget, most_bytes, start, batch))
                         work.add_done_callback(events.put_nowait)
                         window.begin(work)
                         start += len(batch)
@@ -189,14 +187,11 @@ class AsyncDetectorClient(Configured):
                 self._fleet = Balancer(addresses, self._settings.max_in_flight, on_room=self._room.set)
         return self._fleet
 
-    async def _score_batch(
-        self, gate: asyncio.Semaphore, budget: AsyncBudget, most_bytes: int, start: int, batch: list[Item]
-    ) -> list[Verdict]:
+    async def _score_batch(self, budget: AsyncBudget, most_bytes: int, start: int, batch: list[Item]) -> list[Verdict]:
         verdicts: list[Verdict] = []
-        async with gate:
-            for size, items in await asyncio.to_thread(planned, batch, most_bytes):
-                async with budget.spending(size):
-                    verdicts += await self._score_read(await asyncio.to_thread(read_group, items, most_bytes))
+        for size, items in await asyncio.to_thread(planned, batch, most_bytes):
+            async with budget.spending(size):
+                verdicts += await self._score_read(await asyncio.to_thread(read_group, items, most_bytes))
         return numbered(verdicts, start)
 
     async def _score_read(self, group: Group) -> list[Verdict]:

@@ -69,6 +69,9 @@ from ._wire import usable_batch_size
 
 T = TypeVar("T")
 
+_MOST_THREADS = 1024
+"""They are made when they are needed: how many are, follows from the servers' limits, and servers may join a run."""
+
 
 class DetectorClient(Configured):
     """Blocking client of the detector; threads may share it. `AsyncDetectorClient` is the same for asyncio."""
@@ -139,10 +142,8 @@ class DetectorClient(Configured):
         stop = threading.Event()
         balancer = self._balancer
         channels = Channels(self._settings)  # of its own: closing them cancels what this iterator has in flight
-        servers = len(balancer.status())
-        budget = Budget(BYTES * servers)
-        workers = self._settings.max_in_flight * servers
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="deepfake-client")
+        budget = Budget(BYTES * len(balancer.status()))
+        pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="deepfake-client")
         events: SimpleQueue[Future[list[Verdict]] | None] = SimpleQueue()  # a batch is scored; None: one may be taken
         start = 0
         try:
