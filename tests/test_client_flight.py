@@ -67,32 +67,6 @@ def test_the_same_path_twice_gives_two_verdicts_that_can_be_told_apart(score: Sc
     assert {v.index: v.status for v in verdicts} == {0: "ok", 1: "unreadable_file", 2: "ok"}
 
 
-def test_in_order_one_image_that_takes_for_ever_bounds_what_is_taken() -> None:
-    taken = 0
-    released = threading.Event()
-
-    def source() -> Iterator[bytes]:
-        nonlocal taken
-        for n in range(200):
-            taken += 1
-            yield b"slow" if n == 0 else b"0.1"
-
-    def dawdle(request: pb.ModelInferRequest, context: grpc.ServicerContext) -> None:
-        if b"slow" in request.raw_input_contents[0]:
-            released.wait(20)
-
-    with serving() as server, DetectorClient(server.url, batch_size=2, max_in_flight=2) as client:
-        server.fault = dawdle
-        verdicts = client.score_many(source())
-        first = threading.Thread(target=next, args=(verdicts,))
-        first.start()
-        time.sleep(1)
-        assert taken <= 2 * 2 * 2
-        released.set()
-        first.join()
-        assert len(list(verdicts)) == 199
-
-
 # overload
 
 
