@@ -198,9 +198,7 @@ def install_command() -> None:
 @config_option
 @listen_options
 @click.option("--url", metavar="HOST:PORT", help="Also try the running server with this gRPC end-point.")
-@click.option(
-    "--engines", is_flag=True, help="Look at the TensorRT engines alone: in NVIDIA's container."
-)
+@click.option("--engines", is_flag=True, help="Look at the TensorRT engines alone: in NVIDIA's container.")
 def doctor(
     repository: Path,
     config_name: str,
