@@ -116,7 +116,7 @@ def _half_weight(graph: ir.Graph, value: ir.Value) -> ir.Value:
         shape=ir.Shape(array.shape),
         name=name,
     )
-    return _register(graph, half, ir.Shape(array.shape))
+    return register(graph, half, ir.Shape(array.shape))
 
 
 def _fold_statistics(graph: ir.Graph, node: ir.Node) -> None:
@@ -128,11 +128,11 @@ def _fold_statistics(graph: ir.Graph, node: ir.Node) -> None:
     folded = {"gain": gain, "shift": shift - gain * mean, "mean": np.zeros_like(mean), "variance": np.ones_like(mean)}
     for index, (name, values) in enumerate(folded.items(), start=1):
         tensor = ir.tensor(values.astype(np.float32), name=f"{node.outputs[0].name}_{name}")
-        node.replace_input_with(index, _register(graph, tensor, ir.Shape(values.shape)))
+        node.replace_input_with(index, register(graph, tensor, ir.Shape(values.shape)))
     node.attributes["epsilon"] = ir.AttrFloat32("epsilon", 0.0)
 
 
-def _register(graph: ir.Graph, tensor: ir.TensorProtocol, shape: ir.Shape) -> ir.Value:
+def register(graph: ir.Graph, tensor: ir.TensorProtocol, shape: ir.Shape) -> ir.Value:
     """Add an initializer to a graph."""
     value = ir.Value(name=tensor.name, shape=shape, type=ir.TensorType(tensor.dtype), const_value=tensor)
     graph.register_initializer(value)

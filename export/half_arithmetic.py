@@ -17,7 +17,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from export.errors import HalfRangeError
-from export.half import LARGEST, MOVES
+from export.half import LARGEST, MOVES, register
 from export.parity import open_session
 
 GAIN = "GAIN"
@@ -139,13 +139,7 @@ def _rewrite(model: ir.Model) -> Mapping[str, str]:
             elif node.op_type == "Add" and output.dtype is ir.DataType.FLOAT and not _reads_constant(node):
                 kinds[str(output.name)] = STREAM
     graph.inputs.append(gain)
-    last_axis = ir.Value(
-        name="LAST_AXIS",
-        shape=ir.Shape([1]),
-        type=ir.TensorType(ir.DataType.INT64),
-        const_value=ir.tensor([-1], dtype=ir.DataType.INT64),
-    )
-    graph.register_initializer(last_axis)
+    last_axis = register(graph, ir.tensor([-1], dtype=ir.DataType.INT64, name="LAST_AXIS"), ir.Shape([1]))
     for value in [value for value in graph.initializers.values() if value.dtype is ir.DataType.FLOAT16]:
         first = next(node for node in nodes if value in node.inputs)
         _reroute(graph, value, _insert(graph, first, "Cast", [value], to=ir.DataType.FLOAT))

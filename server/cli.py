@@ -211,11 +211,11 @@ def doctor(
 ) -> None:
     """Say what is wrong with this machine, and how to mend it. Exit code 1 when something is wrong."""
     ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
-    if engines:
-        findings = list(check_engines(repository))
-    else:
-        findings = list(examine(default_layout(), repository, config_name, host, ports, url))
-    if not findings:
+    layout = default_layout()
+    findings = list(
+        check_engines(repository) if engines else examine(layout, repository, config_name, host, ports, url)
+    )
+    if engines and not findings:
         raise RefusedError(f"{repository} has no engines (model.plan): {REBUILD}")
     show(findings, Console())
     sys.exit(any(finding.level is Level.WRONG for finding in findings))
