@@ -7,10 +7,10 @@ from typing import Any
 
 from deepfake_client import DetectorClient, Verdict
 
-from tests.golden import IMAGES
+from tests.golden import IMAGES, ROOT
 from tests.hostile import CASES
 
-README = Path(__file__).parent.parent / "client" / "README.md"
+README = ROOT / "client" / "README.md"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,10 @@ import numpy as np
 
 from ensemble.images import RgbImage
 
-GOLDEN = Path(__file__).parent / "golden"
+ROOT = Path(__file__).parent.parent
+"""The repository."""
+
+GOLDEN = ROOT / "tests" / "golden"
 IMAGES = sorted((GOLDEN / "images").glob("*.png"))
 BOXES: dict[str, tuple[float, float, float, float]] = {
     name: tuple(box) for name, box in json.loads((GOLDEN / "images" / "boxes.json").read_text()).items()

@@ -1,0 +1,194 @@
+"""The container and its monitoring, as far as they can be held against the real server without a GPU."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+import tomllib
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tritonclient.grpc
+import yaml
+from deepfake_client import DetectorClient
+
+from ensemble.streams import STREAMS
+from server.layout import default_layout
+from tests.conftest import Server, free_ports, start_server
+from tests.golden import ROOT, ROWS
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
+DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/deepfake-detector.json").read_text())
+EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+
+GPU_METRICS = {
+    "nv_gpu_utilization",
+    "nv_gpu_memory_used_bytes",
+    "nv_gpu_memory_total_bytes",
+    "nv_gpu_power_usage",
+    "nv_gpu_power_limit",
+    "nv_energy_consumption",
+}
+"""Known from NVIDIA's documentation (docs/user_guide/metrics.md) alone: a server without a GPU does not have them."""
+
+
+def entry_point() -> list[str]:
+    stage = DOCKERFILE.partition("FROM serve AS export")[0].replace("\\\n", "")
+    return json.loads(re.findall(r"^ENTRYPOINT (.*)$", stage, re.MULTILINE)[-1])
+
+
+def options_of_the_server() -> list[str]:
+    """What the container gives to tritonserver, the model repository excepted."""
+    words = entry_point()
+    options = words[words.index("tritonserver") + 1 :] + COMPOSE["services"]["triton"]["command"]
+    options = [option.replace("${CONFIG:-fused}", "fused") for option in options]
+    return [option for option in options if not option.startswith("--model-repository")]
+
+
+@pytest.fixture(scope="module")
+def observed(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The real server with the container's options, those excepted that the launcher gives itself."""
+    own = ("--disable-auto-complete-config", "--exit-timeout-secs", "--model-config-name")
+    options = [option for option in options_of_the_server() if not option.startswith(own)]
+    log = tmp_path_factory.mktemp("observed") / "log"
+    server = start_server(tiny_repository, log, *options, config_name="fused")
+    with DetectorClient(server.url) as client:
+        for path in sorted((ROOT / "tests/golden/images").glob("*.png")):
+            client.score(path)
+    yield server
+    assert server.stop() == 0
+
+
+def metrics_of(server: Server) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/metrics") as answer:
+        text: str = answer.read().decode()
+    return text
+
+
+# The image
+
+
+def test_the_release_has_the_security_fixes() -> None:
+    year, month = re.search(r"^ARG RELEASE=(\d+)\.(\d+)$", DOCKERFILE, re.MULTILINE).groups()
+    assert (int(year), int(month)) >= (26, 7)
+
+
+def test_all_packages_are_copied_and_nothing_is_ignored_that_is() -> None:
+    copied = set(re.findall(r"^COPY (\S+) \S+$", DOCKERFILE, re.MULTILINE))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert {package.split(".")[0] for package in project["tool"]["setuptools"]["packages"]} | {"client"} == copied
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert kept == copied | {"pyproject.toml", "README.md", "LICENSE"}
+
+
+def test_the_server_runs_as_nobody_in_particular_and_is_judged_by_an_inference() -> None:
+    stage = DOCKERFILE.partition("FROM serve AS export")[0]
+    assert re.findall(r"^USER (.*)$", stage, re.MULTILINE)[-1] == "1000:1000"
+    assert re.search(r'^HEALTHCHECK .* CMD \["deepfake-client", "info"\]$', stage, re.MULTILINE)
+
+
+@pytest.mark.server
+def test_tritonserver_has_every_option_that_the_container_gives() -> None:
+    text = subprocess.run([default_layout().tritonserver, "--help"], capture_output=True, text=True, check=False)
+    known = set(re.findall(r"^\s+(--[a-z-]+)", text.stdout + text.stderr, re.MULTILINE))
+    given = {option.split("=")[0] for option in (*entry_point()[2:], *options_of_the_server())}
+    assert given
+    assert given <= known
+
+
+@pytest.mark.server
+def test_the_server_scores_as_the_authors_with_them(observed: Server) -> None:
+    with tritonclient.grpc.InferenceServerClient(observed.url) as client:
+        files = [client.get_model_config(stream.name).config.default_model_filename for stream in STREAMS]
+    assert files == ["model.fused.onnx"] * 3
+    with DetectorClient(observed.url) as client:
+        for row in ROWS:
+            verdict = client.score(ROOT / "tests/golden/images" / row["image"], face_box=row["box"])
+            assert verdict.score == row["vote"]
+            probabilities = [verdict.streams[stream.name].probability for stream in STREAMS]
+            keys = ("global", "local", "semantic")
+            assert probabilities == pytest.approx([row[key]["prob_fake"] for key in keys], abs=1e-4)
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_nothing_listens_beyond_loopback(service: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in COMPOSE["services"][service]["ports"])
+
+
+def test_what_is_mounted_is_there() -> None:
+    volumes = [mount for service in COMPOSE["services"].values() for mount in service["volumes"]]
+    mounted = [mount for mount in volumes if isinstance(mount, str) and mount[0] == "."]
+    assert mounted
+    assert all((ROOT / mount.split(":")[0]).exists() for mount in mounted)
+
+
+# The dashboard
+
+
+def test_panels_are_told_apart_and_do_not_overlap() -> None:
+    panels = DASHBOARD["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    places = [panel["gridPos"] for panel in panels]
+    cells = [(x, y) for p in places for x in range(p["x"], p["x"] + p["w"]) for y in range(p["y"], p["y"] + p["h"])]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+    assert {panel["datasource"]["uid"] for panel in panels} == {"prometheus"}
+    source = yaml.safe_load((ROOT / "deploy/grafana/provisioning/datasources/prometheus.yml").read_text())
+    assert [each["uid"] for each in source["datasources"]] == ["prometheus"]
+
+
+@pytest.mark.server
+def test_the_real_server_has_every_metric_that_is_drawn(observed: Server) -> None:
+    drawn = {name for expression in EXPRESSIONS for name in re.findall(r"nv_\w+", expression)}
+    there = set(re.findall(r"^(nv_\w+)", metrics_of(observed), re.MULTILINE))
+    assert drawn - there == GPU_METRICS
+    labels = set(re.findall(r"(\w+)=\"", metrics_of(observed)))
+    assert {label for expression in EXPRESSIONS for label in re.findall(r"[{,](\w+)[!=]", expression)} <= labels
+
+
+def get(url: str, **query: str) -> Any:
+    with urllib.request.urlopen(f"{url}?{urllib.parse.urlencode(query)}") as answer:
+        return json.load(answer)
+
+
+@pytest.mark.server
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="Prometheus is not installed (apt install prometheus)")
+def test_prometheus_answers_every_panel_from_the_real_server(observed: Server, tmp_path: Path) -> None:
+    text = (ROOT / "deploy/prometheus.yml").read_text()
+    (tmp_path / "prometheus.yml").write_text(
+        text.replace("triton:8002", f"127.0.0.1:{observed.metrics_port}").replace("5s", "1s").replace("4s", "1s")
+    )
+    (port,) = free_ports(1)
+    command = ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
+    process = subprocess.Popen(
+        [*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}/api/v1/query"
+    try:
+        deadline = time.monotonic() + 60
+        with DetectorClient(observed.url) as client:
+            while time.monotonic() < deadline:
+                client.score(ROOT / "tests/golden/images/00_face.png")
+                try:
+                    rates = get(url, query="rate(nv_inference_count[30s]) > 0")["data"]["result"]
+                except OSError:
+                    time.sleep(0.5)  # it is starting
+                    continue
+                if rates:
+                    break
+        empty = []
+        for expression in EXPRESSIONS:
+            answer = get(url, query=expression.replace("$__rate_interval", "30s"))
+            assert answer["status"] == "success"
+            if not answer["data"]["result"]:
+                empty.append(expression)
+    finally:
+        process.terminate()
+        process.wait(30)
+    assert all(any(name in expression for name in GPU_METRICS) for expression in empty)

@@ -1,0 +1,100 @@
+"""Every command and every example of the READMEs runs."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Server, free_ports
+from tests.golden import ROOT
+
+DOCUMENTS = (ROOT / "README.md", ROOT / "client" / "README.md")
+BLOCKS = [
+    (kind, text)
+    for document in DOCUMENTS
+    for kind, text in re.findall(r"^```(sh|python)\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+]
+COMMANDS = [line.split("  #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line]
+EXAMPLES = [text for kind, text in BLOCKS if kind == "python"]
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+LONG_RUNNING = ("python -m server --", "python -m benchmarks", "python -m forensics")
+"""Commands whose options are checked, and which other tests or people run."""
+
+
+def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, **options)
+    assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
+    return done
+
+
+def test_the_readme_has_commands_and_examples() -> None:
+    assert len(COMMANDS) > 8
+    assert EXAMPLES
+
+
+@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("make ")}))
+def test_make_targets_exist(command: str) -> None:
+    target = command.split()[1]
+    assert target in run(["make", "help"]).stdout.split()
+    run(["make", "--dry-run", *command.split()[1:]])
+
+
+@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("scripts/")}))
+def test_scripts_exist_and_are_executable(command: str) -> None:
+    assert os.access(ROOT / command.split()[0], os.X_OK)
+
+
+@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith(LONG_RUNNING)}))
+def test_long_running_commands_have_the_options_that_are_named(command: str) -> None:
+    words = shlex.split(command)
+    program = words[: words.index(next(word for word in words if word.startswith("--")))] if "--" in command else words
+    text = run([*program, "--help"]).stdout
+    assert all(word in text for word in words if word.startswith("--"))
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("deepfake-client ")}))
+def test_client_commands_run(command: str, server: Server, tmp_path: Path) -> None:
+    command = re.sub(r"(--url|-u) \S+", "", command).replace("photos/", "tests/golden/images/")
+    command = command.replace("photo.jpg", "tests/golden/images/00_face.png").replace(
+        " scores.", f" {tmp_path}/scores."
+    )
+    command = command.replace("shards/", f"{tmp_path}/shards/").replace(" images.csv", f" {tmp_path}/images.csv")
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "0.tar", "w") as shard:
+        shard.add(ROOT / "tests/golden/images/00_face.png", "00_face.png")
+    (tmp_path / "images.csv").write_text("file\ntests/golden/images/00_face.png\n")
+    run(["sh", "-c", f"{command} --url {server.url}"])
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("text", EXAMPLES)
+def test_python_examples_run(text: str, server: Server) -> None:
+    text = re.sub(r'(DetectorClient\()("localhost:8001")?(, )?', rf'\1"{server.url}"\3', text)
+    text = text.replace("photo.jpg", "tests/golden/images/00_face.png")
+    run([sys.executable, "-c", text])
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_the_demo_prints_what_the_readme_shows() -> None:
+    shown = re.search(r"```console\n(warning: UNTRAINED.*?)```", DOCUMENTS[0].read_text(), re.DOTALL)
+    assert shown is not None
+    grpc, http, metrics = map(str, free_ports(3))
+    ports = {"GRPC_PORT": grpc, "HTTP_PORT": http, "METRICS_PORT": metrics}
+    done = subprocess.run(
+        ["scripts/demo"], cwd=ROOT, env={**ENVIRONMENT, **ports}, capture_output=True, text=True, timeout=280
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    printed = [line.rstrip() for line in (done.stdout + done.stderr).splitlines()]
+    *table, summary = shown.group(1).splitlines()
+    assert set(table) <= set(printed)
+    assert any(
+        line.startswith("scored 8 of 8 images") and line.endswith(summary.partition("): ")[2]) for line in printed
+    )

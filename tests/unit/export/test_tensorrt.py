@@ -1,0 +1,318 @@
+"""TensorRT engines up to the builder, which cannot be had here: a fake module `tensorrt` stands in for that alone.
+
+Polygraphy, profiles, timing cache and its lock, manifest, comparison, publication and refusals are the real ones.
+"""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
+from polygraphy.backend.trt import util as polygraphy_util
+
+from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STREAMS, Stream
+from export import StreamExport, engine, export_stream, parity
+from export.__main__ import main
+from export.engine import build_engine, read_profile
+from export.engines import add_engines
+from export.errors import ParityError, TensorrtError
+from export.repository import SKELETON, publish, staging
+from export.tensorrt_platform import Platform, require_tensorrt
+from server.checks import Level
+from server.cli import main as server_main
+from server.engines import Runtime, check_engines, find_runtime
+from server.errors import RefusedError
+from tests.fakes.tensorrt import tensorrt
+
+H100 = Platform("10.12.0.36", "13.0", "NVIDIA H100 80GB HBM3", "9.0", "580.65.06")
+
+
+@pytest.fixture(scope="module")
+def exports(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[Stream, StreamExport]:
+    return {
+        stream: export_stream(stream, tiny / stream.checkpoint, tmp_path_factory.mktemp(stream.name), precision="fp16")
+        for stream in STREAMS
+    }
+
+
+@pytest.fixture(params=["10.12.0.36", "11.2.1.2"])
+def builder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A TensorRT whose engines are run by ONNX Runtime."""
+    fake = tensorrt(request.param)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    monkeypatch.setattr(polygraphy_util, "trt", fake)
+    for module in ("loader", "config", "profile"):
+        monkeypatch.setattr(sys.modules[f"polygraphy.backend.trt.{module}"], "trt", fake, raising=False)
+    monkeypatch.setattr(polygraphy_util, "get_trt_logger", lambda: None)
+    monkeypatch.setattr(polygraphy_util, "str_from_config", lambda *arguments: "")
+    monkeypatch.setattr(engine, "EngineFromBytes", lambda plan: plan.decode())
+    monkeypatch.setattr(engine, "TrtRunner", lambda path: OnnxrtRunner(SessionFromOnnx(path)))
+    return fake
+
+
+def copied(export: StreamExport, folder: Path) -> StreamExport:
+    """An export whose files may be moved."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for file in export.files:
+        (folder / file.name).write_bytes(file.read_bytes())
+        files.append(folder / file.name)
+    return replace(export, files=tuple(files))
+
+
+def build(export: StreamExport, cache: Path, batches: Mapping[str, parity.Pixels] | None = None) -> list[Path]:
+    samples = parity.sample_batches(export.stream.pixels)
+    files, differences = build_engine(
+        export.stream.name,
+        export.files[0],
+        read_profile(SKELETON / export.stream.name / "configs" / "tensorrt.pbtxt"),
+        H100,
+        cache,
+        {"scene": samples["scene"]} if batches is None else batches,
+        parity.HALF_TOLERANCES,
+    )
+    assert differences
+    return files
+
+
+# Building
+
+
+def test_an_engine_is_strongly_typed_for_the_batches_of_the_configuration(
+    builder: Any, exports: Mapping[Stream, StreamExport], tmp_path: Path
+) -> None:
+    export = copied(exports[GLOBAL_TEXTURE], tmp_path / "model")
+    plan, manifest = build(export, tmp_path / "cache.timing")
+    (asked,) = builder.builds
+    assert asked["flags"] & 1 << int(builder.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    assert asked["builder_flags"] == [], "TensorRT 11 has no precision flags"
+    side = (252, 252, 3)
+    assert asked["profiles"] == [{"PIXELS": ((1, *side), (8, *side), (32, *side))}]
+    assert plan.read_bytes() == bytes(export.files[0])
+    described = json.loads(manifest.read_text())
+    assert described["tensorrt"] == H100.tensorrt
+    assert (described["cuda"], described["gpu"], described["driver"]) == ("13.0", H100.gpu, H100.driver)
+    assert described["compute_capability"] == "9.0"
+    assert described["precision"] == "fp16"
+    assert described["profile"] == {"PIXELS": [[1, *side], [8, *side], [32, *side]]}
+    assert described["built"].endswith("+00:00")
+    assert described["build_seconds"] >= 0
+    assert set(described["largest_difference"]) == {"LOGITS", "FEATURES", "ATTENTION", "PROBABILITY"}
+    assert len(described["onnx_sha256"]) == len(described["engine_sha256"]) == 64
+
+
+def test_measurements_are_kept_for_the_next_build_and_locked(
+    builder: Any, exports: Mapping[Stream, StreamExport], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache.timing"
+    export = copied(exports[GLOBAL_TEXTURE], tmp_path / "model")
+    build(export, cache)
+    assert cache.read_bytes() == b"measured"
+    # Another build holds the file: this one waits, then takes what that one has added.
+    program = (
+        "import fcntl, sys, time; file = open(sys.argv[1] + '.lock', 'wb+'); fcntl.lockf(file, fcntl.LOCK_EX); "
+        "print('locked', flush=True); time.sleep(1); open(sys.argv[1], 'wb').write(b'of another'); file.close()"
+    )
+    with subprocess.Popen([sys.executable, "-c", program, str(cache)], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        start = time.monotonic()
+        build(export, cache)
+        assert time.monotonic() - start > 0.8
+    assert builder.builds[-1]["cache"] == b"of another"
+    assert cache.read_bytes() == b"of another|measured"
+
+
+def test_an_engine_that_computes_something_else_is_refused(
+    builder: Any, exports: Mapping[Stream, StreamExport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = str(exports[LOCAL_FACIAL].files[0])
+    monkeypatch.setattr(engine, "TrtRunner", lambda path: OnnxrtRunner(SessionFromOnnx(other)))
+    export = copied(exports[GLOBAL_TEXTURE], tmp_path / "model")
+    with pytest.raises(ParityError, match=r"global_texture .TensorRT against ONNX Runtime.*LOGITS on scene by"):
+        build(export, tmp_path / "cache.timing")
+    assert not (tmp_path / "model" / "model.plan.json").exists()
+
+
+def test_a_build_that_fails_is_told_plainly(
+    builder: Any, exports: Mapping[Stream, StreamExport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(builder.Builder, "build_serialized_network", lambda *arguments: None)
+    with pytest.raises(TensorrtError, match="global_texture: TensorRT cannot build or run its engine: Invalid Engine"):
+        build(copied(exports[GLOBAL_TEXTURE], tmp_path / "model"), tmp_path / "cache.timing")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("max_batch_size: 0", "needs one input PIXELS"),
+        ('max_batch_size: 4 input { name: "IMAGE" }', "needs one input PIXELS"),
+        ("max_batch_size: many", "not a Triton model configuration"),
+    ],
+)
+def test_a_configuration_without_batches_has_no_profile(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "config.pbtxt").write_text(text)
+    with pytest.raises(TensorrtError, match=problem):
+        read_profile(tmp_path / "config.pbtxt")
+
+
+def test_small_batches_and_free_sides_have_a_profile() -> None:
+    profile = read_profile(SKELETON.parent / "export" / "face_detector.tensorrt.pbtxt")
+    assert profile.smallest == (1, 1, 1, 3)
+    assert profile.optimal == (4, 1024, 1024, 3)
+    assert profile.largest == (4, 1980, 1980, 3)
+
+
+# Publishing
+
+
+def test_engines_are_published_with_their_models_and_go_with_them(
+    builder: Any, exports: Mapping[Stream, StreamExport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples = parity.sample_batches
+    monkeypatch.setattr(parity, "sample_batches", lambda pixels: {"scene": samples(pixels)["scene"]})
+    repository, stages, compared = tmp_path / "models", [], []
+    with staging(repository) as folder:
+        staged = [copied(export, folder / export.stream.name) for export in exports.values()]
+        streams, _ = add_engines(
+            staged, [], repository, H100, stages.append, lambda name, differences: compared.append(name)
+        )
+        publish(repository, streams)
+    assert compared == [stream.name for stream in STREAMS]
+    for stream in STREAMS:
+        names = {file.name for file in (repository / stream.name / "1").iterdir() if not file.name.startswith(".")}
+        assert names == {"model.onnx", "model.fused.onnx", "model.plan", "model.plan.json"}
+    assert (repository / "provenance/tensorrt-10.12.0.36-9.0.timing").exists()
+    runtime = Runtime("10.12.0", H100.gpu, "9.0")
+    (finding,) = check_engines(repository, runtime)
+    assert (finding.level, finding.subject) == (Level.OK, "engines")
+
+    with staging(repository) as folder:  # without engines, the old ones must not stay beside new models
+        publish(repository, [copied(export, folder / export.stream.name) for export in exports.values()])
+    assert not list(repository.rglob("model.plan*"))
+    assert list(check_engines(repository, runtime)) == []
+
+
+# The doctor
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Path:
+    """A repository with one engine and its manifest."""
+    folder = tmp_path / SEMANTIC_FUSION.name / "1"
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"onnx")
+    (folder / "model.plan").write_bytes(b"plan")
+    manifest = {**vars(H100), "onnx_sha256": hashlib.sha256(b"onnx").hexdigest()}
+    (folder / "model.plan.json").write_text(json.dumps(manifest))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("runtime", "level", "text"),
+    [
+        (Runtime("10.12.0", H100.gpu, "9.0"), Level.OK, "here: TensorRT 10.12.0"),
+        (Runtime(), Level.OK, "not tried"),
+        (Runtime("10.13.0", H100.gpu, "9.0"), Level.WRONG, "TensorRT 10.13.0, which is here, refuses it"),
+        (Runtime("11.0.0", H100.gpu, "9.0"), Level.WRONG, "TensorRT 11.0.0"),
+        (Runtime("10.12.0", "NVIDIA L4", "8.9"), Level.WRONG, r"the GPU here is NVIDIA L4 (8.9)"),
+        (Runtime("10.12.0", "NVIDIA H200", "9.0"), Level.WARNING, "may be slow"),
+    ],
+)
+def test_doctor_compares_manifest_and_runtime(runtime: Runtime, level: Level, text: str, served: Path) -> None:
+    (finding,) = check_engines(served, runtime)
+    assert finding.level is level
+    assert text in finding.detail
+    assert ("make engines" in finding.fix) is (level is not Level.OK)
+
+
+def test_doctor_finds_an_engine_of_another_model(served: Path) -> None:
+    (served / SEMANTIC_FUSION.name / "1" / "model.onnx").write_bytes(b"exported since")
+    (finding,) = check_engines(served, Runtime())
+    assert finding.level is Level.WRONG
+    assert "another model" in finding.detail
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "{}", "\xff"])
+def test_doctor_trusts_no_engine_without_a_manifest(text: str | None, served: Path) -> None:
+    path = served / SEMANTIC_FUSION.name / "1" / "model.plan.json"
+    path.unlink()
+    if text is not None:
+        path.write_text(text, encoding="latin-1")
+    (finding,) = check_engines(served, Runtime())
+    assert finding.level is Level.WARNING
+    assert "unknown origin" in finding.detail
+
+
+def test_doctor_of_engines_alone_minds_nothing_else(served: Path) -> None:
+    """In NVIDIA's container this project's own tritonserver is not there, and not wanted."""
+    command = ["doctor", "--engines", "--model-repository", str(served)]
+    fine = CliRunner().invoke(server_main, command)
+    assert fine.exit_code == 0, fine.output
+    assert "semantic_fusion: built with TensorRT 10.12.0.36" in " ".join(fine.output.split())
+    assert "tritonserver" not in fine.output
+    (served / SEMANTIC_FUSION.name / "1" / "model.onnx").write_bytes(b"exported since")
+    wrong = CliRunner().invoke(server_main, command)
+    assert wrong.exit_code == 1
+    assert "make engines" in wrong.output
+    (served / SEMANTIC_FUSION.name / "1" / "model.plan").unlink()
+    none = CliRunner().invoke(server_main, command)
+    assert isinstance(none.exception, RefusedError)
+    assert "has no engines" in str(none.exception)
+
+
+def test_doctor_looks_for_tensorrt_and_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert find_runtime() == Runtime()
+    fake_nvidia_smi(tmp_path, "NVIDIA H100 80GB HBM3, 9.0")
+    assert find_runtime() == Runtime("", H100.gpu, "9.0")
+    (tmp_path / "tensorrt.py").write_text("__version__ = '11.2.1.2'")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert find_runtime().tensorrt == "11.2.1.2"
+
+
+# What is missing
+
+
+def fake_nvidia_smi(folder: Path, text: str, status: int = 0) -> None:
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\necho '{text}'\nexit {status}\n")
+    program.chmod(0o755)
+
+
+def test_what_is_missing_is_said_exactly_and_the_way_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(TensorrtError, match="make engines") as raised:
+        require_tensorrt()
+    assert "the Python package tensorrt cannot be imported" in str(raised.value)
+    assert "no NVIDIA GPU (no nvidia-smi)" in str(raised.value)
+
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("10.9.0.34"))
+    fake_nvidia_smi(tmp_path, "NVIDIA-SMI has failed because it could not communicate with the driver", 9)
+    with pytest.raises(TensorrtError, match=r"TensorRT 10\.9\.0\.34 is too old, 10\.12 or later is needed; .*fails"):
+        require_tensorrt()
+
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("11.2.1.2"))
+    fake_nvidia_smi(tmp_path, "NVIDIA H200, 9.0, 580.65.06")
+    platform = require_tensorrt()
+    assert platform == Platform("11.2.1.2", platform.cuda, "NVIDIA H200", "9.0", "580.65.06")
+
+
+def test_command_refuses_before_it_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    options = ["--weights", str(tmp_path / "none"), "--repository", str(tmp_path / "models"), "--target", "tensorrt"]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == 1
+    message = " ".join(result.output.split())
+    assert "no TensorRT engine can be built here" in message
+    assert "without --target tensorrt, the ONNX models alone are exported" in message
+    assert not list(tmp_path.iterdir())
