@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psutil
 
-from server.layout import TRITON_VERSION, TRITONCLIENT
+from server.standin.layout import TRITON_VERSION, TRITONCLIENT
 
 ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("onnxruntime", "openvino", "torch", "transformers", "numpy", "opencv-python-headless", "tritonclient")

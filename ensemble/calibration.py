@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ensemble.streams import STREAMS
-from ensemble.voting import WEIGHTS, Ballot, fake_probability
+from ensemble.voting import WEIGHTS, EnsembleScore, fake_probability
 
 ROUNDING_STEPS = (0.2, 0.1, 0.05, 0.02, 0.01)
 """Steps that a vote can have: fractions 1/n, so that 0 and 1 are votes."""
@@ -90,19 +90,19 @@ class Vote:
     weights: tuple[float, ...]
     rounding_step: float
 
-    def ballot(self, probabilities: Probabilities) -> Ballot:
+    def score(self, probabilities: Probabilities) -> EnsembleScore:
         """The vote on N images.
 
         Args:
             probabilities: float32 [N, 3], softmax of the logits, before any map.
 
         Returns:
-            The ballot, whose stream probabilities are those after the maps.
+            The score, whose stream probabilities are those after the maps.
         """
         columns = [each(column) for each, column in zip(self.maps, probabilities.T, strict=True)]
         mapped = np.stack(columns, axis=-1)
         votes = round_to(mapped, self.rounding_step)
-        return Ballot(
+        return EnsembleScore(
             score=round_to(np.average(votes, axis=-1, weights=self.weights), self.rounding_step).astype(np.float32),
             probability=np.average(mapped.astype(np.float64), axis=-1, weights=self.weights).astype(np.float32),
             stream_probabilities=mapped,
@@ -111,7 +111,7 @@ class Vote:
 
 
 PAPER_VOTE = Vote(tuple(NoMap() for _ in STREAMS), WEIGHTS, 0.1)
-"""The method's own; its ballots equal those of `ensemble.voting.cast_ballot` bit for bit."""
+"""The method's own; its scores equal those of `ensemble.voting.score_logits` bit for bit."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,9 @@ class OperatingPoint:
     detection_interval: tuple[float, float]
 
 
-def cast_calibrated_ballot(logits: npt.NDArray[np.float32], vote: Vote) -> Ballot:
-    """As `ensemble.voting.cast_ballot`, by another vote: float32 [N, 3, 2], streams in order, classes real and fake."""
-    return vote.ballot(fake_probability(logits))
+def score_logits_calibrated(logits: npt.NDArray[np.float32], vote: Vote) -> EnsembleScore:
+    """As `ensemble.voting.score_logits`, by another vote: float32 [N, 3, 2], streams in order, classes real, fake."""
+    return vote.score(fake_probability(logits))
 
 
 def round_to(values: npt.NDArray[np.floating[Any]], step: float) -> npt.NDArray[np.float64]:

@@ -11,7 +11,7 @@ WEIGHTS = tuple(stream.weight for stream in STREAMS)
 
 
 @dataclass(frozen=True)
-class Ballot:
+class EnsembleScore:
     """The vote on N images and how it came about; every value lies in [0, 1], or is NaN where a logit was not finite.
 
     Attributes:
@@ -56,7 +56,7 @@ def vote(votes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(np.round(np.average(votes, axis=-1, weights=WEIGHTS), 1), np.float64)
 
 
-def cast_ballot(logits: npt.NDArray[np.float32]) -> Ballot:
+def score_logits(logits: npt.NDArray[np.float32]) -> EnsembleScore:
     """The vote of the three streams.
 
     Args:
@@ -64,7 +64,7 @@ def cast_ballot(logits: npt.NDArray[np.float32]) -> Ballot:
     """
     probabilities = fake_probability(logits)
     votes = quantise(probabilities)
-    return Ballot(
+    return EnsembleScore(
         score=vote(votes).astype(np.float32),
         probability=np.average(probabilities.astype(np.float64), axis=-1, weights=WEIGHTS).astype(np.float32),
         stream_probabilities=probabilities,

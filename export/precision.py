@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ensemble.streams import STREAMS, Stream
-from ensemble.voting import cast_ballot
+from ensemble.voting import score_logits
 from export.errors import ExportError
 from export.half import LARGEST
 from export.half_arithmetic import STREAM
@@ -167,7 +167,7 @@ def _scores_changed(studies: dict[Stream, StreamStudy], precision: str) -> float
     """Share of images whose vote of the three streams together is another."""
 
     def scores(way: str) -> NDArray[np.float32]:
-        return cast_ballot(np.stack([studies[stream].logits[way] for stream in STREAMS], axis=1)).score
+        return score_logits(np.stack([studies[stream].logits[way] for stream in STREAMS], axis=1)).score
 
     return float((scores("torch") != scores(precision)).mean())
 

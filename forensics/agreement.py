@@ -9,7 +9,7 @@ from scipy.stats import rankdata
 
 from ensemble.calibration import NoMap, Vote
 from ensemble.streams import STREAMS
-from ensemble.voting import Ballot
+from ensemble.voting import EnsembleScore
 from forensics.scores import Floats, Scores
 
 _LARGEST_WEIGHT = 2
@@ -41,9 +41,9 @@ def weight_choices() -> list[tuple[int, ...]]:
     return sorted(ratios, key=lambda weights: (sum(map(bool, weights)), [-weight for weight in weights]))
 
 
-def ballot(scores: Scores, weights: tuple[float, ...], rounding_step: float) -> Ballot:
+def ensemble_score(scores: Scores, weights: tuple[float, ...], rounding_step: float) -> EnsembleScore:
     """The vote that the streams would give by other weights."""
-    return Vote(tuple(NoMap() for _ in STREAMS), weights, rounding_step).ballot(scores.streams)
+    return Vote(tuple(NoMap() for _ in STREAMS), weights, rounding_step).score(scores.streams)
 
 
 def pairwise_agreement(scores: Scores) -> list[PairAgreement]:

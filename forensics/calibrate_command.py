@@ -91,7 +91,7 @@ def command(
     scores, unscored = collect(images, rows)
     with progress("resampling", count_rounds(scores) * resamples, "resamples") as advance:
         fit = fit_vote(scores, resamples=resamples, advance=advance)
-    probability = _decimals(fit.vote.ballot(scores.streams).probability)
+    probability = _decimals(fit.vote.score(scores.streams).probability)
     points = find_operating_points(scores.labels, probability, rates, resamples=resamples)
     calibration = Calibration(
         created=datetime.now(UTC).isoformat(timespec="seconds"),

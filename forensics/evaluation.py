@@ -6,7 +6,7 @@ import numpy as np
 
 from ensemble.calibration import PAPER_VOTE
 from ensemble.streams import STREAMS
-from forensics.agreement import PairAgreement, ballot, pairwise_agreement, weight_choices
+from forensics.agreement import PairAgreement, ensemble_score, pairwise_agreement, weight_choices
 from forensics.metrics import (
     Confusion,
     Estimate,
@@ -115,13 +115,13 @@ def evaluate(
     labels = scores.labels
     columns: dict[object, Floats] = dict(scores.columns.items())
     for choice in weight_choices():
-        cast = ballot(scores, choice, rounding_step)
+        cast = ensemble_score(scores, choice, rounding_step)
         columns[MEAN, choice] = cast.probability.astype(np.float64)
         columns[VOTE, choice] = cast.score.astype(np.float64)
     for index, stream in enumerate(STREAMS):
         rest = tuple(0.0 if n == index else float(weight) for n, weight in enumerate(weights))
         # Where a calibration left one stream alone in the vote, nothing is left without it: a guess.
-        mean = ballot(scores, rest, rounding_step).probability if any(rest) else np.full(len(labels), 0.5)
+        mean = ensemble_score(scores, rest, rounding_step).probability if any(rest) else np.full(len(labels), 0.5)
         columns["without", stream.name] = mean.astype(np.float64)
     names = {name: column for column, name in enumerate(columns)}
     areas = np.array([roc_auc(labels, column) for column in columns.values()])

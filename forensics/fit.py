@@ -118,7 +118,7 @@ def fit_vote(scores: Scores, *, resamples: int, seed: int = 0, advance: Advance 
     maps = tuple(fitter(column, labels) for fitter, column in zip(fitters, raw.T, strict=True))
     vote = Vote(maps, PAPER_VOTE.weights, float(chosen_step))
     if chosen_weights == FITTED_WEIGHTS:
-        vote = Vote(maps, fit_weights(vote.ballot(raw).stream_probabilities, labels), float(chosen_step))
+        vote = Vote(maps, fit_weights(vote.score(raw).stream_probabilities, labels), float(chosen_step))
     changed = [decision.subject for decision in decisions if decision.choice != decision.paper]
     conclusion = f"changed, each for a certain gain: {'; '.join(changed)}"
     if losses:  # a mean of well calibrated streams is too unsure of itself, which costs no ranking

@@ -114,8 +114,8 @@ class Inspector:
                     f"{name} at {self._url} has no output ATTENTION: it was exported by an older version; export again"
                 )
         logits = {f"{name.upper()}_LOGITS": output["LOGITS"] for name, output in outputs.items()}
-        ballot = self._infer("voter", {**logits, **{name: prepared[name] for name in ("IMAGE_STATUS", "TICKET")}})
-        return [_inspection(row, pixels, outputs, cropped, ballot) for row in range(len(images))]
+        result = self._infer("voter", {**logits, **{name: prepared[name] for name in ("IMAGE_STATUS", "TICKET")}})
+        return [_inspection(row, pixels, outputs, cropped, result) for row in range(len(images))]
 
     def _infer(self, model: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         tensors = []
@@ -139,23 +139,23 @@ def _inspection(
     pixels: Mapping[str, Array],
     outputs: Mapping[str, Mapping[str, Array]],
     cropped: Mapping[str, Array],
-    ballot: Mapping[str, Array],
+    result: Mapping[str, Array],
 ) -> Inspection:
-    state = _text(ballot["STATUS"][row, 0])
+    state = _text(result["STATUS"][row, 0])
     if state != status.OK:
         return Inspection(state)
     box = cropped["FACE"][row].tolist()
     return Inspection(
         status=state,
-        score=_number(ballot["SCORE"][row, 0]),
-        probability=_number(ballot["PROBABILITY"][row, 0]),
+        score=_number(result["SCORE"][row, 0]),
+        probability=_number(result["PROBABILITY"][row, 0]),
         streams={
             stream.name: StreamInspection(
                 pixels=pixels[stream.name][row],
                 features=outputs[stream.name]["FEATURES"][row],
                 attention=outputs[stream.name]["ATTENTION"][row],
-                probability=_number(ballot["STREAM_PROBABILITIES"][row, column]),
-                vote=_number(ballot["STREAM_VOTES"][row, column]),
+                probability=_number(result["STREAM_PROBABILITIES"][row, column]),
+                vote=_number(result["STREAM_VOTES"][row, column]),
             )
             for column, stream in enumerate(STREAMS)
         },

@@ -4,20 +4,22 @@ import os
 import signal
 import sys
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from server.checks import Level, refusals
+from server import checks
 from server.doctor import examine, show
 from server.engines import REBUILD, check_engines
 from server.errors import RefusedError, ServerError
-from server.install import install
-from server.layout import TRITON_VERSION, default_layout
+from server.findings import Finding, Level
 from server.process import LOG_LEVELS, Options
 from server.repository import ENSEMBLE, describe_face_detector, describe_weights, read_models
+from server.standin import checks as standin
+from server.standin.install import install
+from server.standin.layout import TRITON_VERSION, Layout, default_layout
 from server.supervisor import Supervisor, local_address
 
 OWN_OPTIONS = {  # tritonserver's options that this command sets itself → what to use instead
@@ -146,7 +148,9 @@ def serve(
     ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
     layout = default_layout()
     refuse_own_options(extra)
-    refused = list(refusals(layout, repository, config_name, host, ports))
+    refused = [
+        finding for finding in needs(layout, repository, config_name, host, ports) if finding.level is Level.WRONG
+    ]
     if refused:
         raise RefusedError("\n".join(f"{finding.detail}\n  → {finding.fix}" for finding in refused))
     models = read_models(repository, config_name)
@@ -175,7 +179,7 @@ def serve(
 
     def end(number: int, frame: types.FrameType | None) -> None:
         if supervisor.stop.is_set():
-            supervisor.hurry.set()
+            supervisor.force.set()
         supervisor.stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -219,6 +223,14 @@ def doctor(
         raise RefusedError(f"{repository} has no engines (model.plan): {REBUILD}")
     show(findings, Console())
     sys.exit(any(finding.level is Level.WRONG for finding in findings))
+
+
+def needs(layout: Layout, repository: Path, config_name: str, host: str, ports: dict[str, int]) -> Iterator[Finding]:
+    """Every check before a start."""
+    yield from checks.check_ports(host, ports)
+    yield from checks.check_repository(repository, config_name, standin.SERVED_BACKENDS)
+    yield from standin.needs(layout)
+    yield checks.check_shared_memory()
 
 
 def refuse_own_options(extra: tuple[str, ...]) -> None:

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from server import checks
-from server.checks import Finding, Level
 from server.engines import check_engines
-from server.layout import Layout
+from server.findings import Finding, Level
 from server.probe import Kind, Prober
+from server.standin import checks as standin
+from server.standin.layout import Layout
 
 _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.WRONG: "bold red"}
 PROBE_SECONDS = 60.0
@@ -30,17 +31,17 @@ def examine(
         ports: Port by name. A taken port is only a warning here: the server may be running.
         url: HOST:PORT of a running server's gRPC end-point to try; then the ports are not looked at.
     """
-    yield checks.check_platform()
-    yield checks.check_python()
-    yield checks.check_libpython(layout)
-    yield checks.check_numpy()
-    yield checks.check_onnxruntime()
-    yield checks.check_openvino()
-    yield checks.check_opencv()
-    yield checks.check_layout(layout)
+    yield standin.check_platform()
+    yield standin.check_python()
+    yield standin.check_libpython(layout)
+    yield standin.check_numpy()
+    yield standin.check_onnxruntime()
+    yield standin.check_openvino()
+    yield standin.check_opencv()
+    yield standin.check_layout(layout)
     yield checks.check_shared_memory()
-    yield checks.check_gpu()
-    yield from checks.check_repository(repository, config_name)
+    yield standin.check_gpu()
+    yield from checks.check_repository(repository, config_name, standin.SERVED_BACKENDS)
     yield from check_engines(repository)
     if url is not None:
         yield check_server(url)

@@ -11,17 +11,17 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import psutil
 
-from server.checks import SHARED_MEMORY, has_cuda_provider
-from server.layout import PACKAGE, Layout
+from server.checks import SHARED_MEMORY
 
+LIFELINE = Path(__file__).with_name("lifeline.py")
 STUB_PROGRAM = "triton_python_backend_stub"
 LOG_LEVELS = {  # our name → what tritonserver calls it; each shows those before it too
     "error": ("--log-info=false", "--log-warning=false"),
@@ -34,6 +34,26 @@ HARMLESS_ERRORS = ("CudaDriverHelper has not been initialized", "CUDA driver ver
 _SECURING = ("--grpc-use-ssl", "--grpc-restricted-protocol")
 KILL_AFTER = 3.0  # seconds that tritonserver gets beyond the time it grants its own requests
 _LOG_HEADER = re.compile(r"^[IWEFV]\d{4} \d\d:\d\d:\d\d")
+
+
+class Installation(Protocol):
+    """A tritonserver on this machine.
+
+    Attributes:
+        tritonserver: The program.
+        backends: Its backend directory.
+        caches: Its cache directory.
+        environment: The environment variables that it and its stubs need.
+    """
+
+    @property
+    def tritonserver(self) -> Path: ...
+    @property
+    def backends(self) -> Path: ...
+    @property
+    def caches(self) -> Path: ...
+    @property
+    def environment(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)
@@ -85,11 +105,11 @@ class TritonProcess:
     stubs can be found and killed after their parent has died.
     """
 
-    def __init__(self, layout: Layout, options: Options, show: Callable[[str], None]) -> None:
+    def __init__(self, installation: Installation, options: Options, show: Callable[[str], None]) -> None:
         """Start it.
 
         Args:
-            layout: A complete layout.
+            installation: Where tritonserver is.
             options: What to serve.
             show: Called with each line of the server's log, from another thread.
         """
@@ -98,21 +118,13 @@ class TritonProcess:
         self._drain_seconds = options.drain_seconds
         self._recent: deque[str] = deque(maxlen=500)
         self._show = show
-        environment = os.environ | {
-            # The stub runs the first python3 on PATH, and with it that environment's packages.
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        }
-        environment.pop("PYTHONHOME", None)
-        if not has_cuda_provider():
-            # Else Triton would put on a GPU what this environment's ONNX Runtime cannot run there.
-            environment["CUDA_VISIBLE_DEVICES"] = ""
-        command = [sys.executable, str(PACKAGE / "lifeline.py"), *arguments(layout, options, self._memory_prefix)]
+        command = [sys.executable, str(LIFELINE), *arguments(installation, options, self._memory_prefix)]
         self._popen = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment,
+            env=installation.environment,
             start_new_session=True,
             encoding="utf-8",
             errors="replace",
@@ -140,18 +152,18 @@ class TritonProcess:
             return []
         return [child for child in children if _is_stub(child)]
 
-    def stop(self, hurry: threading.Event) -> bool:
+    def stop(self, force: threading.Event) -> bool:
         """Let requests in flight finish, end the server, and leave nothing behind.
 
         Args:
-            hurry: When set, the server is killed at once.
+            force: When set, the server is killed at once.
 
         Returns:
             Whether it ended by itself; otherwise it was killed.
         """
         self._popen.terminate()
         deadline = time.monotonic() + self._drain_seconds + KILL_AFTER
-        while self._popen.poll() is None and time.monotonic() < deadline and not hurry.is_set():
+        while self._popen.poll() is None and time.monotonic() < deadline and not force.is_set():
             time.sleep(0.05)
         in_time = self._popen.poll() is not None
         self.kill()
@@ -163,7 +175,7 @@ class TritonProcess:
             os.killpg(self.pid, signal.SIGKILL)
         self._popen.wait()
         deadline = time.monotonic() + 5
-        while _bury(self.pid) and time.monotonic() < deadline:
+        while _reap(self.pid) and time.monotonic() < deadline:
             time.sleep(0.02)
         self._reader.join(timeout=5)
         for region in SHARED_MEMORY.glob(f"{self._memory_prefix}*"):
@@ -180,13 +192,13 @@ class TritonProcess:
                 self._show(line.rstrip("\n"))
 
 
-def arguments(layout: Layout, options: Options, memory_prefix: str) -> list[str]:
+def arguments(installation: Installation, options: Options, memory_prefix: str) -> list[str]:
     """tritonserver's command line."""
     command = [
-        str(layout.tritonserver),
+        str(installation.tritonserver),
         f"--model-repository={options.repository}",
-        f"--backend-directory={layout.backends}",
-        f"--cache-directory={layout.server / 'caches'}",
+        f"--backend-directory={installation.backends}",
+        f"--cache-directory={installation.caches}",
         # The configurations are complete, and completing them would start every stub twice.
         "--disable-auto-complete-config",
         # Heeds what configurations say about resources that instances share; without such it limits nothing.
@@ -228,7 +240,7 @@ def _is_stub(process: psutil.Process) -> bool:
 
 
 def has_ended(process: psutil.Process) -> bool:
-    """Whether a process is gone, or dead and not yet buried by its parent."""
+    """Whether a process is gone, or dead and not yet reaped by its parent."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -236,14 +248,14 @@ def has_ended(process: psutil.Process) -> bool:
 
 
 def adopt_orphans() -> None:
-    """Make this process the parent of stubs whose server was killed, so that they can be buried.
+    """Make this process the parent of stubs whose server was killed, so that they can be reaped.
 
-    Without it they stay zombies for ever in a container whose first process does not bury strangers.
+    Without it they stay zombies for ever in a container whose first process does not reap them.
     """
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
-def _bury(group: int) -> bool:
+def _reap(group: int) -> bool:
     """Collect those of the group's dead that are our children; returns whether there is more to come."""
     try:
         while os.waitpid(-group, os.WNOHANG) != (0, 0):

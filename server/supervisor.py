@@ -14,9 +14,8 @@ import psutil
 from server.errors import GaveUpError, StartError
 from server.health import Health, Policy
 from server.http_probe import HttpProber
-from server.layout import Layout
 from server.probe import Kind, PendingProbe, Prober
-from server.process import Options, TritonProcess, adopt_orphans, has_ended
+from server.process import Installation, Options, TritonProcess, adopt_orphans, has_ended
 
 GIVE_UP_AFTER = 5  # starts in a row that failed
 STEADY_AFTER = 10.0  # seconds of service after which earlier failures are forgotten
@@ -31,12 +30,12 @@ class Supervisor:
 
     Attributes:
         stop: Set it to end the server in good order.
-        hurry: Set it as well to end the server at once.
+        force: Set it as well to end the server at once.
     """
 
     def __init__(
         self,
-        layout: Layout,
+        installation: Installation,
         options: Options,
         *,
         say: Callable[[str], None],
@@ -49,7 +48,7 @@ class Supervisor:
         """Prepare; nothing is started yet.
 
         Args:
-            layout: A complete layout.
+            installation: Where tritonserver is.
             options: What to serve.
             say: Called with each event, one line.
             show_log: Called with each line of the server's log, from another thread.
@@ -58,7 +57,7 @@ class Supervisor:
             max_batch_size: The ensemble's: how many times longer than one image a busy model may stay silent.
             policy: How patient to be with a running server.
         """
-        self._layout = layout
+        self._installation = installation
         self._options = options
         self._say = say
         self._show_log = show_log
@@ -67,7 +66,7 @@ class Supervisor:
         self._max_batch_size = max_batch_size
         self._policy = policy or Policy()
         self.stop = threading.Event()
-        self.hurry = threading.Event()
+        self.force = threading.Event()
 
     def run(self) -> None:
         """Serve until `stop` is set.
@@ -80,7 +79,7 @@ class Supervisor:
         failures = 0
         first = True
         while not self.stop.is_set():
-            process = TritonProcess(self._layout, self._options, self._show_log)
+            process = TritonProcess(self._installation, self._options, self._show_log)
             prober = make_prober(self._options)
             try:
                 reason, served = self._serve(process, prober)
@@ -189,7 +188,7 @@ class Supervisor:
     def _end(self, process: TritonProcess) -> None:
         self._say("stopping: waiting for requests in flight")
         began = time.monotonic()
-        if process.stop(self.hurry):
+        if process.stop(self.force):
             self._say(f"stopped in {time.monotonic() - began:.1f} s")
         else:
             self._say(f"KILLED after {time.monotonic() - began:.1f} s: requests in flight were lost")

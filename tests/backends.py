@@ -18,8 +18,8 @@ import tritonclient.grpc as triton
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from server.layout import BACKENDS, Layout
 from server.process import Options, TritonProcess
+from server.standin.layout import BACKENDS, Layout
 
 RNG = np.random.default_rng(5)
 WEIGHT = RNG.standard_normal((48, 2)).astype(np.float32)
@@ -138,4 +138,4 @@ def backend_module(name: str) -> Iterator[Any]:
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         yield module
-    sys.modules.pop("server.backends.graph_model", None)
+    sys.modules.pop("server.standin.backends.graph_model", None)

@@ -28,6 +28,6 @@ def simulate(
         axis=-1,
     )
     probabilities = (1 / (1 + np.exp(-logits))).astype(np.float32)
-    ballot = PAPER_VOTE.ballot(probabilities)
-    mean, vote = ([float(str(value)) for value in values] for values in (ballot.probability, ballot.score))
-    return Scores(labels, probabilities, ballot.stream_votes, np.array(mean), np.array(vote))
+    scored = PAPER_VOTE.score(probabilities)
+    mean, vote = ([float(str(value)) for value in values] for values in (scored.probability, scored.score))
+    return Scores(labels, probabilities, scored.stream_votes, np.array(mean), np.array(vote))

@@ -15,8 +15,8 @@ from deepfake_client import DetectorClient, ServerUnavailableError
 from filelock import FileLock
 
 from networks import write_random_weights
-from server.install import install
-from server.layout import Layout, default_layout
+from server.standin.install import install
+from server.standin.layout import Layout, default_layout
 
 
 @dataclass(frozen=True)

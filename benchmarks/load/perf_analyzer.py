@@ -13,7 +13,7 @@ from tritonclient.grpc import InferenceServerClient
 
 from benchmarks.load.workloads import Item, write_perf_analyzer_input
 from ensemble.streams import ENSEMBLE_NAME
-from server.layout import default_layout
+from server.standin.layout import default_layout
 
 _POLL_SECONDS = 0.1
 _OUTPUT_LINES = 12

@@ -22,7 +22,7 @@ from ensemble.faces.haar import HaarDetector
 from ensemble.faces.localisation import local_pixels, locate_faces
 from ensemble.images import RgbImage, centre, decode, shrink, square
 from ensemble.streams import GLOBAL_TEXTURE, NORMALISATION_MEAN, NORMALISATION_STD, SEMANTIC_FUSION, STREAMS
-from ensemble.voting import cast_ballot
+from ensemble.voting import score_logits
 from networks.architecture import DINO, LORA_TARGETS, ClipArchitecture, Dinov2Architecture, infer_architecture
 from networks.attention import HEAD_SIZE
 from networks.checkpoint_file import read_tensors
@@ -63,7 +63,7 @@ class Authors:
             np.concatenate([network(batch).numpy() for batch in _batches(framed[stream.framing])])
             for stream, network in self._networks
         ]
-        return [float(each) for each in cast_ballot(np.stack(logits, axis=1)).probability]
+        return [float(each) for each in score_logits(np.stack(logits, axis=1)).probability]
 
 
 class _LoraLinear(nn.Module):

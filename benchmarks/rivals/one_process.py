@@ -12,7 +12,7 @@ from ensemble.faces.haar import HaarDetector
 from ensemble.faces.localisation import local_pixels, locate_faces
 from ensemble.images import Limits, centre, read_image, shrink, square
 from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION, STREAMS
-from ensemble.voting import cast_ballot
+from ensemble.voting import score_logits
 
 BATCH_SIZE = 8
 
@@ -45,4 +45,4 @@ class OneProcess:
             [shrink(image, SEMANTIC_FUSION.pixels) for image in squares],
         )
         logits = [session(np.stack(stack)) for session, stack in zip(self._sessions, pixels, strict=True)]
-        return [float(each) for each in cast_ballot(np.stack(logits, axis=1)).probability]
+        return [float(each) for each in score_logits(np.stack(logits, axis=1)).probability]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.layout import Layout
+from server.standin.layout import Layout
 from tests.backends import WEIGHT, assert_each_request_gets_its_own_rows, backend_module, infer, pixels, save_net, start
 
 BF16 = 'parameters { key: "HINT_BF16" value { string_value: "YES" } }'

@@ -96,7 +96,7 @@ def test_the_voter_gives_the_calibrated_vote_and_tells_clients(server: Server, c
         assert plain.calibration().document is None
         calibration = other.calibration()
     probabilities = np.array([[each.streams[n].probability for n in STREAM_NAMES] for each in raw], np.float32)
-    expected = VOTE.ballot(probabilities)
+    expected = VOTE.score(probabilities)
     np.testing.assert_allclose([each.score for each in mapped], expected.score, atol=1e-6)
     np.testing.assert_allclose([each.probability for each in mapped], expected.probability, atol=1e-4)
     for index, name in enumerate(STREAM_NAMES):

@@ -18,7 +18,7 @@ import yaml
 from deepfake_client import DetectorClient
 
 from ensemble.streams import STREAMS
-from server.layout import default_layout
+from server.standin.layout import default_layout
 from tests.conftest import Server, free_ports, start_server
 from tests.golden import ROOT, ROWS
 

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from server import checks, install, layout, process
-from server.amend import FUNCTION, amend
-from server.checks import Level
+from server import checks, process
 from server.errors import InstallError, RefusedError, RepositoryError
+from server.findings import Level
 from server.health import Health, Policy
-from server.layout import PACKAGE, Layout, default_layout
 from server.probe import Kind, Outcome
 from server.repository import describe_weights, missing_parts, read_models
+from server.standin import checks as standin
+from server.standin import install, layout
+from server.standin.layout import CHECKOUT, Layout, default_layout
+from server.standin.patch_cancellation import FUNCTION, patch_cancellation
 from tests.backends import free_ports, save_net
 
 ENSEMBLE = """
@@ -41,7 +43,7 @@ def repository(tmp_path: Path) -> Path:
 def run(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "server", *map(str, arguments)]
     environment = os.environ | {"COLUMNS": "400"} | (environment or {})
-    return subprocess.run(command, cwd=PACKAGE.parent, capture_output=True, text=True, timeout=60, env=environment)
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, env=environment)
 
 
 def port_options() -> list[str]:
@@ -94,7 +96,7 @@ def test_server_refuses_tritonserver_options_that_it_sets_itself(repository: Pat
 @pytest.mark.parametrize(("version", "level"), [("1.26.4", Level.OK), ("2.0.0", Level.WRONG), ("2.4.1", Level.WRONG)])
 def test_server_check_refuses_numpy_2(monkeypatch: pytest.MonkeyPatch, version: str, level: Level) -> None:
     monkeypatch.setattr("importlib.metadata.version", lambda _: version)
-    finding = checks.check_numpy()
+    finding = standin.check_numpy()
     assert finding.level is level
     assert version in finding.detail
     assert ('"numpy>=1.26,<2"' in finding.fix) == (level is Level.WRONG)
@@ -104,8 +106,8 @@ def test_server_check_names_the_package_with_libpython(monkeypatch: pytest.Monke
     here = Layout(tmp_path)
     here.stub.parent.mkdir(parents=True)
     here.stub.touch()
-    monkeypatch.setattr(checks, "missing_libraries", lambda *_: ["libpython3.11.so.1.0"])
-    finding = checks.check_libpython(here)
+    monkeypatch.setattr(standin, "missing_libraries", lambda *_: ["libpython3.11.so.1.0"])
+    finding = standin.check_libpython(here)
     assert finding.level is Level.WRONG
     assert f"apt install libpython{layout.PYTHON_VERSION}" in finding.fix
 
@@ -115,12 +117,12 @@ def test_server_missing_libraries_are_those_the_loader_lacks() -> None:
 
 
 def test_server_check_refuses_a_python_without_stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "PYTHON_VERSION", "3.99")
-    assert checks.check_python().level is Level.WRONG
+    monkeypatch.setattr(standin, "PYTHON_VERSION", "3.99")
+    assert standin.check_python().level is Level.WRONG
 
 
 def test_server_check_says_how_to_install_what_is_not_there(tmp_path: Path) -> None:
-    finding = checks.check_layout(Layout(tmp_path / ".triton"))
+    finding = standin.check_layout(Layout(tmp_path / ".triton"))
     assert finding.level is Level.WRONG
     assert "python -m server install" in finding.fix
 
@@ -159,7 +161,7 @@ def test_server_repository_reads_the_named_configuration(repository: Path) -> No
     with pytest.raises(RepositoryError, match=r"no model has a configuration 'tensort'.*there is tensorrt"):
         read_models(repository, "tensort")
     (repository / "net" / "1" / "model.plan").touch()
-    finding = next(iter(checks.check_repository(repository, "tensorrt")))
+    finding = next(iter(checks.check_repository(repository, "tensorrt", standin.SERVED_BACKENDS)))
     assert finding.level is Level.WRONG
     assert "no backend tensorrt (net)" in finding.detail
 
@@ -209,7 +211,7 @@ def test_server_install_amends_the_library_that_the_program_loads(tmp_path: Path
 def test_server_install_refuses_to_amend_another_library(tmp_path: Path) -> None:
     (tmp_path / "library.so").write_bytes(bytes(4_000_000))
     with pytest.raises(InstallError, match=r"is not the library of the release .* remove the folder of the wheel"):
-        amend(tmp_path / "library.so", tmp_path / "lib" / "library.so")
+        patch_cancellation(tmp_path / "library.so", tmp_path / "lib" / "library.so")
     assert not (tmp_path / "lib").exists()
 
 
@@ -269,7 +271,7 @@ def test_server_doctor_says_when_onnxruntime_cannot_use_the_gpu(
     program.write_text("#!/bin/sh\necho NVIDIA H100, 81559 MiB, 570.1\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    finding = checks.check_gpu()
+    finding = standin.check_gpu()
     assert finding.level is Level.WARNING
     assert "NVIDIA H100" in finding.detail
     assert "the models run on the CPU" in finding.detail

@@ -17,10 +17,10 @@ import pytest
 
 from server.errors import GaveUpError
 from server.health import Policy
-from server.install import install
-from server.layout import PACKAGE, default_layout
 from server.probe import Kind, Prober
 from server.process import Options
+from server.standin.install import install
+from server.standin.layout import CHECKOUT, default_layout
 from server.supervisor import Supervisor
 from tests.backends import free_ports, save_net
 
@@ -109,7 +109,7 @@ class Launched:
         command = [sys.executable, "-m", "server", "--model-repository", str(repository)]
         command += [f"--{name}-port={port}" for name, port in self.ports.items()]
         self.process = subprocess.Popen(
-            [*command, *more], cwd=PACKAGE.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [*command, *more], cwd=CHECKOUT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.lines: list[str] = []
         self.reader = threading.Thread(target=self._read, daemon=True)
@@ -305,7 +305,7 @@ def supervise(repository: Path, policy: Policy, until: Callable[[list[str]], boo
     try:
         wait_for(lambda: until(events), seconds, lambda: events)
     finally:
-        supervisor.hurry.set()
+        supervisor.force.set()
         supervisor.stop.set()
         thread.join(30)
     return events

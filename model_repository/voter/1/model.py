@@ -12,12 +12,12 @@ import triton_python_backend_utils as pb_utils
 
 from ensemble import status
 from ensemble.admission import Exit
-from ensemble.calibration import cast_calibrated_ballot
+from ensemble.calibration import score_logits_calibrated
 from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, read_in_force
 from ensemble.streams import STREAMS
-from ensemble.voting import Ballot, cast_ballot
+from ensemble.voting import EnsembleScore, score_logits
 
-Cast = Callable[[npt.NDArray[np.float32]], Ballot]
+ScoreLogits = Callable[[npt.NDArray[np.float32]], EnsembleScore]
 
 
 class TritonPythonModel:
@@ -29,13 +29,13 @@ class TritonPythonModel:
         file, echo = (parameters[key]["string_value"] for key in (FILE_PARAMETER, ECHO_PARAMETER))
         calibration = read_in_force(Path(args["model_repository"]) / args["model_version"], file, echo)
         if calibration is None:
-            self._cast: Cast = cast_ballot
+            self._score: ScoreLogits = score_logits
         else:
-            self._cast = partial(cast_calibrated_ballot, vote=calibration.vote)
+            self._score = partial(score_logits_calibrated, vote=calibration.vote)
             pb_utils.Logger.log_info(f"calibration in force: {file} of {calibration.created}")
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        responses = [_response(request, self._cast) for request in requests]
+        responses = [_response(request, self._score) for request in requests]
         self._exit.report(max(_ticket(request) for request in requests))
         return responses
 
@@ -44,20 +44,20 @@ def _ticket(request: Any) -> int:
     return int(pb_utils.get_input_tensor_by_name(request, "TICKET").as_numpy().max())
 
 
-def _response(request: Any, cast: Cast) -> Any:
+def _response(request: Any, score: ScoreLogits) -> Any:
     logits = [
         pb_utils.get_input_tensor_by_name(request, f"{stream.name.upper()}_LOGITS").as_numpy() for stream in STREAMS
     ]
     statuses = pb_utils.get_input_tensor_by_name(request, "IMAGE_STATUS").as_numpy()
     scored = statuses == status.OK.encode()
-    ballot = cast(np.where(scored[:, :, None], np.stack(logits, axis=1), np.float32(np.nan)))
-    statuses = np.where(scored & np.isnan(ballot.score[:, None]), status.NON_FINITE_LOGITS.encode(), statuses)
+    result = score(np.where(scored[:, :, None], np.stack(logits, axis=1), np.float32(np.nan)))
+    statuses = np.where(scored & np.isnan(result.score[:, None]), status.NON_FINITE_LOGITS.encode(), statuses)
     return pb_utils.InferenceResponse(
         [
-            pb_utils.Tensor("SCORE", ballot.score[:, None]),
-            pb_utils.Tensor("PROBABILITY", ballot.probability[:, None]),
-            pb_utils.Tensor("STREAM_PROBABILITIES", ballot.stream_probabilities),
-            pb_utils.Tensor("STREAM_VOTES", ballot.stream_votes),
+            pb_utils.Tensor("SCORE", result.score[:, None]),
+            pb_utils.Tensor("PROBABILITY", result.probability[:, None]),
+            pb_utils.Tensor("STREAM_PROBABILITIES", result.stream_probabilities),
+            pb_utils.Tensor("STREAM_VOTES", result.stream_votes),
             pb_utils.Tensor("STATUS", statuses),
         ]
     )

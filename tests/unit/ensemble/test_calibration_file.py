@@ -20,13 +20,13 @@ from ensemble.calibration import (
     Platt,
     Temperature,
     Vote,
-    cast_calibrated_ballot,
     logit,
     round_to,
+    score_logits_calibrated,
 )
 from ensemble.calibration_file import Calibration, CalibrationError, echo_of, parse_calibration, read_in_force
 from ensemble.streams import STREAMS
-from ensemble.voting import cast_ballot
+from ensemble.voting import score_logits
 from tests.golden import GOLDEN
 
 SHARE = st.floats(0, 1, width=32)
@@ -38,7 +38,7 @@ CALIBRATION = Calibration("2026-01-02T03:04:05+00:00", False, 500, 400, SHA256, 
 
 @given(hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=1, max_side=8).map(lambda s: (*s, 3, 2))))
 def test_the_papers_vote_is_that_of_the_method_bit_for_bit(logits: np.ndarray) -> None:
-    method, calibrated = cast_ballot(logits), cast_calibrated_ballot(logits, PAPER_VOTE)
+    method, calibrated = score_logits(logits), score_logits_calibrated(logits, PAPER_VOTE)
     for field in ("score", "probability", "stream_probabilities", "stream_votes"):
         np.testing.assert_array_equal(getattr(calibrated, field), getattr(method, field))
 
@@ -74,13 +74,13 @@ def test_maps_are_what_they_are_called() -> None:
     assert np.isfinite(logit(np.float32([0, 1]))).all()
 
 
-def test_a_calibrated_ballot_is_maps_then_weights_then_steps() -> None:
+def test_a_calibrated_score_is_maps_then_weights_then_steps() -> None:
     probabilities = np.float32([[0.5, 0.9, 0.375]])
-    ballot = VOTE.ballot(probabilities)
-    np.testing.assert_allclose(ballot.stream_probabilities[0, [0, 2]], [0.5, 0.5])
-    np.testing.assert_allclose(ballot.probability, [0.5])
-    np.testing.assert_allclose(ballot.score, [0.5])
-    assert ballot.score.dtype == ballot.probability.dtype == ballot.stream_probabilities.dtype == np.float32
+    scored = VOTE.score(probabilities)
+    np.testing.assert_allclose(scored.stream_probabilities[0, [0, 2]], [0.5, 0.5])
+    np.testing.assert_allclose(scored.probability, [0.5])
+    np.testing.assert_allclose(scored.score, [0.5])
+    assert scored.score.dtype == scored.probability.dtype == scored.stream_probabilities.dtype == np.float32
 
 
 def test_the_file_comes_back_as_it_was_written() -> None:

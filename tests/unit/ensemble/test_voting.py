@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from ensemble.streams import STREAMS
-from ensemble.voting import cast_ballot, fake_probability, quantise, vote
+from ensemble.voting import fake_probability, quantise, score_logits, vote
 from tests.golden import GOLDEN, ROWS
 
 LOGITS = hnp.arrays(
@@ -22,14 +22,14 @@ def test_quantise_and_vote_equal_every_golden_row() -> None:
     np.testing.assert_array_equal(vote(golden["quantised"]), golden["vote"])
 
 
-def test_ballot_equals_the_golden_images() -> None:
+def test_the_score_equals_the_golden_images() -> None:
     logits = np.array([[row[key]["logits"] for key in ("global", "local", "semantic")] for row in ROWS], np.float32)
-    ballot = cast_ballot(logits)
-    np.testing.assert_array_equal(ballot.score, np.float32([row["vote"] for row in ROWS]))
+    scored = score_logits(logits)
+    np.testing.assert_array_equal(scored.score, np.float32([row["vote"] for row in ROWS]))
     expected = [[row[key]["prob_fake"] for key in ("global", "local", "semantic")] for row in ROWS]
-    np.testing.assert_allclose(ballot.stream_probabilities, expected, atol=1e-6)
+    np.testing.assert_allclose(scored.stream_probabilities, expected, atol=1e-6)
     votes = [[float(row[key]["quantised"]) for key in ("global", "local", "semantic")] for row in ROWS]
-    np.testing.assert_array_equal(ballot.stream_votes, np.float32(votes))
+    np.testing.assert_array_equal(scored.stream_votes, np.float32(votes))
 
 
 def test_weights_are_those_of_the_method() -> None:
@@ -42,20 +42,20 @@ def test_weights_are_those_of_the_method() -> None:
 
 @given(LOGITS)
 def test_any_logits_give_probabilities_or_nan(logits: np.ndarray) -> None:
-    ballot = cast_ballot(logits)
+    scored = score_logits(logits)
     finite = np.isfinite(logits).all(axis=(1, 2))
-    assert np.isnan(ballot.score[~finite]).all()
-    assert np.isnan(ballot.probability[~finite]).all()
-    for values in (ballot.score, ballot.probability, ballot.stream_probabilities, ballot.stream_votes):
+    assert np.isnan(scored.score[~finite]).all()
+    assert np.isnan(scored.probability[~finite]).all()
+    for values in (scored.score, scored.probability, scored.stream_probabilities, scored.stream_votes):
         assert ((values[finite] >= 0) & (values[finite] <= 1)).all()
-    np.testing.assert_array_equal(np.round(ballot.score[finite], 1), ballot.score[finite])
+    np.testing.assert_array_equal(np.round(scored.score[finite], 1), scored.score[finite])
 
 
 @given(LOGITS)
 def test_a_row_does_not_depend_on_its_neighbours(logits: np.ndarray) -> None:
-    together = cast_ballot(logits)
+    together = score_logits(logits)
     for index in range(len(logits)):
-        alone = cast_ballot(logits[index : index + 1])
+        alone = score_logits(logits[index : index + 1])
         np.testing.assert_array_equal(alone.score[0], together.score[index])
         np.testing.assert_array_equal(alone.stream_probabilities[0], together.stream_probabilities[index])
 

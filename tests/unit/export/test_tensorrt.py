@@ -26,10 +26,10 @@ from export.engines import add_engines
 from export.errors import ParityError, TensorrtError
 from export.repository import SKELETON, publish, staging
 from export.tensorrt_platform import Platform, require_tensorrt
-from server.checks import Level
 from server.cli import main as server_main
 from server.engines import Runtime, check_engines, find_runtime
 from server.errors import RefusedError
+from server.findings import Level
 from tests.fakes.tensorrt import tensorrt
 
 H100 = Platform("10.12.0.36", "13.0", "NVIDIA H100 80GB HBM3", "9.0", "580.65.06")

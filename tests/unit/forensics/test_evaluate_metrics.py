@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from ensemble.calibration import PAPER_VOTE
 from ensemble.streams import STREAMS
-from forensics.agreement import ballot, pairwise_agreement, weight_choices
+from forensics.agreement import ensemble_score, pairwise_agreement, weight_choices
 from forensics.evaluation import evaluate
 from forensics.metrics import (
     average_precision,
@@ -138,7 +138,7 @@ def test_weight_choices_hold_every_subset_and_no_ratio_twice() -> None:
 
 def test_a_stream_alone_votes_its_own_probability_rounded() -> None:
     scores = simulate(100)
-    alone = ballot(scores, (0, 1, 0), 0.1)
+    alone = ensemble_score(scores, (0, 1, 0), 0.1)
     np.testing.assert_array_equal(alone.probability, scores.streams[:, 1])
     np.testing.assert_array_equal(alone.score, scores.votes[:, 1])
 

@@ -15,9 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from server.amend import FUNCTION, amend
 from server.errors import InstallError
-from server.layout import (
+from server.standin.layout import (
     PYTHON_VERSION,
     PYTRITON,
     STUB_VERSIONS,
@@ -27,6 +26,7 @@ from server.layout import (
     own_libpython,
     stand_ins,
 )
+from server.standin.patch_cancellation import FUNCTION, patch_cancellation
 
 _SCRIPT = """#!/bin/sh
 # Written by `python -m server install`: {program} with the libraries that it was built with.
@@ -78,8 +78,8 @@ def _bring_up(layout: Layout, say: Callable[[str], None]) -> None:
             with _beside(target) as staging:
                 _pip_install(requirement, staging)
     if not layout.core.exists():
-        say(f"amending {FUNCTION} in {layout.core}")
-        amend(layout.wheel_core, layout.core)
+        say(f"patching {FUNCTION} in {layout.core}")
+        patch_cancellation(layout.wheel_core, layout.core)
     say(f"laying out {layout.server}")
     _write_script(layout.tritonserver, layout.wheel_program, layout, layout.library_path())
     perf_libraries = layout.server / "lib-perf_analyzer"

@@ -8,6 +8,8 @@ import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
 
+from server.standin.environment import server_environment
+
 PYTRITON = "nvidia-pytriton==0.7.0"  # holds tritonserver 2.51.0, the release 24.10
 TRITONCLIENT = "tritonclient==2.50.0"  # the last wheel whose perf_analyzer runs with glibc 2.35
 TRITON_VERSION = "2.51.0 (release 24.10)"
@@ -15,8 +17,8 @@ INSTALL_COMMAND = "python -m server install"
 
 PYTHON_VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 STUB_VERSIONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13")
-PACKAGE = Path(__file__).resolve().parent
-BACKENDS = PACKAGE / "backends"
+BACKENDS = Path(__file__).resolve().parent / "backends"
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Layout:
 
     @property
     def core(self) -> Path:
-        """The amended copy of that library, where the program looks for it first."""
+        """The patched copy of that library, where the program looks for it first."""
         return self.wheel_server / "lib" / self.wheel_core.name
 
     @property
@@ -109,6 +111,16 @@ class Layout:
         """Written last by the install: what was laid out."""
         return self.server / "installed.json"
 
+    @property
+    def caches(self) -> Path:
+        """tritonserver's cache directory."""
+        return self.server / "caches"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables that tritonserver and its stubs need."""
+        return server_environment()
+
     def library_path(self) -> str:
         """LD_LIBRARY_PATH under which the server and its stubs run."""
         return f"{self.libraries}:{self.wheel_libraries}"
@@ -125,7 +137,7 @@ class Layout:
             self.stub,
             self.backends / "python" / "libtriton_python.so",
             *(self.backends / folder.name / "model.py" for folder in stand_ins()),
-            self.server / "caches" / "local" / "libtritoncache_local.so",
+            self.caches / "local" / "libtritoncache_local.so",
         )
         problems = [f"{path} is missing" for path in needed if not path.exists()]
         if self.libraries.is_dir():
@@ -153,8 +165,8 @@ def expected_stamp() -> dict[str, str]:
 
 
 def default_layout() -> Layout:
-    """The layout beside this package: `.triton/` of the checkout."""
-    return Layout(PACKAGE.parent / ".triton")
+    """The layout of this checkout: its folder `.triton/`."""
+    return Layout(CHECKOUT / ".triton")
 
 
 def own_libpython() -> Path | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import onnxruntime as ort
 import triton_python_backend_utils as pb_utils
 
-from server.backends.graph_model import Array, ConfigurationError, GraphModel, Json, Port, parameter
+from server.standin.backends.graph_model import Array, ConfigurationError, GraphModel, Json, Port, parameter
 
 GRAPH_LEVELS = {
     -1: ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,

@@ -17,7 +17,7 @@ import openvino as ov
 import openvino.opset13 as ops
 import triton_python_backend_utils as pb_utils
 
-from server.backends.graph_model import Array, ConfigurationError, GraphModel, Json, Port, parameter
+from server.standin.backends.graph_model import Array, ConfigurationError, GraphModel, Json, Port, parameter
 
 ELEMENT_TYPES = {  # OpenVINO's name → Triton's
     "boolean": "TYPE_BOOL",

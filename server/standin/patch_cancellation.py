@@ -1,4 +1,4 @@
-"""One function of tritonserver's library is amended: the release in the wheel dies of requests that clients give up.
+"""One function of tritonserver's library is patched: the release in the wheel dies of requests that clients give up.
 
 Where a client gives a request up (its deadline, Ctrl-C, a lost connection), release 24.10 cancels those steps of an
 ensemble that are still to run. The first of them ends the ensemble while others are under way, the next one ends it a
@@ -18,8 +18,8 @@ _BEFORE = bytes.fromhex("f30f1efa 415455534883ec6064488b04")
 _AFTER = bytes.fromhex("f30f1efa 31c0 c3")  # endbr64; xor eax, eax; ret: null, which is success
 
 
-def amend(library: Path, target: Path) -> None:
-    """Writes the amended copy of tritonserver's library.
+def patch_cancellation(library: Path, target: Path) -> None:
+    """Write the patched copy of tritonserver's library.
 
     Args:
         library: As it came in the wheel.
