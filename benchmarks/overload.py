@@ -14,7 +14,7 @@ from typing import Any
 import click
 import numpy as np
 from deepfake_client import AsyncDetectorClient, DetectorError, RequestFailedError, ServerUnavailableError
-from deepfake_client._errors import is_retryable  # what the client itself goes by
+from deepfake_client.errors import is_retryable  # what the client itself goes by
 from rich.console import Console
 from rich.table import Table
 

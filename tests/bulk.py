@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from click.testing import CliRunner, Result
-from deepfake_client._cli import main
+from deepfake_client.cli import main
 
 COMMAND = [sys.executable, "-m", "deepfake_client", "score"]
 

@@ -17,10 +17,10 @@ What it raises:
 `deepfake_client.ray` and `deepfake_client.spark` score datasets there; each needs the extra of its name.
 """
 
-from ._aio import AsyncDetectorClient
-from ._calibration import Calibration, OperatingPoint
-from ._client import DetectorClient
-from ._errors import (
+from .aio import AsyncDetectorClient
+from .calibration import Calibration, OperatingPoint
+from .client import DetectorClient
+from .errors import (
     AccessDeniedError,
     DetectorError,
     InvalidResponseError,
@@ -28,9 +28,9 @@ from ._errors import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
-from ._items import FaceBox, Image, ImageItem, Item
-from ._results import STREAM_NAMES, Decision, Face, Provenance, ServerInfo, ServerStatus, StreamVerdict, Verdict, decide
-from ._status import STATUS_HINTS, explain
+from .items import FaceBox, Image, ImageItem, Item
+from .results import STREAM_NAMES, Decision, Face, Provenance, ServerInfo, ServerStatus, StreamVerdict, Verdict, decide
+from .status import STATUS_HINTS, explain
 
 __all__ = [
     "STATUS_HINTS",

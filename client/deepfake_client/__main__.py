@@ -1,5 +1,5 @@
 """`python -m deepfake_client` is `deepfake-client`."""
 
-from ._cli import main
+from .cli import main
 
 main()

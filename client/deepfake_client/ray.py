@@ -25,9 +25,9 @@ try:
 except ImportError as error:
     raise ImportError(f"Ray Data is not installed ({error}): pip install './client[ray]'") from error
 
-from ._client import DetectorClient
-from ._columns import score_columns
-from ._flat import COLUMNS
+from .client import DetectorClient
+from .column_scoring import score_columns
+from .columns import COLUMNS
 
 __all__ = ["VERDICT_SCHEMA", "DetectorScorer"]
 

@@ -19,9 +19,9 @@ try:
 except ImportError as error:
     raise ImportError(f"Spark is not installed ({error}): pip install './client[spark]'") from error
 
-from ._client import DetectorClient
-from ._columns import score_columns
-from ._flat import COLUMNS
+from .client import DetectorClient
+from .column_scoring import score_columns
+from .columns import COLUMNS
 
 __all__ = ["VERDICT_TYPE", "make_predict_fn"]
 

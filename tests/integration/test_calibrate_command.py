@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from deepfake_client import STREAM_NAMES, DetectorClient
-from deepfake_client._cli import main as client_main
+from deepfake_client.cli import main as client_main
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 

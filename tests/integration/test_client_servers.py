@@ -21,10 +21,10 @@ from deepfake_client import (
     ServerUnavailableError,
     Verdict,
 )
-from deepfake_client._addresses import Address, resolve
-from deepfake_client._balancer import Balancer, Route, Server
-from deepfake_client._cli import main
-from deepfake_client._errors import ServerOverloadedError
+from deepfake_client.cli import main
+from deepfake_client.errors import ServerOverloadedError
+from deepfake_client.transport.addresses import Address, resolve
+from deepfake_client.transport.balancer import Balancer, RequestState, Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,7 +164,7 @@ def test_a_hanging_server_is_given_up_before_the_deadline(
     three: list[FakeTriton], score: Scorer, monkeypatch: pytest.MonkeyPatch, answers: int
 ) -> None:
     """Whether it hangs from the start, when nothing tells yet how long an answer takes, or later."""
-    monkeypatch.setattr("deepfake_client._balancer.PATIENCE", 1.0)
+    monkeypatch.setattr("deepfake_client.transport.balancer.EARLY_TIMEOUT", 1.0)
     three[2].fault = lambda request, context: hang(60 if len(three[2].batches) >= answers else 0)(request, context)
     started = time.monotonic()
     assert scores_of(score(three, IMAGES, batch_size=2)) == SCORES
@@ -177,9 +177,9 @@ def test_a_name_that_is_not_known_for_a_while_costs_no_server() -> None:
     balancer.update("farm:1", [Address("farm:1", "farm:1")])  # what a failed look-up gives
     assert [status.address for status in balancer.status()] == [f"10.0.0.{n}:1 (farm)" for n in range(3)]
     for _ in pods:
-        server = balancer.pick(Route())
+        server = balancer.pick(RequestState())
         assert server is not None
-        with suppress(ServerUnavailableError), balancer.request(server, Route(), 9, scores=True):
+        with suppress(ServerUnavailableError), balancer.request(server, RequestState(), 9, scores=True):
             raise ServerUnavailableError("gone")
     balancer.update("farm:1", [Address("farm:1", "farm:1")])
     assert [status.address for status in balancer.status()][3:] == ["farm:1"]
@@ -188,7 +188,7 @@ def test_a_name_that_is_not_known_for_a_while_costs_no_server() -> None:
 def test_a_request_that_takes_long_everywhere_gets_its_whole_deadline_in_the_end(
     three: list[FakeTriton], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepfake_client._balancer.PATIENCE", 0.3)
+    monkeypatch.setattr("deepfake_client.transport.balancer.EARLY_TIMEOUT", 0.3)
     for server in three:
         server.fault = lambda request, context: hang(2 if b"0.9" in request.raw_input_contents[0] else 0)(
             request, context
@@ -332,7 +332,7 @@ def farm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     known = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr("deepfake_client._balancer.LOOK_UP_SECONDS", 0.2)
+    monkeypatch.setattr("deepfake_client.transport.balancer.LOOK_UP_SECONDS", 0.2)
     with serving() as server:
         yield server
 
@@ -435,16 +435,16 @@ def test_in_flight_is_bounded_least_first_and_always_given_back(
     for action, seconds in steps:
         clock.now += seconds
         if action == "pick":
-            route = Route(bounded=True)
+            state = RequestState(bounded=True)
             before = {s.address: s for s in balancer.status()}
-            server = balancer.pick(route)
+            server = balancer.pick(state)
             inside = [s for s in before.values() if s.available] or list(before.values())
             with_room = [s for s in inside if s.in_flight < s.limit]
             if server is None:
                 assert not with_room
                 continue
             assert before[str(server.address)].in_flight == min(s.in_flight for s in with_room)
-            request = balancer.request(server, route, 60, scores=True)
+            request = balancer.request(server, state, 60, scores=True)
             request.__enter__()
             under_way.append((server, request))
         elif under_way:
@@ -463,9 +463,9 @@ def test_in_flight_is_bounded_least_first_and_always_given_back(
 def test_a_server_that_is_out_is_probed_ever_more_rarely_and_taken_back_by_one_answer(waits: list[float]) -> None:
     clock = Clock()
     balancer = balancer_of(2, clock)
-    server, route = balancer.pick(Route()), Route()
+    server, state = balancer.pick(RequestState()), RequestState()
     assert server is not None
-    with pytest.raises(ServerUnavailableError), balancer.request(server, route, 60, scores=True):
+    with pytest.raises(ServerUnavailableError), balancer.request(server, state, 60, scores=True):
         raise ServerUnavailableError("gone")
     last, pause = 0.0, 0.5
     for wait in waits:
@@ -476,9 +476,9 @@ def test_a_server_that_is_out_is_probed_ever_more_rarely_and_taken_back_by_one_a
             assert balancer.start_probes() == []  # one at a time
             balancer.probed(server, ServerUnavailableError("gone"))
             last, pause = clock.now, min(2 * pause, 5.0)
-    assert balancer.pick(Route()) is not server
+    assert balancer.pick(RequestState()) is not server
     balancer.probed(server, None)
-    assert server in {balancer.pick(Route()) for _ in range(2)}
+    assert server in {balancer.pick(RequestState()) for _ in range(2)}
 
 
 def test_names_are_looked_up_now_and_then_and_numbers_never() -> None:

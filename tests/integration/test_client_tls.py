@@ -65,7 +65,7 @@ def secured(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     assert server.stop() == 0, server.log.read_text()[-4000:]
 
 
-def denied(url: str, **options: Any) -> str:
+def access_denied(url: str, **options: Any) -> str:
     """What a client is told that may not in; at once."""
     started = time.monotonic()
     with DetectorClient(url, **options) as client, pytest.raises(AccessDeniedError) as caught:
@@ -111,23 +111,23 @@ def test_a_name_with_several_addresses_is_the_one_in_the_certificate(
 @pytest.mark.server
 def test_a_wrong_authority_is_told(secured: Secured, tmp_path: Path) -> None:
     stranger = Authority(tmp_path, "stranger")
-    message = denied(secured.server.url, **{**secured.options, "ca": stranger.certificate})
+    message = access_denied(secured.server.url, **{**secured.options, "ca": stranger.certificate})
     assert "its certificate is not accepted: " in message
     assert "--ca FILE" in message
-    message = denied(secured.server.url, **{**secured.options, "ca": None})
+    message = access_denied(secured.server.url, **{**secured.options, "ca": None})
     assert "--ca FILE" in message
 
 
 @pytest.mark.server
 def test_a_wrong_host_name_is_told(secured: Secured) -> None:
-    message = denied(f"127.0.0.1:{secured.server.grpc_port}", **secured.options)
+    message = access_denied(f"127.0.0.1:{secured.server.grpc_port}", **secured.options)
     assert "'127.0.0.1'" in message
     assert "connect by a name that is in its certificate" in message
 
 
 @pytest.mark.server
 def test_a_missing_client_certificate_is_told(secured: Secured) -> None:
-    message = denied(secured.server.url, ca=secured.authority.certificate)
+    message = access_denied(secured.server.url, ca=secured.authority.certificate)
     assert "client certificate" in message
     assert "--client-cert" in message
 
@@ -136,7 +136,7 @@ def test_a_missing_client_certificate_is_told(secured: Secured) -> None:
 def test_a_strangers_client_certificate_is_told(secured: Secured, tmp_path: Path) -> None:
     stranger = Authority(tmp_path, "stranger").sign("client")
     files = {"client_cert": stranger.certificate, "client_key": stranger.key}
-    message = denied(secured.server.url, **{**secured.options, **files})
+    message = access_denied(secured.server.url, **{**secured.options, **files})
     assert "client certificate" in message
     assert "its authority signed" in message
 
@@ -144,19 +144,19 @@ def test_a_strangers_client_certificate_is_told(secured: Secured, tmp_path: Path
 @pytest.mark.server
 @pytest.mark.parametrize("headers", [{}, {NAME: "open barley"}, {"token": SECRET}])
 def test_a_wrong_token_is_told_and_not_shown(secured: Secured, headers: dict[str, str]) -> None:
-    message = denied(secured.server.url, **{**secured.options, "headers": headers})
+    message = access_denied(secured.server.url, **{**secured.options, "headers": headers})
     assert f"--header {NAME}=VALUE" in message
     assert "open" not in message
 
 
 @pytest.mark.server
 def test_a_client_without_tls_is_told_of_it(secured: Secured) -> None:
-    assert "it speaks TLS and this client does not; add --tls" in denied(secured.server.url)
+    assert "it speaks TLS and this client does not; add --tls" in access_denied(secured.server.url)
 
 
 @pytest.mark.server
 def test_tls_where_the_server_speaks_none_is_told(server: Server) -> None:
-    assert "it does not speak TLS" in denied(server.url, tls=True)
+    assert "it does not speak TLS" in access_denied(server.url, tls=True)
 
 
 def test_an_absent_server_is_absent_over_tls_too() -> None:

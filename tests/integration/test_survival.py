@@ -12,8 +12,8 @@ from urllib.request import urlopen
 import psutil
 import pytest
 from deepfake_client import DetectorClient
-from deepfake_client._items import make_item, read
-from deepfake_client._wire import build_inputs
+from deepfake_client.items import make_item, read
+from deepfake_client.transport.wire import build_inputs
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 

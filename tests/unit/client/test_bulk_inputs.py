@@ -15,8 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deepfake_client._items import read
-from deepfake_client._shards import read_shard
+from deepfake_client.bulk.shards import read_shard
+from deepfake_client.items import read
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 from deepfake_client import AsyncDetectorClient, DetectorClient, InvalidResponseError, OperatingPoint, Verdict
-from deepfake_client._cli import main
+from deepfake_client.cli import main
 from tritonclient.grpc import service_pb2 as pb
 
 from ensemble.calibration_file import echo_of

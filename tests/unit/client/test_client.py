@@ -33,12 +33,12 @@ from deepfake_client import (
     decide,
     explain,
 )
-from deepfake_client._addresses import Address
-from deepfake_client._balancer import Balancer, Route
-from deepfake_client._budget import AsyncBudget, Budget
-from deepfake_client._items import read as read_file
-from deepfake_client._retries import Patience
-from deepfake_client._window import Window
+from deepfake_client.bulk.memory_budget import AsyncMemoryBudget, MemoryBudget
+from deepfake_client.bulk.reorder import ReorderBuffer
+from deepfake_client.items import read as read_file
+from deepfake_client.transport.addresses import Address
+from deepfake_client.transport.balancer import Balancer, RequestState
+from deepfake_client.transport.retries import RetryPolicy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
@@ -234,7 +234,7 @@ def test_items_are_taken_no_further_ahead_than_documented(server: FakeTriton) ->
 def test_items_are_taken_no_further_past_a_slow_request_than_documented(
     server: FakeTriton, score_many: Scorer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepfake_client._window.HELD_IMAGES", 20)
+    monkeypatch.setattr("deepfake_client.bulk.reorder.HELD_IMAGES", 20)
     taken: list[int] = []
     reached: list[int] = []
 
@@ -262,7 +262,7 @@ def test_items_are_taken_no_further_past_a_slow_request_than_documented(
 def test_window_gives_each_batch_once_and_holds_no_more_than_it_may(
     ordered: bool, size: int, limits: list[int], chance: random.Random
 ) -> None:
-    window: Window[int] = Window(size, ordered=ordered)
+    window: ReorderBuffer[int] = ReorderBuffer(size, ordered=ordered)
     begun, under_way, given = 0, [], []
     for limit in [*limits, *[0] * 300]:
         while window.has_room(limit):
@@ -391,14 +391,14 @@ def test_batch_of_missing_files_asks_the_server_nothing(server: FakeTriton, scor
 def test_large_images_go_in_smaller_requests(
     server: FakeTriton, score_many: Scorer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("deepfake_client._items.REQUEST_BYTES", 10)
+    monkeypatch.setattr("deepfake_client.items.REQUEST_BYTES", 10)
     items = [b"0.1000", b"0.2", tmp_path / "missing.jpg", b"0.3000000000000000", b"0.4", b"0.5"]
     assert scores_of(score_many(server.url, items, max_in_flight=1)) == [0.1, 0.2, None, 0.3, 0.4, 0.5]
     assert server.batches == [2, 1, 2]
 
 
 def test_file_over_the_limit_is_unreadable(server: FakeTriton, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("deepfake_client._items.MAX_IMAGE_BYTES", 1 << 20)
+    monkeypatch.setattr("deepfake_client.items.MAX_IMAGE_BYTES", 1 << 20)
     (tmp_path / "huge.jpg").write_bytes(bytes((1 << 20) + 1))
     (verdict,) = score_many_blocking(server.url, [tmp_path / "huge.jpg"])
     assert verdict.status == "unreadable_file"
@@ -411,7 +411,7 @@ def test_file_over_the_servers_limit_is_not_read(
 ) -> None:
     server.max_bytes = limit
     read = []
-    monkeypatch.setattr("deepfake_client._items.read", lambda item: read.append(item.path) or read_file(item))
+    monkeypatch.setattr("deepfake_client.items.read", lambda item: read.append(item.path) or read_file(item))
     paths = [tmp_path / "small.jpg", tmp_path / "large.jpg"]
     for path, size in zip(paths, (16, 17), strict=True):
         path.write_bytes(bytes(size))
@@ -432,7 +432,7 @@ def test_bytes_under_way_are_bounded(
     server: FakeTriton, score_many: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Small images go side by side, as many as the budget has room for; one that is over it goes alone."""
-    for module in ("_client", "_aio"):
+    for module in ("client", "aio"):
         monkeypatch.setattr(f"deepfake_client.{module}.BYTES", 100)
     under_way: list[int] = []
     peaks: list[int] = []
@@ -457,32 +457,32 @@ def test_bytes_under_way_are_bounded(
     assert 50 < max(peaks) <= 100
 
 
-@pytest.mark.parametrize("kind", [Budget, AsyncBudget])
-def test_large_image_is_not_passed_by_small_ones_for_ever(kind: type[Budget] | type[AsyncBudget]) -> None:
-    async def run_async(budget: AsyncBudget) -> list[str]:
+@pytest.mark.parametrize("kind", [MemoryBudget, AsyncMemoryBudget])
+def test_large_image_is_not_passed_by_small_ones_for_ever(kind: type[MemoryBudget] | type[AsyncMemoryBudget]) -> None:
+    async def run_async(budget: AsyncMemoryBudget) -> list[str]:
         order: list[str] = []
 
         async def spend(name: str, size: int) -> None:
-            async with budget.spending(size):
+            async with budget.reserve(size):
                 order.append(name)
                 await asyncio.sleep(0)
 
-        async with budget.spending(6):
+        async with budget.reserve(6):
             tasks = [asyncio.create_task(spend(*each)) for each in (("large", 11), ("small", 1), ("small", 1))]
             await asyncio.sleep(0)
             assert not order
         await asyncio.gather(*tasks)
         return order
 
-    def run(budget: Budget) -> list[str]:
+    def run(budget: MemoryBudget) -> list[str]:
         order: list[str] = []
 
         def spend(name: str, size: int) -> None:
-            with budget.spending(size):
+            with budget.reserve(size):
                 order.append(name)
 
         with ThreadPoolExecutor(3) as pool:
-            with budget.spending(6):
+            with budget.reserve(6):
                 pool.submit(spend, "large", 11)
                 time.sleep(0.5)
                 small = [pool.submit(spend, "small", 1) for _ in range(2)]
@@ -492,7 +492,7 @@ def test_large_image_is_not_passed_by_small_ones_for_ever(kind: type[Budget] | t
                 each.result(30)
         return order
 
-    order = asyncio.run(run_async(AsyncBudget(10))) if kind is AsyncBudget else run(Budget(10))
+    order = asyncio.run(run_async(AsyncMemoryBudget(10))) if kind is AsyncMemoryBudget else run(MemoryBudget(10))
     assert order == ["large", "small", "small"]
 
 
@@ -566,17 +566,17 @@ def test_nothing_is_lost_over_a_restart(server: FakeTriton, score_many: Scorer, 
 
 def test_default_retries_outlast_the_restart_of_a_server() -> None:
     balancer = Balancer([Address("gone:1", "gone:1")], 4)
-    patience = Patience(balancer, route := Route(), DetectorClient()._settings.retries, 600)
+    policy = RetryPolicy(balancer, state := RequestState(), DetectorClient()._settings.retries, 600)
     total = 0.0
     error = ServerUnavailableError("gone")
     while True:
-        server = balancer.pick(route)
+        server = balancer.pick(state)
         assert server is not None
-        with suppress(ServerUnavailableError), balancer.request(server, route, 600, scores=True):
+        with suppress(ServerUnavailableError), balancer.request(server, state, 600, scores=True):
             raise error
-        if not patience.goes_on(error):
+        if not policy.goes_on(error):
             break
-        total += patience.pause()
+        total += policy.pause()
     assert 45 < total < 90
 
 

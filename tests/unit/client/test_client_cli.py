@@ -18,7 +18,7 @@ import grpc
 import pytest
 from click.testing import CliRunner, Result
 from deepfake_client import DetectorClient
-from deepfake_client._cli import main
+from deepfake_client.cli import main
 
 from tests.fakes.triton import FakeTriton, fail_times, hang, serving, untrained
 
@@ -206,7 +206,7 @@ def test_absent_server_exits_with_three_and_keeps_the_old_file(photos: Path, tmp
 def test_server_that_goes_away_exits_with_three_and_keeps_the_rows(
     server: FakeTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepfake_client._connection.DetectorClient", partial(DetectorClient, retries=1))
+    monkeypatch.setattr("deepfake_client.cli.connection.DetectorClient", partial(DetectorClient, retries=1))
     for n in range(100):
         (tmp_path / f"{n}.jpg").write_bytes(b"0.1")
     server.fault = lambda request, context: hang(60 if len(server.batches) >= 10 else 0.01)(request, context)

@@ -24,7 +24,7 @@ from deepfake_client import (
     Face,
     RequestFailedError,
     Verdict,
-    _errors,
+    errors,
 )
 
 from tests.golden import ROOT
@@ -87,7 +87,7 @@ def test_every_name_is_documented(name: str) -> None:
 def documented_constants() -> dict[str, str]:
     """The string below every assignment at the top of a module, by the name that is assigned."""
     found = {}
-    for path in PACKAGE.glob("*.py"):
+    for path in PACKAGE.rglob("*.py"):
         body = ast.parse(path.read_text()).body
         for statement, after in pairwise(body):
             match statement, after:
@@ -124,7 +124,7 @@ def test_errors_and_types_that_are_named_are_public(name: str) -> None:
     for raised in re.findall(r"^    (\w+Error): ", function.__doc__ or "", re.MULTILINE):
         assert raised in PUBLIC or issubclass(getattr(importlib.import_module("builtins"), raised), Exception)
     for hint in get_type_hints(function).values():
-        for word in re.findall(r"deepfake_client\.\w+\.(\w+)", repr(hint)):
+        for word in re.findall(r"deepfake_client\.(?:\w+\.)+(\w+)", repr(hint)):
             assert word in PUBLIC
 
 
@@ -139,7 +139,7 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters() -> None:
 
 
 def test_the_tree_of_errors_is_as_drawn() -> None:
-    tree, _, _ = (_errors.__doc__ or "").partition("\n\nA file")
+    tree, _, _ = (errors.__doc__ or "").partition("\n\nA file")
     drawn = re.findall(r"^[ │]*(?:[├└]── )?(\w+Error)\b", tree, re.MULTILINE)
     assert sorted(drawn) == sorted(error.__name__ for error in ERRORS)
     assert all(issubclass(error, DetectorError) for error in ERRORS)

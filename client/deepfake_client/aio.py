@@ -1,0 +1,286 @@
+"""The asyncio client."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from contextlib import suppress
+from functools import cached_property, partial
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tenacity import AsyncRetrying
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from .bulk.batcher import STALL_SECONDS, abatching
+from .bulk.memory_budget import BYTES, AsyncMemoryBudget
+from .bulk.reorder import ReorderBuffer
+from .calibration import Calibration
+from .errors import (
+    AccessDeniedError,
+    DetectorError,
+    InvalidResponseError,
+    RequestFailedError,
+    access_denied,
+    is_retryable,
+    is_unavailable,
+)
+from .items import (
+    MAX_IMAGE_BYTES,
+    EncodedImage,
+    FaceBox,
+    Group,
+    Image,
+    ImageItem,
+    Item,
+    failed,
+    images_of,
+    make_item,
+    may_be_one_image,
+    merge,
+    plan_requests,
+    read,
+    read_group,
+    with_indexes,
+)
+from .results import Provenance, ServerInfo, ServerStatus, Verdict
+from .transport.addresses import Address, resolve
+from .transport.balancer import Balancer, RequestState, Server
+from .transport.calls import (
+    PROBE_INTERVAL,
+    PROBE_SECONDS,
+    Call,
+    calibration_call,
+    max_batch_size_call,
+    max_bytes_call,
+    metadata_call,
+    not_ready,
+    polling,
+    probe_call,
+    provenance_call,
+    score_call,
+)
+from .transport.early_timeout import ainfer
+from .transport.retries import RetryPolicy
+from .transport.settings import ClientBase
+from .transport.tls import diagnose
+from .transport.wire import usable_batch_size
+
+T = TypeVar("T")
+
+
+class AsyncDetectorClient(ClientBase):
+    """Asyncio client of the detector, for one event loop. Its methods are those of `DetectorClient`."""
+
+    _fleet: Balancer | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connections and what is in flight on them."""
+        for task in self._watching:
+            task.cancel()
+        await asyncio.gather(*self._watching, return_exceptions=True)
+        for channel in self._channels.values():
+            await channel.close()
+
+    @property
+    def servers(self) -> tuple[ServerStatus, ...]:
+        """What is known of each server: see `DetectorClient.servers`."""
+        return () if self._fleet is None else self._fleet.status()
+
+    async def score(self, image: Image, face_box: FaceBox | None = None) -> Verdict:
+        """Scores one image: see `DetectorClient.score`."""
+        images = [await asyncio.to_thread(read, make_item(image, face_box))]
+        return (await self._retry(score_call(self._settings, images), RequestState()))[0]
+
+    async def score_many(
+        self, items: Iterable[ImageItem] | AsyncIterable[ImageItem], *, ordered: bool = True
+    ) -> AsyncGenerator[Verdict, None]:
+        """Scores any number of images in constant memory: see `DetectorClient.score_many`.
+
+        The items may come asynchronously. Those of a plain iterable are taken on the event loop, which they hold up
+        while they are made. Close an iterator that is left early (`contextlib.aclosing`): its requests end there.
+        """
+        balancer = await self._balancer()
+        budget = AsyncMemoryBudget(BYTES * len(balancer.status()))
+        events: asyncio.Queue[asyncio.Task[list[Verdict]] | None] = asyncio.Queue()  # see `DetectorClient`
+        start = 0
+        limit = await self._retry(max_batch_size_call(self._settings), RequestState())
+        size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
+        most_bytes = await self._retry(max_bytes_call(self._settings), RequestState()) or MAX_IMAGE_BYTES
+        window: ReorderBuffer[asyncio.Task[list[Verdict]]] = ReorderBuffer(size, ordered=ordered)
+        try:
+            async with abatching(items, size, partial(events.put_nowait, None)) as batcher:
+                while window.pending or not batcher.exhausted:
+                    while window.has_room(balancer.limit) and (batch := batcher.take()):
+                        work = asyncio.create_task(self._score_batch(budget, most_bytes, start, batch))
+                        work.add_done_callback(events.put_nowait)
+                        window.begin(work)
+                        start += len(batch)
+                    try:
+                        async with asyncio.timeout(STALL_SECONDS):
+                            scored = await events.get()
+                    except TimeoutError:
+                        batcher.flush()
+                        continue
+                    for each in window.end(scored) if scored else ():
+                        for verdict in each.result():
+                            yield verdict
+                batcher.check()
+        finally:
+            for task in window.pending:
+                task.cancel()
+            await asyncio.gather(*window.pending, return_exceptions=True)
+
+    async def provenance(self) -> Provenance | None:
+        """Which weights give the verdicts: see `DetectorClient.provenance`."""
+        return await self._once(provenance_call(self._settings))
+
+    async def calibration(self) -> Calibration | None:
+        """What the vote was calibrated with: see `DetectorClient.calibration`."""
+        return await self._once(calibration_call(self._settings))
+
+    async def server_info(self) -> ServerInfo:
+        """Name, version and limits of the server: see `DetectorClient.server_info`."""
+        name, version = await self._once(metadata_call(self._settings))
+        limit = await self._once(max_batch_size_call(self._settings))
+        return ServerInfo(name, version, self._settings.model, limit)
+
+    async def wait_ready(self, timeout: float = 60.0) -> None:
+        """Waits until the server scores an image: see `DetectorClient.wait_ready`."""
+        end = time.monotonic() + timeout
+
+        async def probe() -> None:
+            servers = len((await self._balancer()).status())
+            await self._once(probe_call(self._settings, max((end - time.monotonic()) / servers, 0.1)))
+
+        try:
+            await AsyncRetrying(**polling(timeout))(probe)
+        except DetectorError as error:
+            if not is_retryable(error):
+                raise
+            raise not_ready(self._settings, timeout, error) from error
+
+    @cached_property
+    def _channels(self) -> dict[Address, InferenceServerClient]:
+        return {}
+
+    @cached_property
+    def _room(self) -> asyncio.Event:
+        return asyncio.Event()
+
+    @cached_property
+    def _watching(self) -> set[asyncio.Task[None]]:
+        return set()
+
+    async def _balancer(self) -> Balancer:
+        if self._fleet is None:
+            addresses = await asyncio.to_thread(resolve, self._settings.urls)
+            if self._fleet is None:  # two may have waited
+                self._fleet = Balancer(addresses, self._settings.max_in_flight, on_room=self._room.set)
+        return self._fleet
+
+    async def _score_batch(
+        self, budget: AsyncMemoryBudget, most_bytes: int, start: int, batch: list[Item]
+    ) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        for size, items in await asyncio.to_thread(plan_requests, batch, most_bytes):
+            async with budget.reserve(size):
+                verdicts += await self._score_read(await asyncio.to_thread(read_group, items, most_bytes))
+        return with_indexes(verdicts, start)
+
+    async def _score_read(self, group: Group) -> list[Verdict]:
+        images = images_of(group)
+        try:
+            scored = await self._score_group(images) if images else []
+        except AccessDeniedError:
+            raise
+        except (RequestFailedError, InvalidResponseError) as error:
+            scored = await self._score_apart(images, error)
+        return merge(group, scored)
+
+    async def _score_apart(self, images: list[EncodedImage], error: DetectorError) -> list[Verdict]:
+        if not may_be_one_image(images, error):
+            return failed(images, error)
+        verdicts: list[Verdict] = []
+        for image in images:
+            try:
+                verdicts += await self._score_group([image])
+            except AccessDeniedError:
+                raise
+            except (RequestFailedError, InvalidResponseError) as its_own:
+                verdicts += failed([image], its_own)
+        return verdicts
+
+    async def _score_group(self, images: list[EncodedImage]) -> list[Verdict]:
+        return await self._retry(score_call(self._settings, images), RequestState(bounded=True))
+
+    async def _once(self, call: Call[T]) -> T:
+        return await self._retry(call, RequestState(), retries=0)
+
+    async def _retry(self, call: Call[T], state: RequestState, retries: int | None = None) -> T:
+        balancer = await self._balancer()
+        retries = self._settings.retries if retries is None else retries
+        policy = RetryPolicy(balancer, state, retries, self._settings.timeout).tenacity()
+        try:
+            result: T = await AsyncRetrying(**policy)(self._try, balancer, call, state)
+        except DetectorError as error:
+            raise balancer.explain(error) from error
+        return result
+
+    async def _try(self, balancer: Balancer, call: Call[T], state: RequestState) -> T:
+        self._watch_servers(balancer)
+        while (server := balancer.pick(state)) is None:
+            self._room.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._room.wait(), PROBE_INTERVAL)
+            self._watch_servers(balancer)
+        with balancer.request(server, state, call.timeout, scores=call.scores, images=call.images):
+            return await self._send(balancer, server, call, state)
+
+    async def _send(self, balancer: Balancer, server: Server, call: Call[T], state: RequestState | None = None) -> T:
+        address = server.address
+        if address not in self._channels:  # made on first use: a channel belongs to the event loop that is running then
+            self._channels[address] = InferenceServerClient(**self._settings.channel(address))
+        client, early_timeout = self._channels[address], partial(balancer.early_timeout, server, state, call.timeout)
+        try:
+            if call.scores and balancer.several:
+                response: Any = await ainfer(client, call.arguments, call.timeout, early_timeout)
+            else:
+                response = await getattr(client, call.method)(**call.arguments, client_timeout=call.timeout)
+        except InferenceServerException as error:
+            explained = call.explain(error, address, early_timeout())
+            if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
+                return None  # type: ignore[return-value]
+            if not server.seen and is_unavailable(explained):
+                fault = await asyncio.to_thread(diagnose, address, self._settings.tls)
+                explained = access_denied(address, fault) or explained
+            raise explained from error
+        return call.parse(response)
+
+    def _watch_servers(self, balancer: Balancer) -> None:
+        probes = [self._probe(balancer, server) for server in balancer.start_probes()]
+        look_ups = [self._look_up(balancer, url) for url in balancer.start_look_ups()]
+        for each in (*probes, *look_ups):
+            task = asyncio.create_task(each)
+            self._watching.add(task)
+            task.add_done_callback(self._watching.discard)
+
+    async def _look_up(self, balancer: Balancer, url: str) -> None:
+        balancer.update(url, await asyncio.to_thread(resolve, [url]))
+
+    async def _probe(self, balancer: Balancer, server: Server) -> None:
+        await self._look_up(balancer, server.address.url)
+        failure: DetectorError | None = None
+        try:
+            await self._send(balancer, server, probe_call(self._settings, PROBE_SECONDS))
+        except DetectorError as error:
+            failure = error
+        balancer.probed(server, failure)

@@ -1,0 +1,1 @@
+"""Many images in constant memory: inputs, batching, and outputs that an interrupted run resumes."""

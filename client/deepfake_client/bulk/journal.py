@@ -1,0 +1,139 @@
+"""The journal of a run: which images have their rows, in an SQLite file beside the output.
+
+A row counts once its image is entered here, and an entry is committed only after the row is on the disk. Rows beyond
+the last commit are cut off when the run goes on, and their images are scored again: so a run may be stopped in any way
+and no row is lost or doubled. An entry costs about 30 bytes; what is in memory does not grow with them.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from ..items import Item
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS value (name TEXT PRIMARY KEY, json TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS done (key BLOB NOT NULL, ok INTEGER NOT NULL, size INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS waiting (row TEXT NOT NULL, ok INTEGER NOT NULL);
+"""
+
+# Sorted by SQLite on disk, once for a run that goes on; `remaining` is how many of an image's rows it has not met yet.
+_EARLIER = """
+CREATE TEMP TABLE earlier (key BLOB PRIMARY KEY, remaining INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO earlier SELECT key, count(*) FROM done GROUP BY key;
+"""
+
+
+class JournalError(Exception):
+    """The journal cannot be used: another run has it, or it is none."""
+
+
+def key_of(item: Item) -> bytes:
+    """What stands for an image in the journal: its path and face box in 16 bytes."""
+    name = (item.path or "").encode("utf-8", "surrogatepass")
+    return blake2b(name + repr(item.box).encode(), digest_size=16).digest()
+
+
+class Journal:
+    """The open journal; one run has it at a time, and one thread of that. Changes last from `commit` on.
+
+    Raises:
+        JournalError: Another run has it, or the file is no journal.
+        sqlite3.Error: It cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
+        try:
+            self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
+            self._db.execute("PRAGMA synchronous = EXTRA")  # a commit outlasts a loss of power
+            self._db.execute("BEGIN EXCLUSIVE")
+            for statement in filter(str.strip, _SCHEMA.split(";")):
+                self._db.execute(statement)
+            self.commit()
+            self._db.executescript(_EARLIER)
+            self._db.execute("BEGIN")
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            if "locked" in str(error):
+                raise JournalError(
+                    f"another run is writing it, and holds {path}; wait for its end, or give another name"
+                ) from None
+            if "not a database" in str(error) or "malformed" in str(error):
+                raise JournalError(
+                    f"its journal {path} is damaged; delete it, and begin anew with --overwrite"
+                ) from None
+            raise
+
+    def close(self) -> None:
+        """Ends without a commit."""
+        with suppress(sqlite3.Error):  # a full disk was told before
+            self._db.close()
+
+    def commit(self) -> None:
+        """Makes everything since the last commit last."""
+        self._db.execute("COMMIT")
+        self._db.execute("BEGIN")
+
+    def __getitem__(self, name: str) -> Any:
+        """A value that was kept; None where there is none."""
+        row = self._db.execute("SELECT json FROM value WHERE name = ?", (name,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._db.execute("INSERT OR REPLACE INTO value VALUES (?, ?)", (name, json.dumps(value)))
+
+    def clear(self) -> None:
+        """Forgets everything."""
+        for table in ("value", "done", "waiting", "earlier"):
+            self._db.execute(f"DELETE FROM {table}")
+
+    def has(self, key: bytes) -> bool:
+        """Whether an image had its row when the journal was opened; each row counts for one time that it is asked."""
+        changed = self._db.execute(
+            "UPDATE earlier SET remaining = remaining - 1 WHERE key = ? AND remaining > 0", (key,)
+        )
+        return changed.rowcount == 1
+
+    def add(self, key: bytes, ok: bool, size: int) -> None:
+        """Enters an image, whether it was scored, and the bytes of its row."""
+        self._db.execute("INSERT INTO done VALUES (?, ?, ?)", (key, ok, size))
+
+    def count(self, *, failed: bool = False) -> int:
+        """Images that are entered, or those among them that could not be scored."""
+        (count,) = self._db.execute(f"SELECT count(*) FROM done {'WHERE NOT ok' if failed else ''}").fetchone()
+        return int(count)
+
+    def rows(self) -> Iterator[tuple[bool, int]]:
+        """For each row in the order of the output: whether its image was scored, and the row's bytes."""
+        return iter(self._db.execute("SELECT ok, size FROM done ORDER BY rowid"))
+
+    def forget_failed(self) -> None:
+        """Takes out the images that could not be scored."""
+        for table in ("done", "waiting"):
+            self._db.execute(f"DELETE FROM {table} WHERE NOT ok")
+        self._db.execute("DELETE FROM earlier")
+        self._db.execute("INSERT INTO earlier SELECT key, count(*) FROM done GROUP BY key")
+
+    def wait(self, row: dict[str, Any], ok: bool) -> None:
+        """Keeps a row that waits for its shard."""
+        self._db.execute("INSERT INTO waiting VALUES (?, ?)", (json.dumps(row), ok))
+
+    def waiting(self, batch: int) -> Iterator[list[dict[str, Any]]]:
+        """The rows that wait, in batches."""
+        cursor = self._db.execute("SELECT row FROM waiting ORDER BY rowid")
+        while rows := cursor.fetchmany(batch):
+            yield [json.loads(row) for (row,) in rows]
+
+    def count_waiting(self) -> int:
+        """Rows that wait."""
+        (count,) = self._db.execute("SELECT count(*) FROM waiting").fetchone()
+        return int(count)
+
+    def end_waiting(self) -> None:
+        """Forgets the rows that waited."""
+        self._db.execute("DELETE FROM waiting")

@@ -1,0 +1,230 @@
+"""The kinds of output that a run which was stopped goes on with: JSONL, CSV, and folders of Parquet shards."""
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from io import FileIO
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..columns import flatten
+from ..results import Verdict
+from . import parquet
+from .journal import Journal
+from .text_rows import CSV_COLUMNS, TEXT_COLUMNS, csv_header, csv_row, jsonl_row
+
+SHARD_ROWS = 100_000
+"""Rows of one Parquet shard."""
+
+
+REPLACE = "give another name, or --overwrite to replace it"
+"""What helps where the rows that are there cannot be gone on with."""
+
+
+class OutputError(Exception):
+    """The output cannot be written to as asked; the message says why and what helps."""
+
+
+class Rows(Protocol):
+    """A kind of output. `journal` is its journal; what it writes counts once that is committed."""
+
+    journal_path: Path
+
+    def is_there(self) -> bool:
+        """Whether there is anything that a new run would replace."""
+
+    def start(self, journal: Journal) -> None:
+        """Begins with no rows, in place of what is there."""
+
+    def restore(self, journal: Journal) -> None:
+        """Goes back to the rows of the last commit. Raises OutputError where they are not there any more."""
+
+    def append(self, journal: Journal, verdict: Verdict) -> int:
+        """Adds a row; its bytes."""
+
+    def sync(self, journal: Journal, *, last: bool) -> None:
+        """Brings the rows to the disk: what precedes a commit."""
+
+    def stage_scored(self, journal: Journal) -> None:
+        """Writes the rows of scored images alone to staged files."""
+
+    def staged(self) -> Iterator[tuple[Path, Path]]:
+        """The staged files that are there, each with the file that it is to replace."""
+
+    def close(self) -> None:
+        """Closes files."""
+
+
+class TextRows:
+    """A file that rows are appended to."""
+
+    def __init__(self, path: Path, header: str, render: Callable[[Verdict], str]) -> None:
+        self._path = path
+        self._header, self._render = header, render
+        self._file: FileIO | None = None
+        self._size = 0
+        self.journal_path = path.with_name(path.name + ".journal")
+        self._stage = path.with_name(path.name + ".staged")
+
+    def is_there(self) -> bool:
+        return self._path.exists() and self._path.stat().st_size > 0
+
+    def start(self, journal: Journal) -> None:
+        self._open(0)
+        self._write(self._header)
+        sync_folder(self._path.parent)
+
+    def restore(self, journal: Journal) -> None:
+        size, there = journal["size"], self._path.stat().st_size
+        if there < size:
+            raise OutputError(
+                f"it has {there} bytes where its journal says {size}: something else has changed it; {REPLACE}"
+            )
+        self._open(size)
+
+    def append(self, journal: Journal, verdict: Verdict) -> int:
+        return self._write(self._render(verdict))
+
+    def sync(self, journal: Journal, *, last: bool) -> None:
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+        journal["size"] = self._size
+
+    def stage_scored(self, journal: Journal) -> None:
+        kept = len(self._header.encode())
+        with self._path.open("rb") as source, self._stage.open("wb") as target:
+            target.write(source.read(kept))
+            for ok, size in journal.rows():
+                row = source.read(size)
+                if ok:
+                    kept += target.write(row)
+            target.flush()
+            os.fsync(target.fileno())
+        self.close()
+        journal["size"] = kept
+
+    def staged(self) -> Iterator[tuple[Path, Path]]:
+        if self._stage.exists():
+            yield self._stage, self._path
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self, size: int) -> None:
+        self.close()
+        self._file = self._path.open("ab", buffering=0)
+        self._file.truncate(size)
+        self._size = size
+
+    def _write(self, text: str) -> int:
+        # A file name that is not valid UTF-8 is written as the escape by which JSON can carry it.
+        assert self._file is not None
+        data = left = text.encode("utf-8", "backslashreplace")
+        while left:  # a disk that fills up takes a part, and then says so
+            left = left[self._file.write(left) :]
+        self._size += len(data)
+        return len(data)
+
+
+class ParquetShards:
+    """A folder of Parquet files; rows wait in the journal until there are enough for one more."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting = 0
+        self.journal_path = path / "_journal"  # readers of such folders pass over names that begin so
+
+    def is_there(self) -> bool:
+        if not self._path.exists():
+            return False
+        if not self._path.is_dir():
+            raise OutputError("it is a file, but Parquet output is a folder of shards; give another name")
+        names = [each.name for each in self._path.iterdir() if not each.name.startswith(self.journal_path.name)]
+        if strange := [name for name in names if not re.fullmatch(r"(part|_staged)-\d{5,}\.parquet", name)]:
+            raise OutputError(f"the folder holds other files, such as {strange[0]}; give another name")
+        return bool(names) or self.journal_path.exists()
+
+    def start(self, journal: Journal) -> None:
+        for file in self._path.glob("*.parquet"):
+            file.unlink()
+        self._waiting = 0
+        journal["shards"] = 0
+
+    def restore(self, journal: Journal) -> None:
+        for number in range(journal["shards"]):
+            if not self._shard(number).exists():
+                raise OutputError(
+                    f"its shard {self._shard(number).name} is gone: something else has changed it; {REPLACE}"
+                )
+        self._shard(journal["shards"]).unlink(missing_ok=True)  # its rows are still waiting
+        self._waiting = journal.count_waiting()
+
+    def append(self, journal: Journal, verdict: Verdict) -> int:
+        journal.wait(flatten(verdict), verdict.ok)
+        self._waiting += 1
+        return 0
+
+    def sync(self, journal: Journal, *, last: bool) -> None:
+        if not (self._waiting >= SHARD_ROWS or (last and self._waiting)):
+            return
+        stage, shard = self._shard(journal["shards"], "_staged"), self._shard(journal["shards"])
+        parquet.write(stage, map(_escaped, journal.waiting(parquet.BATCH_ROWS)), CSV_COLUMNS, TEXT_COLUMNS)
+        _sync_file(stage)
+        stage.rename(shard)
+        sync_folder(self._path)
+        journal.end_waiting()
+        journal["shards"] += 1
+        self._waiting = 0
+
+    def stage_scored(self, journal: Journal) -> None:
+        for number in range(journal["shards"]):
+            stage = self._shard(number, "_staged")
+            if parquet.copy_where(self._shard(number), stage, "status", "ok"):
+                _sync_file(stage)
+            else:
+                stage.unlink()
+
+    def staged(self) -> Iterator[tuple[Path, Path]]:
+        for stage in sorted(self._path.glob("_staged-*.parquet")):
+            yield stage, stage.with_name(stage.name.replace("_staged", "part"))
+
+    def close(self) -> None:
+        pass
+
+    def _shard(self, number: int, prefix: str = "part") -> Path:
+        return self._path / f"{prefix}-{number:05d}.parquet"
+
+
+KINDS: Mapping[str, Callable[[Path], Rows]] = {
+    ".jsonl": lambda path: TextRows(path, "", jsonl_row),
+    ".csv": lambda path: TextRows(path, csv_header(), csv_row),
+    ".parquet": ParquetShards,
+}
+"""The kinds of output by the endings of their names."""
+
+
+def _escaped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows whose text is valid UTF-8: what is not is written as JSON would."""
+    return [
+        {
+            name: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+            for name, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+def _sync_file(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the names in a folder outlast a loss of power."""
+    if os.name == "posix":
+        _sync_file(path)

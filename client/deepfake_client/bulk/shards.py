@@ -1,0 +1,103 @@
+"""Images in tar shards, as WebDataset lays them out; nothing is unpacked."""
+
+import gzip
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from ..items import MAX_IMAGE_BYTES, Item, check_size
+
+SHARD_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
+"""Files that are read as shards, in upper or lower case."""
+
+MAX_STREAMED_BYTES = 32 << 20
+"""Largest member of a compressed shard, which waits for its request in memory; servers take no more by default."""
+
+_REST_BYTES = 1 << 20
+
+_DAMAGES = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error)
+
+
+class _Damaged(tarfile.ReadError):
+    """A shard ends within a member, without its end mark, or in something that is none."""
+
+
+class _Header(tarfile.TarInfo):
+    # tarfile takes a damaged header after the first for the end, and would leave out the rest without a word.
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        if not buf:
+            raise _Damaged("it ends without the end mark of a tar file, so it was cut off; copy it again")
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as error:
+            if any(buf):
+                raise _Damaged(f"{error}; copy it again") from error
+            raise  # the end mark
+
+
+def is_shard(path: str) -> bool:
+    """Whether a path is taken for a shard, by its name."""
+    return path.lower().endswith(SHARD_EXTENSIONS)
+
+
+def read_shard(shard: str, extensions: tuple[str, ...]) -> Iterator[Item]:
+    """The members of a shard whose names end in one of some extensions, called `SHARD/MEMBER`.
+
+    A link, or whatever else is no file, becomes an item with an error, and so does the place from which on a damaged
+    shard cannot be read. Members of an uncompressed shard are read when they are sent; those of a compressed one pass
+    by once, and so their items are fleeting.
+    """
+    streamed = not shard.lower().endswith(".tar")
+    what = "cannot be read beyond its start"
+    try:
+        # gzip checks what it has read, which tarfile's own decompression does not.
+        with gzip.open(shard) if streamed else Path(shard).open("rb") as file:
+            with closing(tarfile.open(fileobj=file, mode="r|" if streamed else "r:", tarinfo=_Header)) as tar:
+                while (member := tar.next()) is not None:
+                    tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header for random access
+                    what = f"cannot be read beyond member {member.name}"
+                    if member.name.lower().endswith(extensions) and not member.isdir():
+                        yield _item(shard, tar, member, streamed)
+            what = "was read to its end, but some of it is damaged"
+            while streamed and file.read(_REST_BYTES):
+                pass
+    except _DAMAGES as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        yield Item(shard, None, None, error=f"the shard {what}: {reason}" if os.path.exists(shard) else reason)  # noqa: PTH110 - Path.exists raises for a name that is too long
+
+
+def _item(shard: str, tar: tarfile.TarFile, member: tarfile.TarInfo, streamed: bool) -> Item:
+    name = f"{shard}/{member.name}"
+    if not member.isfile() or member.issparse():
+        what = "a link" if member.issym() or member.islnk() else "not a plain file"
+        return Item(name, None, None, error=f"the member is {what}, which is not followed; pack the image itself")
+    if streamed:
+        return Item(name, None, None, load=partial(_stream, tar, member), fleeting=True)
+    load = partial(_read_part, shard, member.offset_data, member.size)
+    return Item(name, None, None, load=load, size=member.size)
+
+
+def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    check_size(member.size, MAX_STREAMED_BYTES)
+    file = tar.extractfile(member)
+    assert file is not None  # it is a plain file
+    try:
+        return file.read()
+    except _DAMAGES as error:
+        raise OSError(f"the shard is damaged within it: {error}") from error
+
+
+def _read_part(shard: str, offset: int, size: int) -> bytes:
+    check_size(size, MAX_IMAGE_BYTES)
+    with Path(shard).open("rb") as file:
+        file.seek(offset)
+        data = file.read(size)
+    if len(data) < size:
+        raise OSError(f"the shard ends within it, after {len(data)} of {size} bytes; copy the shard again")
+    return data

@@ -1,0 +1,281 @@
+"""The command line: `deepfake-client score` and `deepfake-client info`."""
+
+import csv
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..bulk.inputs import IMAGE_EXTENSIONS, Inputs, find_images
+from ..bulk.lists import BOX_COLUMNS, Columns, check_list
+from ..errors import DetectorError
+from ..results import Provenance
+from .connection import Connection, connection_options
+from .destination import check_output, errors_told, open_destination, score_missing
+from .identity import ask_provenance, identity, warn_if_different
+from .operating_point import describe_vote, find_operating_point, operating_point_option
+from .progress import ProgressBar
+from .stopping import stoppable
+from .summary import RunSummary
+
+SOME_FAILED = 1
+SERVER_UNREACHABLE = 3
+INTERRUPTED = 130
+"""Exit codes; click exits with 2 where the command line is wrong."""
+
+_TEST_IMAGE_SECONDS = 60.0
+
+
+class _Commands(click.Group):
+    """A group whose commands end with a line and an exit code, never with a traceback, on what users can run into."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except DetectorError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(SERVER_UNREACHABLE)
+        except KeyboardInterrupt:
+            ctx.exit(INTERRUPTED)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="deepfake-client")
+def main() -> None:
+    """Ask a deepfake detector on NVIDIA Triton about images.
+
+    \b
+    deepfake-client score photo.jpg                     a table on the terminal
+    deepfake-client score photos/ --output scores.csv   a folder, into a file
+    deepfake-client info                                what the server runs
+    """
+
+
+@main.command()
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@click.option(
+    "--list",
+    "-l",
+    "lists",
+    multiple=True,
+    type=click.Path(exists=True, readable=True),
+    metavar="FILE",
+    help="Score what FILE lists: text with a path a line, or a .csv or .parquet with paths in a column. Repeatable.",
+)
+@click.option(
+    "--column", default="path", show_default=True, metavar="NAME", help="Column of a .csv or .parquet list with paths."
+)
+@click.option(
+    "--face-boxes",
+    is_flag=True,
+    help=f"Take the face from the columns {BOX_COLUMNS[0]} to {BOX_COLUMNS[-1]} of the lists, in pixels, where filled.",
+)
+@connection_options
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(writable=True, path_type=Path),
+    callback=check_output,
+    metavar="FILE",
+    help="Write a row an image to FILE, which ends in .jsonl, .csv or .parquet (a folder of shards).",
+)
+@click.option("--overwrite", is_flag=True, help="Begin FILE anew, where otherwise the run would go on or be refused.")
+@click.option("--retry-failed", is_flag=True, help="Score again what has a row in FILE but could not be scored.")
+@click.option("--unordered", is_flag=True, help="Write rows as they come: no image waits for a slow one before it.")
+@click.option(
+    "--format",
+    "printed",
+    type=click.Choice(["table", "jsonl", "csv"]),
+    help="What to print where no FILE is given.  [default: a table on a terminal, JSONL elsewhere]",
+)
+@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Most images in one request.")
+@click.option(
+    "--in-flight",
+    default=16,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Most requests at the same time at each server; fewer are where it answers slowly or is overloaded.",
+)
+@click.option(
+    "--timeout",
+    default=600.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Deadline of one request, its time in the server's queue included.",
+)
+@operating_point_option
+@click.pass_context
+def score(
+    ctx: click.Context,
+    paths: tuple[str, ...],
+    lists: tuple[str, ...],
+    column: str,
+    face_boxes: bool,
+    connection: Connection,
+    output: Path | None,
+    overwrite: bool,
+    retry_failed: bool,
+    unordered: bool,
+    printed: str | None,
+    batch_size: int,
+    in_flight: int,
+    timeout: float,
+    far: float | None,
+) -> None:
+    """Score images: single ones, folders, tar shards, lists; any number of them.
+
+    PATH is an image; a folder (searched with its subfolders for .jpg .jpeg .png .webp .bmp .tif .tiff); a shard (.tar
+    .tar.gz .tgz, whose images are called SHARD/MEMBER); a quoted pattern such as 'shards/*.tar'; or -
+    for a list of paths on standard input. Relative paths in lists start at the current folder. Every image gets a row,
+    those that could not be scored too: their status says why.
+
+    The score is the ensemble's vote, a probability of being fake in steps of 0.1; the verdict is "fake" above 0.5,
+    "real" below, "uncertain" at 0.5. To rank images, use the probability.
+
+    Where false alarms cost more than misses, or less, --operating-point decides the verdict by a threshold on the
+    probability instead, which `python -m forensics calibrate` chose on labelled images: "fake" above it, else "real".
+
+    A run with --output that was stopped, in whatever way, goes on where it was when the same command is given again; a
+    run that was not stopped scores what is new. FILE.journal keeps account of that (inside the folder, with Parquet).
+    A path that is listed twice has two rows. Other inputs, weights or operating point are refused, unless --overwrite.
+
+    A request that fails is sent again for about a minute, so the server may restart meanwhile. Ctrl-C finishes what is
+    in flight; a second one stops at once.
+
+    \b
+    Exit codes:
+      0    all images were scored
+      1    some could not be scored
+      2    wrong command line
+      3    the server cannot be reached, or went away for good
+      4    rows cannot be written (a full disk): the run has not come to its end
+      130  stopped by Ctrl-C
+
+    \b
+    Examples:
+      deepfake-client score photo.jpg
+      deepfake-client score photos/ --url gpu-box:8001 --output scores.csv
+      deepfake-client score photos/ --url gpu-1:8001 --url gpu-2:8001
+      deepfake-client score photos/ --url gpu-box:8001 --ca authority.pem --header triton-grpc-protocol-token=@token
+      deepfake-client score 'shards/*.tar' --batch-size 32 --unordered --output scores.parquet
+      deepfake-client score --list images.csv --column file --output scores.jsonl
+      find /data -name '*.jpg' | deepfake-client score - --batch-size 32 > scores.jsonl
+    """
+    if not paths and not lists:
+        raise click.UsageError("Missing argument 'PATH...' or option '--list'.", ctx)
+    if output is None and (overwrite or retry_failed):
+        raise click.UsageError("--overwrite and --retry-failed are about a file: name it with --output.", ctx)
+    inputs = Inputs(paths, lists, Columns(column, face_boxes))
+    _check_lists(inputs)
+    summary = RunSummary()
+    with connection.make_client(timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
+        client.server_info()  # a wrong address is told in seconds, and before a file is replaced
+        warn_if_different(connection)
+        provenance = ask_provenance(client, needed=output is not None)
+        point = None if far is None else find_operating_point(client, far)
+        run = {} if output is None else identity(inputs, client, provenance, point)
+        bar = ProgressBar(inputs)
+        with (
+            errors_told(output),
+            open_destination(output, printed, bar.console, run, overwrite=overwrite, retry_failed=retry_failed) as rows,
+            stoppable() as stop,
+        ):
+            if rows.earlier:
+                click.echo(
+                    f"{output} has {rows.earlier} rows from before: going on (--overwrite begins anew)", err=True
+                )
+            scored = score_missing(
+                client, find_images(inputs), rows, ordered=not unordered, stop=stop, passed=bar.advance
+            )
+            try:
+                with bar, closing(scored):
+                    for key, each in scored:
+                        verdict = each if point is None else point.apply(each)
+                        rows.write(key, verdict)
+                        summary.add(verdict)
+                        bar.advance()
+            except KeyboardInterrupt:
+                pass  # the second Ctrl-C
+            finally:
+                click.echo(summary.summary(client.servers), err=True)
+            failed_before = rows.count_failed() > summary.failed
+    if stop.is_set():
+        if output is not None:
+            without = " without --overwrite" if overwrite else ""
+            click.echo(f"the same command{without} goes on from here", err=True)
+        ctx.exit(INTERRUPTED)
+    if not summary.total:
+        none = "every image has its row from before" if rows.earlier else "no images found"
+        click.echo(f"{none} (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
+    if failed_before:
+        click.echo(f"{output} has rows from before of images that could not be scored: see --retry-failed", err=True)
+    ctx.exit(SOME_FAILED if summary.failed or failed_before else 0)
+
+
+@main.command()
+@connection_options
+@click.option(
+    "--wait",
+    default=0.0,
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Wait so long for a server that is starting.  [default: do not wait]",
+)
+@click.pass_context
+def info(ctx: click.Context, connection: Connection, wait: float) -> None:
+    """Show what the server at each address runs and whether it scores a test image.
+
+    Exit codes: 0 they all do, 2 wrong command line, 3 one cannot be reached or scores nothing.
+    """
+    failed = False
+    for one in connection.each():
+        try:
+            _show_server(one, wait)
+        except DetectorError as error:
+            click.echo(f"error: {error}", err=True)
+            failed = True
+    ctx.exit(SERVER_UNREACHABLE if failed else 0)
+
+
+def _show_server(connection: Connection, wait: float) -> None:
+    with connection.make_client() as client:
+        if wait:
+            client.wait_ready(wait)
+        server = client.server_info()
+        _show("server", f"{server.name} {server.version} at {', '.join(connection.urls)}")
+        _show("model", f"{server.model}, at most {server.max_batch_size} images a request")
+        for name, value in _describe(client.provenance()):
+            _show(name, value)
+        _show("vote", describe_vote(client.calibration()))
+        ask_provenance(client)
+        started = time.monotonic()
+        client.wait_ready(_TEST_IMAGE_SECONDS)
+        _show("ready", f"yes, it scored a test image after {time.monotonic() - started:.2f} s")
+
+
+def _describe(provenance: Provenance | None) -> Iterator[tuple[str, str]]:
+    if provenance is None:
+        yield "weights", "unknown: the server has no provenance model"
+        return
+    document = dict(provenance.document)
+    yield "weights", "UNTRAINED" if document.pop("untrained") else "trained"
+    for name, stream in dict(document.pop("streams", {})).items():
+        yield name, ", ".join(f"{key} {value}" for key, value in dict(stream).items())
+    for name, value in document.items():
+        yield name.replace("_", " "), str(value)
+
+
+def _show(name: str, value: str) -> None:
+    click.echo(f"{name:<16}{value}")
+
+
+def _check_lists(inputs: Inputs) -> None:
+    for source in inputs.lists:
+        try:
+            check_list(source, inputs.columns)
+        except (OSError, ValueError, csv.Error) as error:
+            raise click.BadParameter(str(error), param_hint="--list") from None

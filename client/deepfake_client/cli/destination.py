@@ -1,0 +1,174 @@
+"""Where the command line puts rows, and the scoring of what has none yet."""
+
+import io
+import sqlite3
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+from rich.console import Console
+
+from ..bulk.journal import key_of
+from ..bulk.parquet import ParquetError, require_pyarrow
+from ..bulk.resumable import ResumableOutput
+from ..bulk.rows import KINDS, OutputError
+from ..bulk.text_rows import Sink, csv_rows, jsonl
+from ..client import DetectorClient
+from ..items import Item
+from ..results import Verdict
+from .table import table
+
+_PRINTED = {"jsonl": jsonl, "csv": csv_rows}
+
+
+class _UnwrittenError(click.ClickException):
+    """Rows cannot be written, so that the run has not come to its end."""
+
+    exit_code = 4
+
+
+class Destination(Protocol):
+    """Takes rows.
+
+    Attributes:
+        earlier: Rows that it has from before.
+    """
+
+    earlier: int
+
+    def has(self, key: bytes) -> bool:
+        """Whether an image has its row from before."""
+
+    def write(self, key: bytes, verdict: Verdict) -> None:
+        """Takes the row of an image."""
+
+    def count_failed(self) -> int:
+        """Rows of images that could not be scored, where there are any from before."""
+
+
+class _Printed:
+    """What goes to a terminal, a pipe or a device: nothing can go on there later."""
+
+    earlier = 0
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def has(self, key: bytes) -> bool:
+        return False
+
+    def write(self, key: bytes, verdict: Verdict) -> None:
+        self._sink(verdict)
+
+    def count_failed(self) -> int:
+        return 0
+
+
+def check_output(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
+    """Callback of the option that names the output."""
+    if value is None:
+        return None
+    if value.suffix.lower() not in KINDS:
+        raise click.BadParameter(f"{value}: the name must end in .jsonl, .csv or .parquet, such as scores.csv")
+    if not value.absolute().parent.is_dir():
+        raise click.BadParameter(f"{value}: the folder {value.parent} does not exist; create it first")
+    if value.suffix.lower() == ".parquet":
+        try:
+            require_pyarrow()
+        except ParquetError as error:
+            raise click.BadParameter(str(error)) from None
+    elif value.is_dir():
+        raise click.BadParameter(f"{value}: it is a folder; only .parquet output is one")
+    return value
+
+
+@contextmanager
+def open_destination(
+    output: Path | None,
+    printed: str | None,
+    beside_bar: Console | None,
+    run: Mapping[str, Any],
+    *,
+    overwrite: bool,
+    retry_failed: bool,
+) -> Iterator[Destination]:
+    """The output file with its journal; else standard output. Errors as `ResumableOutput`."""
+    # A file name that is not valid UTF-8 is written as the escape by which JSON can carry it.
+    encoding, errors = "utf-8", "backslashreplace"
+    if output is not None and output.exists() and not (output.is_file() or output.is_dir()):
+        with output.open("w", newline="", encoding=encoding, errors=errors) as file:
+            yield _Printed(_PRINTED[output.suffix.lower().removeprefix(".")](file))
+    elif output is not None:
+        with ResumableOutput(output, run, overwrite=overwrite, retry_failed=retry_failed) as rows:
+            yield rows
+    elif printed == "table" or (printed is None and sys.stdout.isatty()):
+        yield _Printed(table(beside_bar or Console()))
+    else:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding=encoding, errors=errors)
+        yield _Printed(_PRINTED[printed or "jsonl"](sys.stdout))
+
+
+@contextmanager
+def errors_told(output: Path | None) -> Iterator[None]:
+    """Errors of writing end the command with a line."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise  # the reader of a pipe has what it wants; click ends quietly
+    except OutputError as error:
+        raise click.BadParameter(str(error), param_hint="--output") from None
+    except OSError as error:
+        raise _UnwrittenError(f"{output or 'standard output'}: {error.strerror or error}") from error
+    except sqlite3.Error as error:
+        raise _UnwrittenError(f"the journal of {output}: {error}") from error
+
+
+def score_missing(
+    client: DetectorClient,
+    found: Iterable[Item],
+    destination: Destination,
+    *,
+    ordered: bool,
+    stop: threading.Event,
+    passed: Callable[[], None],
+) -> Generator[tuple[bytes, Verdict], None, None]:
+    """Scores the images that have no row yet.
+
+    Args:
+        client: Who scores them.
+        found: All images.
+        destination: Where rows are.
+        ordered: Whether verdicts come in the order of the images.
+        stop: Once it is set, no more images are taken.
+        passed: Called for each image that has its row.
+
+    Yields:
+        The key of each image for `Destination.write`, and its verdict.
+
+    Raises:
+        DetectorError: As `DetectorClient.score_many`.
+    """
+    keys: dict[int, bytes] = {}
+
+    def missing() -> Iterator[Item]:
+        place = count()
+        for item in found:
+            if stop.is_set():
+                return
+            key = key_of(item)
+            if destination.has(key):
+                passed()
+            else:
+                keys[next(place)] = key
+                yield item.held()
+
+    with closing(client.score_many(missing(), ordered=ordered)) as verdicts:
+        for verdict in verdicts:
+            assert verdict.index is not None  # score_many says it
+            yield keys.pop(verdict.index), verdict

@@ -1,0 +1,61 @@
+"""Counts of a run, and its summary."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+import click
+
+from ..results import ServerStatus, Verdict
+from ..status import explain
+
+
+class RunSummary:
+    """Counts verdicts as they come."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+        self._verdicts: Counter[str] = Counter()
+        self._failures: Counter[str] = Counter()
+        self._first_error: dict[str, str] = {}
+
+    def add(self, verdict: Verdict) -> None:
+        """Counts one verdict."""
+        if verdict.verdict is not None:
+            self._verdicts[verdict.verdict] += 1
+        else:
+            self._failures[verdict.status] += 1
+            self._first_error.setdefault(verdict.status, verdict.error or explain(verdict.status))
+
+    @property
+    def total(self) -> int:
+        """Images that have a row."""
+        return self._verdicts.total() + self.failed
+
+    @property
+    def failed(self) -> int:
+        """Images that could not be scored."""
+        return self._failures.total()
+
+    def summary(self, servers: Sequence[ServerStatus] = ()) -> str:
+        """A line of counts and speed, one for each server, one for each kind of failure with its reason or its fix."""
+        seconds = time.monotonic() - self._started
+        scored = self._verdicts.total()
+        line = f"scored {scored} of {self.total} images in {seconds:.1f} s ({scored / max(seconds, 1e-9):.1f} images/s)"
+        if self._verdicts:
+            line += ": " + _list(self._verdicts)
+        if self._failures:
+            line += "; not scored: " + _list(self._failures)
+        reasons = (f"  {s}: {click.format_filename(text)}" for s, text in self._first_error.items() if s != text)
+        return "\n".join((line, *map(_describe, servers), *reasons))
+
+
+def _list(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def _describe(server: ServerStatus) -> str:
+    line = f"  requests to {server.address}: {server.answered} answered"
+    if server.p50 is not None and server.p95 is not None:
+        line += f", p50 {server.p50:.3g} s, p95 {server.p95:.3g} s"
+    return line + (f"; {server.failed} failed" if server.failed else "")

@@ -1,0 +1,360 @@
+"""The blocking client."""
+
+import threading
+import time
+from collections.abc import Generator, Iterable
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from functools import partial
+from queue import Empty, SimpleQueue
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from tenacity import Retrying, sleep_using_event, stop_when_event_set
+from tritonclient.utils import InferenceServerException
+
+from .bulk.batcher import STALL_SECONDS, batching
+from .bulk.memory_budget import BYTES, MemoryBudget
+from .bulk.reorder import ReorderBuffer
+from .calibration import Calibration
+from .errors import (
+    AccessDeniedError,
+    DetectorError,
+    InvalidResponseError,
+    RequestFailedError,
+    access_denied,
+    is_retryable,
+    is_unavailable,
+)
+from .items import (
+    MAX_IMAGE_BYTES,
+    EncodedImage,
+    FaceBox,
+    Group,
+    Image,
+    ImageItem,
+    Item,
+    failed,
+    images_of,
+    make_item,
+    may_be_one_image,
+    merge,
+    plan_requests,
+    read,
+    read_group,
+    with_indexes,
+)
+from .results import Provenance, ServerInfo, ServerStatus, Verdict
+from .transport.addresses import resolve
+from .transport.balancer import Balancer, RequestState, Server
+from .transport.calls import (
+    PROBE_INTERVAL,
+    PROBE_SECONDS,
+    Call,
+    calibration_call,
+    max_batch_size_call,
+    max_bytes_call,
+    metadata_call,
+    not_ready,
+    polling,
+    probe_call,
+    provenance_call,
+    score_call,
+)
+from .transport.channels import ChannelPool
+from .transport.early_timeout import infer
+from .transport.retries import RetryPolicy
+from .transport.settings import ClientBase
+from .transport.tls import diagnose
+from .transport.wire import usable_batch_size
+
+T = TypeVar("T")
+
+_MOST_THREADS = 1024
+"""They are made when they are needed: how many are, follows from the servers' limits, and servers may join a run."""
+
+
+class DetectorClient(ClientBase):
+    """Blocking client of the detector; threads may share it. `AsyncDetectorClient` is the same for asyncio."""
+
+    _shared: ChannelPool | None = None
+    _fleet: Balancer | None = None
+    _connecting = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connections and what is in flight on them."""
+        if self._shared is not None:
+            self._shared.close()
+
+    @property
+    def servers(self) -> tuple[ServerStatus, ...]:
+        """What is known of each server; none before the first request."""
+        return () if self._fleet is None else self._fleet.status()
+
+    def score(self, image: Image, face_box: FaceBox | None = None) -> Verdict:
+        """Scores one image.
+
+        Args:
+            image: The encoded image (JPEG, PNG, WebP, BMP, TIFF) as bytes, or the path of its file.
+            face_box: x1, y1, x2, y2 in pixels of the decoded image, where the face is known: it replaces detection.
+                NaN in all four means that it is not known.
+
+        Returns:
+            Its verdict. An image that the server cannot score has a `status` that says why.
+
+        Raises:
+            OSError: The file cannot be read.
+            ServerUnavailableError: No server answered, after all retries.
+            RequestFailedError: The server failed the request, after all retries where these can help.
+            AccessDeniedError: TLS, the client certificate or the token do not fit.
+            InvalidResponseError: The server answered something else than the detector does.
+        """
+        images = [read(make_item(image, face_box))]
+        return self._retry(self._channels, score_call(self._settings, images), RequestState())[0]
+
+    def score_many(self, items: Iterable[ImageItem], *, ordered: bool = True) -> Generator[Verdict, None, None]:
+        """Scores any number of images in constant memory.
+
+        Args:
+            items: Images as bytes, paths, or (image, face box) pairs. They are taken lazily, in a thread of their own,
+                at most `2 * max_in_flight * batch_size` for each server ahead of what is scored; files are read in
+                other threads. Where they stand still, a batch that is not full is sent after a fifth of a second.
+                What they raise is raised after the verdicts of those before.
+            ordered: Whether verdicts come in the order of their items, of which up to 4096 then wait for a slow one.
+                Without it they come as they are there, and none ever waits; `Verdict.index` says which item each
+                belongs to.
+
+        Yields:
+            A verdict for each item, as soon as it is there. A file that could not be read has the status
+            "unreadable_file", an image whose request failed after all retries "request_failed".
+
+        Raises:
+            ServerUnavailableError: No server answered, after all retries.
+            RequestFailedError: The server has no such model.
+            AccessDeniedError: TLS, the client certificate or the token do not fit.
+            InvalidResponseError: The model is not the detector.
+        """
+        stop = threading.Event()
+        balancer = self._balancer
+        channels = ChannelPool(self._settings)  # of its own: closing them cancels what this iterator has in flight
+        budget = MemoryBudget(BYTES * len(balancer.status()))
+        pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="deepfake-client")
+        events: SimpleQueue[Future[list[Verdict]] | None] = SimpleQueue()  # a batch is scored; None: one may be taken
+        start = 0
+        try:
+            limit = self._retry(channels, max_batch_size_call(self._settings), RequestState(), stop)
+            size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
+            most_bytes = self._retry(channels, max_bytes_call(self._settings), RequestState(), stop) or MAX_IMAGE_BYTES
+            score = partial(self._score_batch, channels, budget, most_bytes, stop)
+            window: ReorderBuffer[Future[list[Verdict]]] = ReorderBuffer(size, ordered=ordered)
+            with batching(items, size, partial(events.put, None)) as batcher:
+                while window.pending or not batcher.exhausted:
+                    while window.has_room(balancer.limit) and (batch := batcher.take()):
+                        work = pool.submit(score, start, batch)
+                        work.add_done_callback(events.put)
+                        window.begin(work)
+                        start += len(batch)
+                    try:
+                        scored = events.get(timeout=STALL_SECONDS)
+                    except Empty:
+                        batcher.flush()
+                        continue
+                    for each in window.end(scored) if scored else ():
+                        yield from each.result()
+                batcher.check()
+        finally:
+            stop.set()
+            with balancer.room:
+                balancer.room.notify_all()
+            channels.close()
+            pool.shutdown(cancel_futures=True)
+
+    def provenance(self) -> Provenance | None:
+        """Which weights give the verdicts; None where the server does not say. It is asked once, without waiting.
+
+        Raises:
+            DetectorError: As `score`.
+        """
+        return self._once(provenance_call(self._settings))
+
+    def calibration(self) -> Calibration | None:
+        """What the vote was calibrated with; None where the server does not say. It is asked once, without waiting.
+
+        Raises:
+            DetectorError: As `score`.
+        """
+        return self._once(calibration_call(self._settings))
+
+    def server_info(self) -> ServerInfo:
+        """Name, version and limits of the server. It is asked once, without waiting: a quick check of the address.
+
+        Raises:
+            DetectorError: As `score`.
+        """
+        name, version = self._once(metadata_call(self._settings))
+        limit = self._once(max_batch_size_call(self._settings))
+        return ServerInfo(name, version, self._settings.model, limit)
+
+    def wait_ready(self, timeout: float = 60.0) -> None:
+        """Waits until the server, or one of several, scores an image.
+
+        Only a real inference tells: Triton's ready end-points still answer yes when a step of the ensemble has died.
+
+        Args:
+            timeout: Longest time to wait, in seconds.
+
+        Raises:
+            ServerUnavailableError: No verdict came in time.
+            RequestFailedError: The server has no such model, or refuses the request.
+            InvalidResponseError: The server answered something else than the detector does.
+        """
+        end = time.monotonic() + timeout
+
+        def probe() -> None:
+            self._once(probe_call(self._settings, max((end - time.monotonic()) / len(self._balancer.status()), 0.1)))
+
+        try:
+            Retrying(**polling(timeout))(probe)
+        except DetectorError as error:
+            if not is_retryable(error):
+                raise
+            raise not_ready(self._settings, timeout, error) from error
+
+    @property
+    def _balancer(self) -> Balancer:
+        with self._connecting:
+            if self._fleet is None:
+                self._fleet = Balancer(resolve(self._settings.urls), self._settings.max_in_flight)
+            return self._fleet
+
+    @property
+    def _channels(self) -> ChannelPool:
+        with self._connecting:
+            if self._shared is None:
+                self._shared = ChannelPool(self._settings)
+            return self._shared
+
+    def _score_batch(
+        self,
+        channels: ChannelPool,
+        budget: MemoryBudget,
+        most_bytes: int,
+        stop: threading.Event,
+        start: int,
+        batch: list[Item],
+    ) -> list[Verdict]:
+        verdicts: list[Verdict] = []
+        for size, items in plan_requests(batch, most_bytes):
+            with budget.reserve(size):
+                verdicts += self._score_read(channels, read_group(items, most_bytes), stop)
+        return with_indexes(verdicts, start)
+
+    def _score_read(self, channels: ChannelPool, group: Group, stop: threading.Event) -> list[Verdict]:
+        images = images_of(group)
+        try:
+            scored = self._score_group(channels, images, stop) if images else []
+        except AccessDeniedError:
+            raise
+        except (RequestFailedError, InvalidResponseError) as error:
+            scored = self._score_apart(channels, images, error, stop)
+        return merge(group, scored)
+
+    def _score_apart(
+        self, channels: ChannelPool, images: list[EncodedImage], error: DetectorError, stop: threading.Event
+    ) -> list[Verdict]:
+        if not may_be_one_image(images, error):
+            return failed(images, error)
+        verdicts: list[Verdict] = []
+        for image in images:
+            try:
+                verdicts += self._score_group(channels, [image], stop)
+            except AccessDeniedError:
+                raise
+            except (RequestFailedError, InvalidResponseError) as its_own:
+                verdicts += failed([image], its_own)
+        return verdicts
+
+    def _score_group(self, channels: ChannelPool, images: list[EncodedImage], stop: threading.Event) -> list[Verdict]:
+        return self._retry(channels, score_call(self._settings, images), RequestState(bounded=True), stop)
+
+    def _once(self, call: Call[T]) -> T:
+        return self._retry(self._channels, call, RequestState(), retries=0)
+
+    def _retry(
+        self,
+        channels: ChannelPool,
+        call: Call[T],
+        state: RequestState,
+        stop: threading.Event | None = None,
+        retries: int | None = None,
+    ) -> T:
+        balancer = self._balancer
+        retries = self._settings.retries if retries is None else retries
+        policy = RetryPolicy(balancer, state, retries, self._settings.timeout).tenacity()
+        if stop is not None:
+            policy |= {"sleep": sleep_using_event(stop), "stop": stop_when_event_set(stop)}
+        try:
+            result: T = Retrying(**policy)(self._try, channels, call, state, stop)
+        except DetectorError as error:
+            raise balancer.explain(error) from error
+        return result
+
+    def _try(self, channels: ChannelPool, call: Call[T], state: RequestState, stop: threading.Event | None) -> T:
+        balancer = self._balancer
+        self._watch_servers()
+        with balancer.room:
+            while (server := balancer.pick(state)) is None:
+                if stop is not None and stop.is_set():
+                    raise CancelledError
+                balancer.room.wait(PROBE_INTERVAL)
+                self._watch_servers()
+        with balancer.request(server, state, call.timeout, scores=call.scores, images=call.images):
+            try:
+                return self._send(channels, server, call, state)
+            except DetectorError:
+                if stop is not None and stop.is_set():  # its connection was closed on purpose
+                    raise CancelledError from None
+                raise
+
+    def _send(self, channels: ChannelPool, server: Server, call: Call[T], state: RequestState | None = None) -> T:
+        early_timeout = partial(self._balancer.early_timeout, server, state, call.timeout)
+        client = channels.to(server.address)
+        try:
+            if call.scores and self._balancer.several:
+                response: Any = infer(client, call.arguments, call.timeout, early_timeout)
+            else:
+                response = getattr(client, call.method)(**call.arguments, client_timeout=call.timeout)
+        except InferenceServerException as error:
+            explained = call.explain(error, server.address, early_timeout())
+            if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
+                return None  # type: ignore[return-value]
+            if not server.seen and is_unavailable(explained):
+                explained = access_denied(server.address, diagnose(server.address, self._settings.tls)) or explained
+            raise explained from error
+        return call.parse(response)
+
+    def _watch_servers(self) -> None:
+        for server in self._balancer.start_probes():
+            threading.Thread(target=self._probe, args=(server,), daemon=True).start()
+        for url in self._balancer.start_look_ups():
+            threading.Thread(target=self._look_up, args=(url,), daemon=True).start()
+
+    def _look_up(self, url: str) -> None:
+        self._balancer.update(url, resolve([url]))
+
+    def _probe(self, server: Server) -> None:
+        balancer = self._balancer
+        self._look_up(server.address.url)
+        failure: DetectorError | None = None
+        try:
+            self._send(self._channels, server, probe_call(self._settings, PROBE_SECONDS))
+        except DetectorError as error:
+            failure = error
+        except ValueError:  # the client was closed
+            return
+        balancer.probed(server, failure)

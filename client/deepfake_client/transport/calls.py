@@ -1,0 +1,156 @@
+"""The calls that the clients make, described without making them: shared by the blocking and the asyncio client."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Generic, TypeVar
+
+from tenacity import retry_if_exception, stop_after_delay, wait_fixed
+from tritonclient.utils import InferenceServerException
+
+from ..calibration import VOTER_MODEL, Calibration, parse_calibration
+from ..errors import DetectorError, RequestFailedError, ServerUnavailableError, from_triton, is_retryable
+from ..items import EncodedImage, read
+from ..results import Provenance, Verdict
+from .addresses import Address
+from .settings import Settings
+from .wire import (
+    FIRST_MODEL,
+    PROBE,
+    PROVENANCE_MODEL,
+    build_inputs,
+    parse_max_bytes,
+    parse_provenance,
+    parse_verdicts,
+)
+
+T = TypeVar("T")
+
+PROBE_SECONDS = 60.0
+"""Deadline of the test image that a server must score which was left out."""
+
+PROBE_INTERVAL = 1.0
+"""Seconds after which a request that waits for room looks whether a server is to be probed."""
+
+_LIGHT_TIMEOUT = 10.0
+"""Deadline in seconds of calls that run no network."""
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One call to a server.
+
+    Attributes:
+        method: Name of the method, the same in tritonclient's blocking and asyncio clients.
+        arguments: Its arguments, but for the deadline.
+        timeout: Its deadline in seconds.
+        parse: Turns its response into the result.
+        explain: Turns its failure at an address into the error to raise; it is given the deadline that there was.
+        scores: Whether it asks for scores.
+        images: Images of the user's that it asks them for.
+        optional: Whether what it asks for may be missing at the server; the result is None then.
+    """
+
+    method: str
+    arguments: dict[str, Any]
+    timeout: float
+    parse: Callable[[Any], T]
+    explain: Callable[[InferenceServerException, Address, float], DetectorError]
+    scores: bool = False
+    images: int = 0
+    optional: bool = False
+
+
+def score_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[list[Verdict]]:
+    """Scores images in one request."""
+    call = _infer_call(settings, images, settings.timeout, lambda result: parse_verdicts(result, images))
+    return replace(call, images=len(images))
+
+
+def probe_call(settings: Settings, timeout: float) -> Call[None]:
+    """Scores a grey square: the only sign that every step of the ensemble is alive."""
+    images = [read(PROBE)]
+
+    def parse(result: Any) -> None:
+        verdict = parse_verdicts(result, images)[0]
+        if not verdict.ok:
+            raise ServerUnavailableError(f"the server answers a test image with {verdict.status!r}")
+
+    return _infer_call(settings, images, timeout, parse)
+
+
+def provenance_call(settings: Settings) -> Call[Provenance | None]:
+    """Asks which weights give the verdicts."""
+    return _light_call(settings, "infer", PROVENANCE_MODEL, {"inputs": []}, parse_provenance, optional=True)
+
+
+def calibration_call(settings: Settings) -> Call[Calibration | None]:
+    """Asks what the vote was calibrated with."""
+    return _light_call(settings, "get_model_config", VOTER_MODEL, {}, parse_calibration, optional=True)
+
+
+def metadata_call(settings: Settings) -> Call[tuple[str, str]]:
+    """Asks for the server's name and version."""
+    return _light_call(settings, "get_server_metadata", None, {}, lambda reply: (reply.name, reply.version))
+
+
+def max_batch_size_call(settings: Settings) -> Call[int]:
+    """Asks how many images the model takes in one request."""
+    return _light_call(settings, "get_model_config", settings.model, {}, lambda reply: int(reply.config.max_batch_size))
+
+
+def max_bytes_call(settings: Settings) -> Call[int | None]:
+    """Asks how many bytes an image may have."""
+    return _light_call(settings, "get_model_config", FIRST_MODEL, {}, parse_max_bytes, optional=True)
+
+
+def polling(timeout: float) -> dict[str, Any]:
+    """Tenacity's settings for waiting until a server is ready."""
+    return {
+        "retry": retry_if_exception(is_retryable),
+        "stop": stop_after_delay(timeout),
+        "wait": wait_fixed(0.5),
+        "reraise": True,
+    }
+
+
+def not_ready(settings: Settings, timeout: float, error: DetectorError) -> ServerUnavailableError:
+    """The error for a server that gave no verdict in time."""
+    return ServerUnavailableError(f"{settings.where} was not ready within {timeout:g} s: {error}")
+
+
+def _infer_call(
+    settings: Settings, images: Sequence[EncodedImage], timeout: float, parse: Callable[[Any], T]
+) -> Call[T]:
+    return Call(
+        "infer",
+        {"model_name": settings.model, "inputs": build_inputs(images), "headers": settings.headers},
+        timeout,
+        parse,
+        partial(_explain, settings.model),
+        scores=True,
+    )
+
+
+def _light_call(
+    settings: Settings,
+    method: str,
+    model: str | None,
+    arguments: dict[str, Any],
+    parse: Callable[[Any], T],
+    *,
+    optional: bool = False,
+) -> Call[T]:
+    def explain(error: InferenceServerException, address: Address, timeout: float) -> DetectorError:
+        explained = _explain(model or settings.model, error, address, timeout)
+        if isinstance(explained, RequestFailedError) and explained.code == "DEADLINE_EXCEEDED":
+            return ServerUnavailableError(f"no server answers at {address} within {timeout:g} s")
+        return explained
+
+    name = {} if model is None else {"model_name": model}
+    every = {**name, **arguments, "headers": settings.headers}
+    return Call(method, every, _LIGHT_TIMEOUT, parse, explain, optional=optional)
+
+
+def _explain(model: str, error: InferenceServerException, address: Address, timeout: float) -> DetectorError:
+    return from_triton(error, url=str(address), model=model, timeout=timeout)
