@@ -17,6 +17,7 @@ COPY networks networks
 COPY export export
 COPY server server
 COPY benchmarks benchmarks
+COPY degradation degradation
 COPY forensics forensics
 RUN python3 -m pip install ./client .
 

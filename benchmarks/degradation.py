@@ -18,10 +18,10 @@ from rich.table import Table
 from benchmarks.machine import circumstances
 from benchmarks.result import Figure, Result, write
 from benchmarks.serving import PHOTOGRAPHS
-from forensics.degradation import Image, Settings, degrade, from_bytes, generator
-from forensics.degradation import blur as blur_module
-from forensics.degradation.blur import AnisotropicGaussianBlur, anisotropic_gaussian_kernel
-from forensics.degradation.pixels import Values, uniform
+from degradation import Image, Settings, degrade, from_bytes, generator
+from degradation import blur as blur_module
+from degradation.blur import AnisotropicGaussianBlur, anisotropic_gaussian_kernel
+from degradation.pixels import Values, uniform
 
 Kernel = Callable[[tuple[float, float], float], Values]
 

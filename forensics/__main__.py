@@ -6,7 +6,7 @@ from typing import Any
 import click
 from deepfake_client import DetectorError
 
-from forensics.errors import ForensicsError
+from forensics.common.errors import ForensicsError
 
 FAILED = 1
 SERVER_UNREACHABLE = 3
@@ -14,10 +14,10 @@ INTERRUPTED = 130
 """Exit codes; click exits with 2 where the command line is wrong."""
 
 COMMANDS = {
-    "evaluate": "forensics.evaluate_command",
-    "calibrate": "forensics.calibrate_command",
-    "robustness": "forensics.robustness_command",
-    "explain": "forensics.explain_command",
+    "evaluate": "forensics.evaluate.command",
+    "calibrate": "forensics.calibrate.command",
+    "robustness": "forensics.robustness.command",
+    "explain": "forensics.explain.command",
 }
 """Name of each command, and the module whose `command` it is; imported only when it is used."""
 

@@ -15,7 +15,7 @@ from benchmarks.load.workloads import MAIN
 from benchmarks.report.tables import load_name, shown_loads
 from benchmarks.result import Figure, Result
 from benchmarks.sweep import CLOSED, OPEN, PERCENTILES
-from forensics.plots import GRID, STYLE
+from forensics.common.plots import GRID, STYLE
 
 # Of Okabe and Ito, which colour-blind people can tell apart.
 STEP_COLOURS = dict(zip(STEPS, ("#56B4E9", "#CC79A7", "#0072B2", "#E69F00", "#009E73", "#56565c"), strict=True))

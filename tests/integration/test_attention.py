@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ensemble import status
 from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION, STREAMS, Stream
-from forensics.attention import attention_entropy, cosine, side_of
-from forensics.inspection import Inspector
+from forensics.common.attention import attention_entropy, cosine, side_of
+from forensics.common.inspection import Inspector
 from networks import load_stream, write_random_weights
 from networks.dinov2 import Block
 from tests.conftest import Server, free_ports

@@ -16,8 +16,8 @@ from tritonclient.grpc import model_config_pb2 as pb
 from ensemble.calibration import Isotonic, OperatingPoint, Platt, Temperature, Vote
 from ensemble.calibration_file import Calibration, echo_of, parse_calibration
 from forensics.__main__ import main
-from forensics.errors import ForensicsError
-from forensics.install import install_calibration, with_parameters
+from forensics.calibrate.install import install_calibration, with_parameters
+from forensics.common.errors import ForensicsError
 from tests.conftest import Server, start_server
 from tests.golden import BOXES, IMAGES, ROOT
 from tests.photographs import write_photographs

@@ -14,8 +14,8 @@ from click.testing import CliRunner, Result
 from deepfake_client import DetectorClient
 
 from forensics.__main__ import main
-from forensics.dataset import read_dataset
-from forensics.metrics import roc_auc
+from forensics.common.dataset import read_dataset
+from forensics.common.metrics import roc_auc
 from tests.conftest import Server
 from tests.fakes.triton import hang, serving
 from tests.photographs import write_photographs

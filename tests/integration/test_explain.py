@@ -20,10 +20,10 @@ from ensemble.faces.localisation import FaceLocation, local_pixels
 from ensemble.images import centre, shrink, square
 from ensemble.streams import GLOBAL_TEXTURE, NORMALISATION_MEAN, NORMALISATION_STD, STREAMS, Stream
 from forensics.__main__ import main
-from forensics.explain import arithmetic, attention_maps, view
-from forensics.inspection import Inspection, StreamInspection
-from forensics.saliency import drift, entropy, mass_of, outside_share, stream_window, to_patches, unit_scaled
-from forensics.score_cam import forwards, score_cam
+from forensics.common.inspection import Inspection, StreamInspection
+from forensics.explain.saliency import drift, entropy, mass_of, outside_share, stream_window, to_patches, unit_scaled
+from forensics.explain.score_cam import forwards, score_cam
+from forensics.explain.views import arithmetic, attention_maps, view
 from networks import StreamNetwork, load_stream, write_random_weights
 from tests.conftest import Server
 from tests.golden import GOLDEN, IMAGES, read_rgb
@@ -293,7 +293,7 @@ def test_command_computes_score_cam_once(
         calls.append(pixels.shape)
         return np.random.default_rng(len(calls)).random(pixels.shape[:2], np.float32)
 
-    monkeypatch.setattr("forensics.explain_maps.score_cam", fake)
+    monkeypatch.setattr("forensics.explain.maps.score_cam", fake)
     arguments = (IMAGES[1], "--url", server.url, "--method", "score-cam", "--weights", tiny, "--output", tmp_path)
     result = explain(*arguments)
     assert result.exit_code == 0, result.output

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from degradation import SWEEPS, Sweep
 from ensemble.faces.detection import Box
 from ensemble.streams import STREAMS
 from forensics.__main__ import main
-from forensics.degradation import SWEEPS, Sweep
-from forensics.errors import ForensicsError
-from forensics.inspection import Inspection, StreamInspection
-from forensics.metrics import roc_auc
-from forensics.robustness import analyse, box_iou
-from forensics.robustness_rows import LARGEST_PIXELS, NO_FACE, dino_width, image_seed, measure, read_pixels
-from forensics.robustness_tables import summary_table, sweep_tables
-from forensics.scores import MEAN, TITLES, VOTE
+from forensics.common.errors import ForensicsError
+from forensics.common.inspection import Inspection, StreamInspection
+from forensics.common.metrics import roc_auc
+from forensics.common.scores import MEAN, TITLES, VOTE
+from forensics.robustness.measures import analyse, box_iou
+from forensics.robustness.rows import LARGEST_PIXELS, NO_FACE, dino_width, image_seed, measure, read_pixels
+from forensics.robustness.tables import summary_table, sweep_tables
 from tests.conftest import Server
 from tests.golden import GOLDEN, IMAGES, read_rgb
 from tests.hostile import encode

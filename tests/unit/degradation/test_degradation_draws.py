@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forensics.degradation.artefacts import (
+from degradation.artefacts import (
     ALPHABET,
     Band,
     TextDistractor,
@@ -17,17 +17,17 @@ from forensics.degradation.artefacts import (
     draw_glitch,
     draw_moire,
 )
-from forensics.degradation.blur import (
+from degradation.blur import (
     AnisotropicGaussianBlur,
     BoxBlur,
     GaussianBlur,
     draw_blur,
     draw_motion_blur,
 )
-from forensics.degradation.colour import ChannelGains, Saturation, draw_colour, draw_tone, draw_vignetting
-from forensics.degradation.compression import draw_banding, draw_chroma, draw_jpeg
-from forensics.degradation.engine import OPERATIONS, Draw
-from forensics.degradation.noise import (
+from degradation.colour import ChannelGains, Saturation, draw_colour, draw_tone, draw_vignetting
+from degradation.compression import draw_banding, draw_chroma, draw_jpeg
+from degradation.engine import OPERATIONS, Draw
+from degradation.noise import (
     PoissonNoise,
     SaltAndPepperNoise,
     SpeckleNoise,
@@ -35,8 +35,8 @@ from forensics.degradation.noise import (
     draw_sensor_noise,
     random_covariance,
 )
-from forensics.degradation.pixels import generator
-from forensics.degradation.resampling import draw_resize
+from degradation.pixels import generator
+from degradation.resampling import draw_resize
 
 DRAWS = 6000
 STRENGTHS = (0.0, 0.1, 0.5, 1.0)

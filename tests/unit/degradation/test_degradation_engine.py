@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from forensics.degradation import (
+from degradation import (
     OPERATIONS,
     Settings,
     Step,
@@ -22,11 +22,11 @@ from forensics.degradation import (
     from_bytes,
     generator,
 )
-from forensics.degradation.artefacts import ThumbnailDistractor, draw_distractor
-from forensics.degradation.compression import JpegCompression
-from forensics.degradation.engine import LARGEST_SCALE, LONGEST_SIDE
-from forensics.degradation.pixels import GRID, Image, settle
-from forensics.degradation.resampling import Resize, restored
+from degradation.artefacts import ThumbnailDistractor, draw_distractor
+from degradation.compression import JpegCompression
+from degradation.engine import LARGEST_SCALE, LONGEST_SIDE
+from degradation.pixels import GRID, Image, settle
+from degradation.resampling import Resize, restored
 from tests.golden import IMAGES, read_rgb
 from tests.unit.degradation.test_degradation_draws import assert_frequency
 

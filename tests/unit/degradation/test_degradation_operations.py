@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forensics.degradation.artefacts import (
+from degradation.artefacts import (
     Band,
     ChromaticAberration,
     Glitch,
@@ -19,7 +19,7 @@ from forensics.degradation.artefacts import (
     TextDistractor,
     ThumbnailDistractor,
 )
-from forensics.degradation.blur import (
+from degradation.blur import (
     AnisotropicGaussianBlur,
     BoxBlur,
     GaussianBlur,
@@ -28,17 +28,17 @@ from forensics.degradation.blur import (
     gaussian_profile,
     motion_kernel,
 )
-from forensics.degradation.colour import ChannelGains, Saturation, Tone, Vignetting
-from forensics.degradation.compression import ChromaSubsampling, ColourBanding, JpegCompression, encode_jpeg
-from forensics.degradation.noise import (
+from degradation.colour import ChannelGains, Saturation, Tone, Vignetting
+from degradation.compression import ChromaSubsampling, ColourBanding, JpegCompression, encode_jpeg
+from degradation.noise import (
     GaussianNoise,
     PoissonNoise,
     SaltAndPepperNoise,
     SpeckleNoise,
     random_covariance,
 )
-from forensics.degradation.pixels import GRID, Image, Operation, Values, from_bytes, generator, to_bytes
-from forensics.degradation.resampling import Interpolation, Resize, resized
+from degradation.pixels import GRID, Image, Operation, Values, from_bytes, generator, to_bytes
+from degradation.resampling import Interpolation, Resize, resized
 from tests.golden import IMAGES, read_rgb
 
 PHOTOGRAPH = from_bytes(read_rgb(IMAGES[0]))

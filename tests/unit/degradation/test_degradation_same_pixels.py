@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.core import _multiarray_umath
 
-from forensics.degradation import (
+from degradation import (
     OPERATIONS,
     SWEEPS,
     Settings,
@@ -24,7 +24,7 @@ from forensics.degradation import (
     from_bytes,
     generator,
 )
-from forensics.degradation.pixels import Image
+from degradation.pixels import Image
 from tests.golden import IMAGES, read_rgb
 
 HASHES = json.loads(Path(__file__).with_name("hashes.json").read_text()) if __name__ != "__main__" else {}

@@ -6,8 +6,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from forensics.degradation import SWEEPS, Settings, degrade, from_bytes, generator, to_bytes
-from forensics.degradation.compression import encode_jpeg
+from degradation import SWEEPS, Settings, degrade, from_bytes, generator, to_bytes
+from degradation.compression import encode_jpeg
 from tests.golden import IMAGES, read_rgb
 
 PHOTOGRAPHS = [read_rgb(path) for path in IMAGES]

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from ensemble.calibration import PAPER_VOTE, Isotonic, NoMap, Platt, Temperature, logit
-from forensics.decisions import BRIER, ROC_AUC, Trial
-from forensics.fit import FOLDS, LEAST_OF_A_CLASS, assign_folds, count_rounds, fit_vote, fit_weights
-from forensics.maps import fit_isotonic, fit_platt, fit_temperature
-from forensics.metrics import brier_score, expected_calibration_error
-from forensics.operating_points import find_operating_points, images_needed, proportion_interval
-from forensics.progress import silent
+from forensics.calibrate.decisions import BRIER, ROC_AUC, Trial
+from forensics.calibrate.fit import FOLDS, LEAST_OF_A_CLASS, assign_folds, count_rounds, fit_vote, fit_weights
+from forensics.calibrate.maps import fit_isotonic, fit_platt, fit_temperature
+from forensics.calibrate.operating_points import find_operating_points, images_needed, proportion_interval
+from forensics.common.metrics import brier_score, expected_calibration_error
+from forensics.common.progress import silent
 from tests.calibration_data import simulate
 
 

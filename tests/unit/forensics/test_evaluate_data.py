@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from deepfake_client import Verdict
 
-from forensics.dataset import read_dataset
-from forensics.errors import ForensicsError
-from forensics.score_store import ScoreStore, old_path
-from forensics.scores import collect
+from forensics.common.dataset import read_dataset
+from forensics.common.errors import ForensicsError
+from forensics.common.score_store import ScoreStore, old_path
+from forensics.common.scores import collect
 
 
 @pytest.fixture

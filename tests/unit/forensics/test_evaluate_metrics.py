@@ -10,9 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from ensemble.calibration import PAPER_VOTE
 from ensemble.streams import STREAMS
-from forensics.agreement import ensemble_score, pairwise_agreement, weight_choices
-from forensics.evaluation import evaluate
-from forensics.metrics import (
+from forensics.common.metrics import (
     average_precision,
     best_threshold,
     bootstrap_auc,
@@ -25,7 +23,9 @@ from forensics.metrics import (
     reliability,
     roc_auc,
 )
-from forensics.scores import MEAN, VOTE
+from forensics.common.scores import MEAN, VOTE
+from forensics.evaluate.agreement import ensemble_score, pairwise_agreement, weight_choices
+from forensics.evaluate.measures import evaluate
 from tests.calibration_data import simulate
 
 TENTHS = st.integers(0, 10).map(lambda n: n / 10)

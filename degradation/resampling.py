@@ -1,0 +1,92 @@
+"""Operation 3: resize; and back to the original size.
+
+Linear and cubic interpolation are OpenCV's by definition (pixel centres at halves, cubic with a = −0.75, no low-pass
+when shrinking), but computed here: OpenCV takes float32 weights on one processor and float64 ones on another.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from degradation.pixels import Image, Values, chance, integer, settle
+
+Interpolation = Literal["nearest", "linear", "cubic", "area"]
+
+
+def resized(image: Image, height: int, width: int, interpolation: Interpolation) -> Image:
+    """The image at another size; itself where that is its size."""
+    if image.shape[:2] == (height, width):
+        return image
+    values = image.astype(np.float64)
+    if interpolation == "nearest" or interpolation == "area":
+        flag = cv2.INTER_NEAREST if interpolation == "nearest" else cv2.INTER_AREA
+        return settle(np.asarray(cv2.resize(values, (width, height), interpolation=flag), np.float64))
+    weights = _linear_weights if interpolation == "linear" else _cubic_weights
+    columns = np.ascontiguousarray(_interpolate_rows(values, height, weights).transpose(1, 0, 2))
+    return settle(np.ascontiguousarray(_interpolate_rows(columns, width, weights).transpose(1, 0, 2)))
+
+
+def restored(image: Image, height: int, width: int) -> Image:
+    """The image brought back to its original size: area when it shrinks, cubic when it grows."""
+    return resized(image, height, width, "area" if image.shape[0] > height else "cubic")
+
+
+def _linear_weights(share: Values) -> dict[int, Values]:
+    return {0: 1 - share, 1: share}
+
+
+def _cubic_weights(share: Values, a: float = -0.75) -> dict[int, Values]:
+    near = {offset: np.abs(share - offset) for offset in (0, 1)}
+    far = {offset: np.abs(share - offset) for offset in (-1, 2)}
+    return {
+        **{offset: ((a + 2) * x - (a + 3)) * x * x + 1 for offset, x in near.items()},
+        **{offset: ((a * x - 5 * a) * x + 8 * a) * x - 4 * a for offset, x in far.items()},
+    }
+
+
+def _interpolate_rows(values: Values, count: int, weights: Callable[[Values], dict[int, Values]]) -> Values:
+    """`count` rows, from the rows around the place of each; `weights` gives those of the rows at each offset."""
+    place = (np.arange(count) + 0.5) * (len(values) / count) - 0.5
+    row = np.floor(place)
+    result = np.zeros((count, *values.shape[1:]))
+    neighbours = np.empty_like(result)
+    for offset, weight in weights(place - row).items():
+        np.take(values, row.astype(int) + offset, axis=0, out=neighbours, mode="clip")
+        neighbours *= weight[:, None, None]
+        result += neighbours
+    return result
+
+
+@dataclass(frozen=True)
+class Resize:
+    """To int(factor · side), at least 1 px. The image keeps this size until the engine restores the original one."""
+
+    factor: float
+    interpolation: Interpolation
+
+    def apply(self, image: Image) -> Image:
+        height, width = (max(1, int(self.factor * side)) for side in image.shape[:2])
+        return resized(image, height, width, self.interpolation)
+
+
+def draw_resize(rng: np.random.Generator, strength: float) -> Resize:
+    """Operation 3: by f: 20 % U(1, 2), 70 % U(0.25/s, 1) clipped to [0.1, 1], 10 % 1.
+
+    Nearest half the time when shrinking, else linear, cubic or area, equally likely. Up to s = 0.25 the shrinking case
+    changes nothing (0.25/s is over 1, and clipped); at s = 1 it starts at 0.25, so the clip at 0.1 is never met.
+    """
+    lot, share = rng.random(), rng.random()
+    if lot < 0.2:
+        factor = 1 + share
+    elif lot < 0.9 and strength > 0.25:
+        factor = 0.25 / strength + (1 - 0.25 / strength) * share
+    else:
+        factor = 1.0
+    nearest, smooth = chance(rng, 0.5), integer(rng, 0, 2)
+    if factor < 1 and nearest:
+        return Resize(factor, "nearest")
+    smooths: tuple[Interpolation, ...] = ("linear", "cubic", "area")
+    return Resize(factor, smooths[smooth])

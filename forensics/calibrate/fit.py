@@ -1,0 +1,179 @@
+"""Which vote labelled images call for: maps, weights and rounding step, by cross-validation; pure.
+
+The paper's choices stay wherever the gain of another is not certain (`decisions`). Gains are measured out of fold: on
+images that the map or the weights were not fitted on.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+
+from ensemble.calibration import PAPER_VOTE, ROUNDING_STEPS, Isotonic, Probabilities, ProbabilityMap, Vote, round_to
+from ensemble.streams import STREAMS
+from forensics.calibrate.decisions import BRIER, ROC_AUC, Decision, Trial
+from forensics.calibrate.maps import FITTERS, Fitter
+from forensics.common.metrics import Estimate, expected_calibration_error, roc_auc
+from forensics.common.progress import Advance, silent
+from forensics.common.scores import MEAN, TITLES, VOTE, Floats, Labels, Scores
+
+FOLDS = 5
+LEAST_OF_A_CLASS = 50
+"""Real and fake images each, below which nothing is changed: intervals so wide hold 0 for any gain worth having."""
+LEAST_FOR_ISOTONIC = 500
+"""The same for isotonic maps, which have as many parameters as the data have steps."""
+
+PAPER_WEIGHTS = " : ".join(f"{weight:g}" for weight in PAPER_VOTE.weights)
+FITTED_WEIGHTS = "fitted"
+
+_TENTHS = 10
+
+Folds = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What the data call for.
+
+    Attributes:
+        vote: The vote to use: the paper's where nothing gains.
+        decisions: How each part was decided; none where the data are too small.
+        gains: Of the fitted vote as a whole over the paper's, out of fold, by what is measured; empty where it is the
+            paper's.
+        calibration_errors: Expected calibration error of the unrounded mean by the paper's vote and by the fitted one.
+        conclusion: The result in a sentence.
+    """
+
+    vote: Vote
+    decisions: tuple[Decision, ...]
+    gains: Mapping[str, Estimate]
+    calibration_errors: tuple[float, float] | None
+    conclusion: str
+
+
+def count_rounds(scores: Scores) -> int:
+    """How often `fit_vote` resamples at most: once a candidate, and three times for the whole."""
+    if min(scores.real, scores.fake) < LEAST_OF_A_CLASS:
+        return 0
+    return len(STREAMS) * (len(_fitters(scores)) - 1) + 1 + (len(ROUNDING_STEPS) - 1) + 3
+
+
+def fit_vote(scores: Scores, *, resamples: int, seed: int = 0, advance: Advance = silent) -> Fit:
+    """Fits a vote.
+
+    Args:
+        scores: Labelled images, scored without any calibration in force.
+        resamples: Of the bootstrap, in each of `count_rounds`.
+        seed: Of folds and draws.
+        advance: Called after each resample.
+    """
+    if min(scores.real, scores.fake) < LEAST_OF_A_CLASS:
+        counts = f"{scores.real} real and {scores.fake} fake images, at least {LEAST_OF_A_CLASS} of each are needed"
+        return Fit(PAPER_VOTE, (), {}, None, f"the data are too small to change anything ({counts}): the paper's vote")
+    labels, raw = scores.labels, scores.streams
+    folds = assign_folds(labels, seed)
+    trial = Trial(labels, resamples, seed, advance)
+
+    decisions, fitters, columns = [], [], []
+    for stream, column in zip(STREAMS, raw.T, strict=True):
+        choices = {kind: _map_out_of_fold(each, column, labels, folds) for kind, each in _fitters(scores).items()}
+        decision = trial.decide(f"map, {TITLES[stream.name]}", BRIER, _as_floats(choices))
+        decisions.append(decision)
+        fitters.append(FITTERS[decision.choice])
+        columns.append(choices[decision.choice])
+    held_out = np.stack(columns, axis=-1)
+
+    weights = {
+        PAPER_WEIGHTS: np.tile(np.array(PAPER_VOTE.weights, np.float64), (len(labels), 1)),
+        FITTED_WEIGHTS: _weights_out_of_fold(held_out, labels, folds),
+    }
+    means = {name: np.average(held_out.astype(np.float64), axis=1, weights=each) for name, each in weights.items()}
+    decisions.append(trial.decide("vote weights", ROC_AUC, means))
+    chosen_weights = decisions[-1].choice
+
+    steps = sorted(ROUNDING_STEPS, key=lambda step: (step != PAPER_VOTE.rounding_step, -step))
+    votes = {f"{step:g}": _vote_out_of_fold(held_out, weights[chosen_weights], step) for step in steps}
+    decisions.append(trial.decide("rounding step", ROC_AUC, votes))
+    chosen_step = decisions[-1].choice
+
+    if all(decision.choice == decision.paper for decision in decisions):
+        conclusion = "no change gains for certain: the paper's vote stays"
+        return Fit(PAPER_VOTE, tuple(decisions), {}, None, conclusion)
+
+    gains = {
+        f"{TITLES[VOTE]}, {ROC_AUC}": trial.gain(ROC_AUC, scores.vote, votes[chosen_step]),
+        f"{TITLES[MEAN]}, {ROC_AUC}": trial.gain(ROC_AUC, scores.mean, means[chosen_weights]),
+        f"{TITLES[MEAN]}, {BRIER}": trial.gain(BRIER, scores.mean, means[chosen_weights]),
+    }
+    errors = (
+        expected_calibration_error(labels, scores.mean),
+        expected_calibration_error(labels, means[chosen_weights]),
+    )
+    losses = [name for name, gain in gains.items() if gain.high < 0]
+    if any(ROC_AUC in name for name in losses):
+        conclusion = f"the fitted vote as a whole loses for certain in {', '.join(losses)}: the paper's vote stays"
+        return Fit(PAPER_VOTE, tuple(decisions), gains, errors, conclusion)
+    maps = tuple(fitter(column, labels) for fitter, column in zip(fitters, raw.T, strict=True))
+    vote = Vote(maps, PAPER_VOTE.weights, float(chosen_step))
+    if chosen_weights == FITTED_WEIGHTS:
+        vote = Vote(maps, fit_weights(vote.score(raw).stream_probabilities, labels), float(chosen_step))
+    changed = [decision.subject for decision in decisions if decision.choice != decision.paper]
+    conclusion = f"changed, each for a certain gain: {'; '.join(changed)}"
+    if losses:  # a mean of well calibrated streams is too unsure of itself, which costs no ranking
+        conclusion += f"; the price, also certain: {', '.join(losses)}"
+    return Fit(vote, tuple(decisions), gains, errors, conclusion)
+
+
+def assign_folds(labels: Labels, seed: int) -> Folds:
+    """Fold of each image, 0 to `FOLDS` − 1: random, with as many real and as many fake ones in each as can be."""
+    rng = np.random.default_rng(seed)
+    folds = np.empty(len(labels), np.int64)
+    for members in (np.flatnonzero(labels), np.flatnonzero(~labels)):
+        folds[rng.permutation(members)] = np.arange(len(members)) % FOLDS
+    return folds
+
+
+def fit_weights(probabilities: Probabilities, labels: Labels) -> tuple[float, ...]:
+    """The weights of the highest ROC AUC of the weighted mean, in tenths; of equals the nearest to the paper's.
+
+    Args:
+        probabilities: float32 [N, 3], after the maps.
+        labels: bool [N], True for fake.
+    """
+    paper = np.array(PAPER_VOTE.weights, np.float64) * _TENTHS / sum(PAPER_VOTE.weights)
+    grid = [each for each in product(range(_TENTHS + 1), repeat=len(STREAMS)) if sum(each) == _TENTHS]
+    grid.sort(key=lambda weights: float(np.abs(weights - paper).sum()))
+    areas = [roc_auc(labels, np.average(probabilities.astype(np.float64), axis=1, weights=each)) for each in grid]
+    return tuple(float(weight) for weight in grid[int(np.argmax(areas))])
+
+
+def _fitters(scores: Scores) -> dict[str, Fitter]:
+    enough = min(scores.real, scores.fake) >= LEAST_FOR_ISOTONIC
+    return {kind: fitter for kind, fitter in FITTERS.items() if enough or kind != Isotonic.kind}
+
+
+def _map_out_of_fold(fitter: Fitter, column: Probabilities, labels: Labels, folds: Folds) -> Probabilities:
+    mapped = np.empty_like(column)
+    for fold in range(FOLDS):
+        held = folds == fold
+        fitted: ProbabilityMap = fitter(column[~held], labels[~held])
+        mapped[held] = fitted(column[held])
+    return mapped
+
+
+def _weights_out_of_fold(probabilities: Probabilities, labels: Labels, folds: Folds) -> Floats:
+    weights = np.empty(probabilities.shape)
+    for fold in range(FOLDS):
+        held = folds == fold
+        weights[held] = fit_weights(probabilities[~held], labels[~held])
+    return weights
+
+
+def _vote_out_of_fold(probabilities: Probabilities, weights: Floats, step: float) -> Floats:
+    return round_to(np.average(round_to(probabilities, step), axis=1, weights=weights), step)
+
+
+def _as_floats(columns: Mapping[str, Probabilities]) -> dict[str, Floats]:
+    return {name: column.astype(np.float64) for name, column in columns.items()}

@@ -1,0 +1,93 @@
+"""Labelled images: a folder with `real/` and `fake/`, or a CSV of path and label."""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from forensics.common.errors import ForensicsError
+
+EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+"""Files of a folder that count as images, in upper or lower case."""
+
+LABELS = {"real": False, "fake": True, "0": False, "1": True}
+"""Labels of a CSV, and whether they say fake."""
+
+
+@dataclass(frozen=True)
+class LabelledImage:
+    """One image of a data set.
+
+    Attributes:
+        path: Its file, absolute.
+        fake: Whether it is fake.
+    """
+
+    path: Path
+    fake: bool
+
+
+def read_dataset(source: Path) -> list[LabelledImage]:
+    """Reads a data set; the images themselves are not opened.
+
+    Args:
+        source: A folder whose subfolders `real` and `fake` hold the images, at any depth; or a CSV file with the
+            columns `path` (relative to the CSV's folder, or absolute) and `label` (real or fake, 0 or 1).
+
+    Returns:
+        The images, those of a folder by name, real ones first.
+
+    Raises:
+        ForensicsError: There is no such data set, a line of the CSV is wrong, or a class has no image.
+    """
+    if source.is_dir():
+        images = list(_read_folder(source))
+    elif source.is_file():
+        images = list(_read_csv(source))
+    else:
+        raise ForensicsError(f"{source}: no such file or folder; give a folder with real/ and fake/, or a CSV")
+    for name, fake in (("real", False), ("fake", True)):
+        if not any(image.fake is fake for image in images):
+            raise ForensicsError(f"{source}: no {name} image; both real and fake ones are needed to measure anything")
+    return images
+
+
+def _read_folder(source: Path) -> Iterator[LabelledImage]:
+    for name, fake in (("real", False), ("fake", True)):
+        folder = source / name
+        if not folder.is_dir():
+            found = ", ".join(sorted(each.name for each in source.iterdir())[:8]) or "nothing"
+            raise ForensicsError(f"{source}: no subfolder {name}/; it must have real/ and fake/, and it has: {found}")
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in EXTENSIONS and not path.is_dir():
+                yield LabelledImage(path.absolute(), fake)
+
+
+def _read_csv(source: Path) -> Iterator[LabelledImage]:
+    lines: dict[Path, int] = {}
+    try:
+        with source.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [name.strip().lower() for name in reader.fieldnames or ()]
+            if not {"path", "label"} <= set(columns):
+                raise ForensicsError(
+                    f"{source}: the first line must name the columns path and label; it is {','.join(columns)[:80]!r}"
+                )
+            reader.fieldnames = columns
+            for row in reader:
+                image = _read_row(source, reader.line_num, row)
+                if (first := lines.setdefault(image.path, reader.line_num)) != reader.line_num:
+                    where = f"{source}, line {reader.line_num}"
+                    raise ForensicsError(f"{where}: {row['path']} is there twice, first in line {first}; keep one")
+                yield image
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ForensicsError(f"{source}: not a CSV file in UTF-8: {error}") from error
+
+
+def _read_row(source: Path, line: int, row: dict[str, str | None]) -> LabelledImage:
+    path, label = (row["path"] or "").strip(), (row["label"] or "").strip()
+    if not path:
+        raise ForensicsError(f"{source}, line {line}: no path")
+    if label.lower() not in LABELS:
+        raise ForensicsError(f"{source}, line {line}: the label is {label!r}; it must be real or fake, 0 or 1")
+    return LabelledImage((source.absolute().parent / path), LABELS[label.lower()])

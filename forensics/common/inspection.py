@@ -1,0 +1,173 @@
+"""Images through the deployed models one step at a time, keeping what the ensemble's answer leaves out.
+
+The steps are those of the ensemble, asked in its order: so scores are the ensemble's, face detector, limits and
+calibration of the server included, and nothing is computed twice.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import tritonclient.grpc as triton
+from deepfake_client import RequestFailedError, ServerUnavailableError
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from ensemble import status
+from ensemble.faces.detection import Box
+from ensemble.images import RgbImage
+from ensemble.streams import MAX_BATCH_SIZE, STREAMS
+from forensics.common.errors import ForensicsError
+
+Array = npt.NDArray[Any]
+Floats32 = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class StreamInspection:
+    """What one stream made of one image.
+
+    Attributes:
+        pixels: uint8 [S, S, 3], RGB, what it was shown.
+        features: float32 [D], DINOv2's before CLIP's.
+        attention: float32 [patches], row by row, summing to 1: where the CLS token of DINOv2's last block looked.
+        probability: Probability of fake, after a calibration map where the server has one.
+        vote: The same, rounded as it enters the vote.
+    """
+
+    pixels: RgbImage
+    features: Floats32
+    attention: Floats32
+    probability: float
+    vote: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """One image, looked at.
+
+    Attributes:
+        status: `ok`, or why there is nothing else (`ensemble.status`).
+        score: The vote.
+        probability: Weighted mean of the streams before any rounding.
+        streams: By name; empty where the status is not `ok`, and the numbers are NaN.
+        face: Box of the face used, in pixels of the image; None where the whole image was.
+        face_source: Where the box comes from, as the ensemble says it.
+    """
+
+    status: str
+    score: float = float("nan")
+    probability: float = float("nan")
+    streams: Mapping[str, StreamInspection] = field(default_factory=dict)
+    face: Box | None = None
+    face_source: str = ""
+
+
+class Inspector:
+    """Asks the models of one server; threads may share it.
+
+    Args:
+        url: HOST:PORT of its gRPC port.
+        batch_size: Most images in a request.
+        timeout: Deadline of one request to one model, in seconds.
+    """
+
+    def __init__(self, url: str, batch_size: int = MAX_BATCH_SIZE, timeout: float = 600.0) -> None:
+        self._url, self._size, self._timeout = url, min(batch_size, MAX_BATCH_SIZE), timeout
+        self._client = triton.InferenceServerClient(url)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._client.close()
+
+    def inspect(self, images: Sequence[bytes], boxes: Sequence[Box | None] | None = None) -> list[Inspection]:
+        """Looks at encoded images.
+
+        Args:
+            images: Contents of image files.
+            boxes: Face boxes that replace detection, None where the face is to be found; all None where left out.
+
+        Raises:
+            DetectorError: The server does not answer, or fails the request.
+            ForensicsError: Its models are of another version.
+        """
+        supplied = boxes if boxes is not None else [None] * len(images)
+        batches = [slice(start, start + self._size) for start in range(0, len(images), self._size)]
+        return [each for batch in batches for each in self._batch(images[batch], supplied[batch])]
+
+    def _batch(self, images: Sequence[bytes], boxes: Sequence[Box | None]) -> list[Inspection]:
+        encoded = np.empty((len(images), 1), np.object_)
+        encoded[:, 0] = images
+        supplied = np.array([box or (np.nan,) * 4 for box in boxes], np.float32)
+        prepared = self._infer("preprocess", {"IMAGE": encoded, "FACE_BOX": supplied})
+        ok = {"IMAGE": encoded, "BOX": prepared["BOX"], "IMAGE_STATUS": prepared["IMAGE_STATUS"]}
+        cropped = self._infer("face_crop", ok)
+        pixels = {stream.name: (prepared | cropped)[f"{stream.name.upper()}_PIXELS"] for stream in STREAMS}
+        outputs = {stream.name: self._infer(stream.name, {"PIXELS": pixels[stream.name]}) for stream in STREAMS}
+        for name, output in outputs.items():
+            if "ATTENTION" not in output:
+                raise ForensicsError(
+                    f"{name} at {self._url} has no output ATTENTION: it was exported by an older version; export again"
+                )
+        logits = {f"{name.upper()}_LOGITS": output["LOGITS"] for name, output in outputs.items()}
+        result = self._infer("voter", {**logits, **{name: prepared[name] for name in ("IMAGE_STATUS", "TICKET")}})
+        return [_inspection(row, pixels, outputs, cropped, result) for row in range(len(images))]
+
+    def _infer(self, model: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
+        tensors = []
+        for name, array in inputs.items():
+            tensor = triton.InferInput(name, list(array.shape), np_to_triton_dtype(array.dtype))
+            tensor.set_data_from_numpy(np.ascontiguousarray(array))
+            tensors.append(tensor)
+        try:
+            result = self._client.infer(model, tensors, client_timeout=self._timeout)
+        except InferenceServerException as error:
+            code = str(error.status()).rpartition(".")[2]
+            message = f"the model {model} at {self._url} gives no answer: {code}: {error.message()}"
+            raise (
+                ServerUnavailableError(message) if code == "UNAVAILABLE" else RequestFailedError(message, code)
+            ) from error
+        return {output.name: result.as_numpy(output.name) for output in result.get_response().outputs}
+
+
+def _inspection(
+    row: int,
+    pixels: Mapping[str, Array],
+    outputs: Mapping[str, Mapping[str, Array]],
+    cropped: Mapping[str, Array],
+    result: Mapping[str, Array],
+) -> Inspection:
+    state = _text(result["STATUS"][row, 0])
+    if state != status.OK:
+        return Inspection(state)
+    box = cropped["FACE"][row].tolist()
+    return Inspection(
+        status=state,
+        score=_number(result["SCORE"][row, 0]),
+        probability=_number(result["PROBABILITY"][row, 0]),
+        streams={
+            stream.name: StreamInspection(
+                pixels=pixels[stream.name][row],
+                features=outputs[stream.name]["FEATURES"][row],
+                attention=outputs[stream.name]["ATTENTION"][row],
+                probability=_number(result["STREAM_PROBABILITIES"][row, column]),
+                vote=_number(result["STREAM_VOTES"][row, column]),
+            )
+            for column, stream in enumerate(STREAMS)
+        },
+        face=None if np.isnan(box).any() else tuple(box),
+        face_source=_text(cropped["FACE_SOURCE"][row, 0]),
+    )
+
+
+def _number(value: np.float32) -> float:
+    """A float32 as the shortest decimal that stands for it: 0.3, not 0.30000001192092896."""
+    return float(str(value))
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

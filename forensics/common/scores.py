@@ -1,0 +1,116 @@
+"""Scored and labelled images as arrays."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from deepfake_client import explain
+
+from ensemble.streams import STREAMS
+from forensics.common.dataset import LabelledImage
+from forensics.common.errors import ForensicsError
+
+Floats = npt.NDArray[np.float64]
+Labels = npt.NDArray[np.bool_]
+
+MEAN = "mean"
+VOTE = "vote"
+
+TITLES = {**{stream.name: stream.title for stream in STREAMS}, MEAN: "Unrounded mean", VOTE: "Vote"}
+"""For people, by the name of a column, in the order of every table."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """N images with what the server says of them; every number lies in [0, 1].
+
+    Attributes:
+        labels: bool [N], True for fake.
+        streams: float32 [N, 3], probability of fake of each stream.
+        votes: float32 [N, 3], those as they enter the vote.
+        mean: float64 [N], weighted mean of the streams before rounding.
+        vote: float64 [N], the score.
+    """
+
+    labels: Labels
+    streams: npt.NDArray[np.float32]
+    votes: npt.NDArray[np.float32]
+    mean: Floats
+    vote: Floats
+
+    @property
+    def columns(self) -> dict[str, Floats]:
+        """All that ranks images, by the names of `TITLES`: float64 [N] each."""
+        streams = {
+            stream.name: values.astype(np.float64) for stream, values in zip(STREAMS, self.streams.T, strict=True)
+        }
+        return {**streams, MEAN: self.mean, VOTE: self.vote}
+
+    @property
+    def kinds(self) -> str:
+        """How many real and fake images, in words."""
+        return f"{self.real} real and {self.fake} fake images"
+
+    @property
+    def real(self) -> int:
+        """Number of real images."""
+        return int((~self.labels).sum())
+
+    @property
+    def fake(self) -> int:
+        """Number of fake images."""
+        return int(self.labels.sum())
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """An image that is left out of every number.
+
+    Attributes:
+        path: Its file.
+        status: Why, as a code.
+        reason: Why, in words.
+    """
+
+    path: str
+    status: str
+    reason: str
+
+
+def collect(images: Sequence[LabelledImage], rows: Sequence[Mapping[str, Any]]) -> tuple[Scores, list[Unscored]]:
+    """Arrays of the images that were scored, and a list of the others.
+
+    Args:
+        images: The images.
+        rows: The row of each, as `deepfake_client.Verdict.to_dict` gives it.
+
+    Raises:
+        ForensicsError: Of real or of fake images none was scored.
+    """
+    scored = [(image.fake, row) for image, row in zip(images, rows, strict=True) if row["status"] == "ok"]
+    unscored = [
+        Unscored(str(row["path"]), row["status"], row.get("error") or explain(row["status"]))
+        for row in rows
+        if row["status"] != "ok"
+    ]
+    labels = np.array([fake for fake, _ in scored], np.bool_)
+    if not labels.any() or labels.all():
+        counts = (
+            f"{int((~labels).sum())} real and {int(labels.sum())} fake images were scored, {len(unscored)} were not"
+        )
+        example = f": {unscored[0].path}: {unscored[0].reason}" if unscored else ""
+        raise ForensicsError(f"{counts}; both kinds are needed to measure anything{example}")
+
+    def by_stream(field: str) -> npt.NDArray[np.float32]:
+        return np.array([[row["streams"][s.name][field] for s in STREAMS] for _, row in scored], np.float32)
+
+    scores = Scores(
+        labels=labels,
+        streams=by_stream("probability"),
+        votes=by_stream("vote"),
+        mean=np.array([row["probability"] for _, row in scored], np.float64),
+        vote=np.array([row["score"] for _, row in scored], np.float64),
+    )
+    return scores, unscored

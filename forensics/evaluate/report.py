@@ -1,0 +1,82 @@
+"""Where an evaluation goes: the terminal, report.json and report.html."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from forensics.common.report import headline, print_tables, print_unscored, write_page
+from forensics.common.scores import Scores, Unscored
+from forensics.common.scoring import Server
+from forensics.evaluate.measures import Evaluation
+from forensics.evaluate.plots import histogram_plot, reliability_plot, roc_plot
+from forensics.evaluate.tables import evaluation_tables
+
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+FORMAT_VERSION = 1
+
+_TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+
+@dataclass(frozen=True)
+class Report:
+    """An evaluation with its circumstances.
+
+    Attributes:
+        data: The data set.
+        created: When, ISO 8601.
+        server: Which weights and calibration gave the scores.
+        scores: The images.
+        unscored: Those that are left out.
+        evaluation: The numbers.
+    """
+
+    data: Path
+    created: str
+    server: Server
+    scores: Scores
+    unscored: Sequence[Unscored]
+    evaluation: Evaluation
+
+    @property
+    def headline(self) -> str:
+        """The images in a sentence."""
+        return headline(f"{self.scores.kinds} of {self.data}", self.unscored)
+
+
+def print_report(console: Console, report: Report) -> None:
+    """The report on a terminal."""
+    console.print(Text(report.headline), "")
+    print_unscored(console, report.unscored, REPORT_JSON)
+    print_tables(console, evaluation_tables(report.evaluation))
+    if report.server.untrained:
+        console.print("[yellow]UNTRAINED weights: these numbers mean nothing.")
+
+
+def write_json(path: Path, report: Report) -> None:
+    """All numbers of the report, for programs."""
+    document = {
+        "version": FORMAT_VERSION,
+        "created": report.created,
+        "data": str(report.data),
+        "untrained": report.server.untrained,
+        "server": report.server.to_dict(),
+        "evaluation": asdict(report.evaluation),
+        "unscored": [asdict(each) for each in report.unscored],
+    }
+    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_html(path: Path, report: Report) -> None:
+    """The report as one page that needs no other file."""
+    plots = {
+        "ROC curves": roc_plot(report.scores),
+        "Reliability: score against the share of fake images": reliability_plot(report.scores),
+        "Distribution of the scores": histogram_plot(report.scores),
+    }
+    tables = evaluation_tables(report.evaluation)
+    write_page(path, _TEMPLATE, report=report, server=report.server, tables=tables, plots=plots)
