@@ -17,9 +17,10 @@ from forensics.__main__ import main
 from forensics.common.errors import ForensicsError
 from forensics.common.inspection import Inspection, StreamInspection
 from forensics.common.metrics import roc_auc
+from forensics.common.pixels import LARGEST_PIXELS, image_seed, read_pixels
 from forensics.common.scores import MEAN, TITLES, VOTE
 from forensics.robustness.measures import analyse, box_iou
-from forensics.robustness.rows import LARGEST_PIXELS, NO_FACE, dino_width, image_seed, measure, read_pixels
+from forensics.robustness.rows import NO_FACE, dino_width, measure
 from forensics.robustness.tables import summary_table, sweep_tables
 from tests.conftest import Server
 from tests.golden import GOLDEN, IMAGES, read_rgb
