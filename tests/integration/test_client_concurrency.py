@@ -1,4 +1,4 @@
-"""How requests are kept in limit: order, overload, slow requests, memory."""
+"""How requests are kept under way: order, overload, slow requests, memory."""
 
 import asyncio
 import contextlib
@@ -226,13 +226,13 @@ def run_closed_loop(
     now = begin
     under_way: list[tuple[float, float]] = []
     for n in range(answers):
-        while len(under_way) < min(limit.limit, use):
+        while len(under_way) < min(concurrency.limit, use):
             if len(under_way) >= queue.holds:
-                limit.overloaded(now, now)
+                concurrency.overloaded(now, now)
                 break
             heapq.heappush(under_way, (queue.finish(now, n / answers), now))
         now, started = heapq.heappop(under_way)
-        limit.answered(started, now, deadline=deadline, in_flight=len(under_way) + 1)
+        concurrency.answered(started, now, deadline=deadline, in_flight=len(under_way) + 1)
     return answers / (now - begin)
 
 
