@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from export import hub as hub_module
 from export.__main__ import main as export_main
 from export.download import CHECKPOINTS, main
 from export.errors import ManifestError
-from export.hub import REPOSITORY
-from export.manifest import read_manifest, require_hashes, require_sizes
-from export.transfer import unfinished
+from export.weights import hub as hub_module
+from export.weights.hub import REPOSITORY
+from export.weights.manifest import read_manifest, require_hashes, require_sizes
+from export.weights.transfer import unfinished
 from networks import write_random_weights
-from networks.retinaface import write_random_retinaface
+from networks.faces.retinaface_weights import write_random_retinaface
 from tests.fakes.hub import COMMIT, Hub, hub_on_loopback
 
 MIB = 2**20

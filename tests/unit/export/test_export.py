@@ -21,10 +21,14 @@ from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STRE
 from export import ExportError, StreamExport, export_stream, parity
 from export.__main__ import main
 from export.errors import MissingWeightsError, ParityError, RepositoryError
-from export.fused_attention import FUSED_FILE, fuse_attention
-from export.graph import INLINE_LIMIT
-from export.repository import SKELETON, publish, staging
-from export.weights import find_checkpoints
+from export.layout import FUSED_FILE, SKELETON
+from export.onnx.fused_attention import fuse_attention
+from export.onnx.graph import INLINE_LIMIT
+from export.onnx.interface import OUTPUTS
+from export.onnx.session import onnx_outputs
+from export.repository import publish, staging
+from export.samples import sample_batches
+from export.weights.checkpoints import find_checkpoints
 from networks import load_stream
 from networks.architecture import ClipArchitecture, Dinov2Architecture, StreamArchitecture, tensor_shapes
 from networks.random_weights import MARKER, seeded_tensor
@@ -211,13 +215,13 @@ def test_other_sizes_export_and_agree(
 
 def test_a_wrong_model_is_a_parity_error_with_its_numbers(tiny: Path, exports: Mapping[Stream, StreamExport]) -> None:
     """The model of one stream against the network of another: same shapes, other weights."""
-    batches = parity.sample_batches(252)
+    batches = sample_batches(252)
     expected = parity.torch_outputs(load_stream(GLOBAL_TEXTURE, tiny / GLOBAL_TEXTURE.checkpoint), batches)
-    differences = parity.compare(expected, parity.onnx_outputs(exports[LOCAL_FACIAL].files[0], batches))
+    differences = parity.compare(OUTPUTS, expected, onnx_outputs(exports[LOCAL_FACIAL].files[0], batches))
     with pytest.raises(ParityError, match="LOGITS on random by") as raised:
         parity.require_parity("global_texture", differences)
     assert raised.value.differences == tuple(differences)
-    parity.require_parity("same", parity.compare(expected, expected))
+    parity.require_parity("same", parity.compare(OUTPUTS, expected, expected))
 
 
 def test_values_that_are_not_finite_are_no_parity() -> None:
@@ -226,7 +230,7 @@ def test_values_that_are_not_finite_are_no_parity() -> None:
     spoilt = {"random": (np.full((1, 2), np.nan, np.float32), *rest)}
     for expected, actual in ((zeros, spoilt), (spoilt, zeros), (spoilt, spoilt)):
         with pytest.raises(ParityError):
-            parity.require_parity("any", parity.compare(expected, actual))
+            parity.require_parity("any", parity.compare(OUTPUTS, expected, actual))
 
 
 # The repository
@@ -375,7 +379,7 @@ def test_command_exports_random_weights_and_says_untrained(tmp_path: Path, monke
     assert (weights / MARKER).exists()
 
     before = models(repository)
-    monkeypatch.setattr(parity, "TOLERANCES", dict.fromkeys(parity.TOLERANCES, 0.0))
+    monkeypatch.setattr(parity, "TOLERANCES", {"fp32": dict.fromkeys(parity.TOLERANCES["fp32"], 0.0)})
     failed = export(*options)
     assert failed.exit_code == 1
     assert "does not agree with the network" in failed.output

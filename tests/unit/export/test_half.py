@@ -13,9 +13,10 @@ from torch import nn
 from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION, Stream
 from export import StreamExport, export_stream
 from export.errors import HalfRangeError
-from export.face_graph import Task, to_onnx
-from export.half import LARGEST, to_half
-from export.half_arithmetic import STREAM, HalfArithmetic, Range, require_range, widest
+from export.half.arithmetic import STREAM, HalfArithmetic, Range, require_range, widest
+from export.half.conversion import LARGEST, to_half
+from export.onnx.graph import to_onnx
+from export.onnx.interface import Interface
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +189,7 @@ class Convolutions(nn.Module):
 def test_normalisations_keep_their_statistics(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Convolutions().eval().requires_grad_(False)
-    model = to_onnx(network, Task("any", (), "PIXELS", ("OUT",), {}, free_size=True))
+    model = to_onnx(network, Interface("PIXELS", ("OUT",), 75, 101, any_size=True))
     to_half(model)
     ir.save(model, tmp_path / "model.onnx")
     pixels = np.random.default_rng(2).integers(0, 256, (2, 40, 50, 3), dtype=np.uint8)
@@ -240,7 +241,7 @@ def test_a_weight_beyond_half_refuses_the_export(tiny: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_the_face_detector_in_half_agrees_with_torch(tmp_path: Path) -> None:
     from export.face_models import export_face_detector
-    from networks.retinaface import write_random_retinaface
+    from networks.faces.retinaface_weights import write_random_retinaface
 
     write_random_retinaface(tmp_path / "retinaface.h5")
     export = export_face_detector(tmp_path / "retinaface.h5", tmp_path, precision="fp16")

@@ -5,7 +5,6 @@ where it is served, and a manifest beside it says what that was. `python -m serv
 """
 
 import contextlib
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -13,8 +12,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import onnx
 from google.protobuf import text_format
 from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 from polygraphy.backend.trt import (
@@ -25,17 +22,20 @@ from polygraphy.backend.trt import (
     Profile,
     TrtRunner,
 )
-from polygraphy.comparator import Comparator, SimpleCompareFunc
+from polygraphy.comparator import Comparator
 from polygraphy.exception import PolygraphyException
 from polygraphy.logger import G_LOGGER
 from tritonclient.grpc import model_config_pb2
 
 from ensemble.faces.retinaface import LONGEST_SIDE, SHORTER_SIDE
+from export.difference import Difference
 from export.errors import TensorrtError
-from export.graph import INPUT
-from export.parity import PROBABILITY, Difference, Pixels, compare_probabilities, require_parity
-from export.repository import ENGINE_FILE, ENGINE_MANIFEST
-from export.tensorrt_platform import Platform
+from export.layout import ENGINE_FILE, ENGINE_MANIFEST
+from export.onnx.interface import INPUT
+from export.parity import compare, require_parity
+from export.samples import Pixels
+from export.tensorrt.platform import Platform
+from export.weights.manifest import sha256_of
 
 OPTIMAL_BATCH = 8
 """The batch size that kernels are chosen for; smaller and larger ones work."""
@@ -81,7 +81,7 @@ def build_engine(
     platform: Platform,
     timing_cache: Path,
     batches: Mapping[str, Pixels],
-    tolerances: Mapping[str, float],
+    precision: str,
 ) -> tuple[list[Path], list[Difference]]:
     """Build an engine beside its ONNX model, and hold it against ONNX Runtime.
 
@@ -92,7 +92,7 @@ def build_engine(
         platform: What it is built with, for the manifest.
         timing_cache: File in which TensorRT's measurements are kept for the next build; Polygraphy locks it.
         batches: Images to compare on, by what they are.
-        tolerances: Largest difference allowed by output, or by what its name begins with before `_`.
+        precision: Of the model; its tolerances hold (`export.parity.TOLERANCES`).
 
     Returns:
         The engine and its manifest, and the comparisons.
@@ -113,14 +113,14 @@ def build_engine(
         seconds = time.monotonic() - start
         engine = model.with_name(ENGINE_FILE)
         engine.write_bytes(plan)
-        differences = _compare(model, engine.read_bytes(), batches, tolerances)
+        differences = _compare(model, engine.read_bytes(), batches, precision)
     require_parity(f"{name} (TensorRT against ONNX Runtime)", differences)
     manifest = model.with_name(ENGINE_MANIFEST)
     description = {
         **asdict(platform),
-        "onnx_sha256": _sha256(model),
-        "engine_sha256": _sha256(engine),
-        "precision": _precision(model),
+        "onnx_sha256": sha256_of(model),
+        "engine_sha256": sha256_of(engine),
+        "precision": precision,
         "profile": {INPUT: shapes},
         "built": datetime.now(UTC).isoformat(timespec="seconds"),
         "build_seconds": round(seconds, 1),
@@ -130,27 +130,17 @@ def build_engine(
     return [engine, manifest], differences
 
 
-def _compare(
-    model: Path, plan: bytes, batches: Mapping[str, Pixels], tolerances: Mapping[str, float]
-) -> list[Difference]:
+def _compare(model: Path, plan: bytes, batches: Mapping[str, Pixels], precision: str) -> list[Difference]:
     runners = [OnnxrtRunner(SessionFromOnnx(str(model), providers=["cpu"])), TrtRunner(EngineFromBytes(plan))]
     runs = Comparator.run(runners, data_loader=[{INPUT: pixels} for pixels in batches.values()])
     expected, actual = (iterations for _, iterations in runs.items())
-    differences = []
-    for (pixels, images), reference, value in zip(batches.items(), expected, actual, strict=True):
-        largest = {output: float(np.abs(array).max()) for output, array in reference.items()}
-        allowed = {output: tolerances[output.split("_")[0]] * max(1.0, size) for output, size in largest.items()}
-        compare = SimpleCompareFunc(atol=allowed, rtol=0, check_error_stat="max")
-        for output, result in compare(reference, value).items():
-            found = result.max_absdiff if hasattr(result, "max_absdiff") else float("nan")
-            # Polygraphy has the last word: it also minds shapes and types.
-            off = float(found) if result or found > allowed[output] else float("nan")
-            differences.append(Difference(pixels, len(images), output, off, allowed[output]))
-        if PROBABILITY in tolerances:
-            differences.append(
-                compare_probabilities(pixels, reference["LOGITS"], value["LOGITS"], tolerances[PROBABILITY])
-            )
-    return differences
+    names = tuple(expected[0])
+    return compare(
+        names,
+        {pixels: tuple(outputs[name] for name in names) for pixels, outputs in zip(batches, expected, strict=True)},
+        {pixels: tuple(outputs[name] for name in names) for pixels, outputs in zip(batches, actual, strict=True)},
+        precision,
+    )
 
 
 @contextlib.contextmanager
@@ -161,13 +151,3 @@ def _polygraphy(name: str) -> Iterator[None]:
             yield
     except PolygraphyException as error:
         raise TensorrtError(f"{name}: TensorRT cannot build or run its engine: {error}; see the log above") from error
-
-
-def _precision(model: Path) -> str:
-    metadata = {entry.key: entry.value for entry in onnx.load(model, load_external_data=False).metadata_props}
-    return str(metadata.get("precision", "unknown"))
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from ensemble.streams import STREAMS, Stream
 from export.errors import MissingWeightsError
-from export.face_models import ALIGNER, DETECTOR, RESTORER
-from export.manifest import require_sizes
-from networks.gfpgan_checkpoints import ALIGNER_FILE, GFPGAN_FILE, PARSENET_FILE
+from export.weights.manifest import require_sizes
+from networks.faces import ALIGNER, DETECTOR, RESTORER
+from networks.faces.gfpgan_checkpoints import ALIGNER_FILE, GFPGAN_FILE, PARSENET_FILE
 
 PUBLISHED_WEIGHTS = "https://huggingface.co/lpmkhoa/hcmusaqua-ntire26-weights"
 """Where the authors publish the checkpoints."""

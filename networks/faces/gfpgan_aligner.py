@@ -1,8 +1,9 @@
 """RetinaFace as the package `facexlib` has it, which finds the faces for GFPGAN, as a torch module.
 
-Another network than the method's detector (`networks.retinaface`) for the same task (Deng et al., arXiv 1905.00641): a
-ResNet-50 of torchvision, a feature pyramid of three levels, an SSH context module and three heads a level. Exactly that
-of `facexlib`, in the sizes of its weights `detection_Resnet50_Final.pth`. Modules are named as in that file.
+It has the same task as the method's detector (`networks.faces.retinaface`; Deng et al., arXiv 1905.00641), but is
+another network: a ResNet-50 of torchvision, a feature pyramid of three levels, an SSH context module and three heads a
+level. Exactly that of `facexlib`, in the sizes of its weights `detection_Resnet50_Final.pth`. Modules are named as in
+that file.
 """
 
 from collections import OrderedDict
@@ -150,7 +151,7 @@ class FaceAligner(nn.Module):
             Probabilities of a face [batch, anchors], box offsets [batch, anchors, 4] and landmark offsets
             [batch, anchors, 10], float32; see `ensemble.faces.gfpgan.face_landmarks`.
         """
-        x = (pixels.flip(-1).float() - self.get_buffer("mean")).permute(0, 3, 1, 2)
+        x = (pixels.float().flip(-1) - self.get_buffer("mean")).permute(0, 3, 1, 2)
         levels = []
         for name, layer in self.body.named_children():
             x = layer(x)

@@ -1,8 +1,8 @@
 """The three weights files of face restoration: read strictly, or written with seeded random values.
 
-    GFPGANv1.4.pth                  `networks.gfpgan.Gfpgan`, under the key `params_ema`
-    parsing_parsenet.pth            `networks.gfpgan_parsenet.ParseNet`
-    detection_Resnet50_Final.pth    `networks.gfpgan_aligner.FaceAligner`, names beginning with `module.`
+    GFPGANv1.4.pth                  `networks.faces.gfpgan.Gfpgan`, under the key `params_ema`
+    parsing_parsenet.pth            `networks.faces.gfpgan_parsenet.ParseNet`
+    detection_Resnet50_Final.pth    `networks.faces.gfpgan_aligner.FaceAligner`, names beginning with `module.`
 
 These are the files that the PyPI packages `gfpgan` and `facexlib` download, unchanged.
 """
@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from networks import gfpgan, gfpgan_parsenet
 from networks.checkpoint_file import check_storage, only_tensors, read_pickle
 from networks.errors import CheckpointLayoutError, CheckpointValueError, shortened
-from networks.gfpgan import FaceRestorer, Gfpgan
-from networks.gfpgan_aligner import FaceAligner
-from networks.gfpgan_parsenet import ParseNet
+from networks.faces import gfpgan, gfpgan_parsenet
+from networks.faces.gfpgan import FaceRestorer, Gfpgan
+from networks.faces.gfpgan_aligner import FaceAligner
+from networks.faces.gfpgan_parsenet import ParseNet
 
 GFPGAN_FILE = "GFPGANv1.4.pth"
 PARSENET_FILE = "parsing_parsenet.pth"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ensemble.faces.gfpgan import FACE_SIDE
-from networks.gfpgan_parsenet import ParseNet
+from networks.faces.gfpgan_parsenet import ParseNet
 
 WIDTH = 256
 """Channels of the published U-Net at its coarse resolutions; all else is in proportion."""
@@ -243,11 +243,12 @@ class FaceRestorer(nn.Module):
             [batch, `FACE_SIDE`, `FACE_SIDE`].
         """
         restored = self.gan(_normalised(faces)).clamp(-1, 1)
-        pixels = ((restored + 1) / 2 * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        # Whole numbers, still in floating point: TensorRT moves no 8-bit values about.
+        levels = ((restored + 1) / 2 * 255).round().permute(0, 2, 3, 1)
         # The parser sees the faces rounded to pixels, as in the package.
-        return pixels, self.parser(_normalised(pixels)).argmax(1).to(torch.uint8)
+        return levels.to(torch.uint8), self.parser(_normalised(levels)).argmax(1).to(torch.uint8)
 
 
 def _normalised(pixels: Tensor) -> Tensor:
-    """uint8 [batch, height, width, 3] to [batch, 3, height, width], -1 to 1."""
-    return (pixels.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
+    """Pixels in 0..255, [batch, height, width, 3], to [batch, 3, height, width], -1 to 1."""
+    return (pixels.float().permute(0, 3, 1, 2) / 255 - 0.5) / 0.5

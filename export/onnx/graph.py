@@ -1,8 +1,8 @@
-"""A stream's network as an ONNX graph, and the graph as a file."""
+"""A network as an ONNX graph, and the graph as a file."""
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,72 +10,90 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from torch import nn
 
 from export.errors import ExportError
-from export.free_outputs import free_last_axis
-from networks import StreamNetwork
-
-INPUT = "PIXELS"
-OUTPUTS = ("LOGITS", "FEATURES", "ATTENTION")
+from export.layout import DATA_FILE, MODEL_FILE
+from export.onnx.free_outputs import free_last_axis
+from export.onnx.interface import Interface
 
 OPSET = 18
 """ONNX operator set: LayerNormalization is one node (from 17 on), and every runtime in use reads it."""
-
-MODEL_FILE = "model.onnx"
-DATA_FILE = "model.onnx.data"
 
 INLINE_LIMIT = 256 * 1024**2
 """Bytes of weights up to which they are kept inside model.onnx; above, in DATA_FILE (protobuf ends at 2 GiB)."""
 
 
-def to_onnx(network: StreamNetwork, pixels: int) -> ir.Model:
+SMALLEST_SIDE = 33
+"""Of images of any size: below, the exporter would take the number of cells for the constant 1."""
+
+
+def to_onnx(network: nn.Module, interface: Interface) -> ir.Model:
     """Trace a network into an ONNX graph with a dynamic batch.
 
     Weights are shared with the network, not copied.
 
     Args:
         network: In evaluation mode.
-        pixels: Side of its images.
-
-    Returns:
-        PIXELS uint8 [batch, pixels, pixels, 3] → LOGITS float32 [batch, 2], FEATURES float32 [batch, D],
-        ATTENTION float32 [batch, patches]; what they are, `StreamNetwork.forward` says. D and patches are free in the
-        graph, as config.pbtxt has them (`free_last_axis`).
+        interface: What the graph is to take and to give.
 
     Raises:
-        ExportError: The exporter fixed the batch size.
+        ExportError: The exporter fixed an axis that is to be free, or something else than a Cast reads the pixels.
     """
+    free = {0: torch.export.Dim("batch")}
+    if interface.any_size:
+        free |= {
+            1: torch.export.Dim("height", min=SMALLEST_SIDE),
+            2: torch.export.Dim("width", min=SMALLEST_SIDE),
+        }
     # Two images, since a batch of one would be taken for a constant.
-    example = torch.zeros(2, pixels, pixels, 3, dtype=torch.uint8)
+    example = torch.zeros(2, interface.height, interface.width, 3, dtype=torch.uint8)
     with quiet():
         program = torch.onnx.export(
             network,
             (example,),
             dynamo=True,
             verbose=False,
-            input_names=[INPUT],
-            output_names=OUTPUTS,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[interface.input],
+            output_names=interface.outputs,
+            dynamic_shapes=(free,),
             opset_version=OPSET,
         )
     if program is None:
         raise ExportError("torch.onnx.export returned no model")
     model = program.model
-    values = [*model.graph.inputs, *model.graph.outputs]
-    fixed = [value.name for value in values if value.shape is None or isinstance(value.shape[0], int)]
-    if fixed:
-        raise ExportError(f"the exported graph has a fixed batch size in {', '.join(map(str, fixed))}")
-    free_last_axis(model.graph, OUTPUTS[1:])
+    _require_free_axes(model.graph, tuple(free))
+    if interface.free_outputs:
+        free_last_axis(model.graph, interface.free_outputs)
     _cast_alone_reads_the_pixels(model.graph)
     # The exporter writes the source lines of the network, with their paths on this machine, into every node.
     ClearMetadataAndDocStringPass()(model)
     return model
 
 
+def _require_free_axes(graph: ir.Graph, free: Sequence[int]) -> None:
+    """Refuse a graph whose input has a fixed axis that should be free, or that gives a fixed number of images."""
+    axes = [(graph.inputs[0], free), *((output, (0,)) for output in graph.outputs)]
+    fixed = [
+        str(value.name)
+        for value, free_axes in axes
+        if value.shape is None or any(isinstance(value.shape[axis], int) for axis in free_axes)
+    ]
+    if fixed:
+        raise ExportError(f"the exported graph has a fixed batch, height or width in {', '.join(fixed)}")
+
+
 def _cast_alone_reads_the_pixels(graph: ir.Graph) -> None:
-    """Ask what the Cast gives for the batch size, as the tracer asks the pixels: TensorRT only casts 8-bit inputs."""
+    """Ask the Cast's output for the pixels' shape, as the tracer asks the pixels: TensorRT only casts 8-bit inputs."""
     pixels = graph.inputs[0]
-    cast = next(node for node, _ in pixels.uses() if node.op_type == "Cast")
+    readers = [node for node, _ in pixels.uses()]
+    cast = next((node for node in readers if node.op_type == "Cast"), None)
+    others = sorted({node.op_type for node in readers} - {"Cast", "Shape"})
+    if cast is None or others:
+        raise ExportError(
+            f"{', '.join(others) or 'nothing'} reads {pixels.name} before a Cast does, and TensorRT only casts 8-bit "
+            "pixels: cast them first in the network's forward"
+        )
     graph.remove(cast)
     graph.insert_before(graph[0], cast)
     for node, index in list(pixels.uses()):
@@ -110,7 +128,7 @@ def save_model(
     return files
 
 
-def free_weights(network: StreamNetwork, model: ir.Model) -> None:
+def free_weights(network: nn.Module, model: ir.Model) -> None:
     """Free the weights that a network and its graph share; both are useless afterwards.
 
     Deleting them is not enough: the rewrite rules of onnxscript remember the last graph that they saw.

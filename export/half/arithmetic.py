@@ -17,8 +17,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from export.errors import HalfRangeError
-from export.half import LARGEST, MOVES, register
-from export.parity import open_session
+from export.half.conversion import LARGEST, MOVES, register
+from export.onnx.session import open_session
 
 GAIN = "GAIN"
 """Input that every LayerNormalization before a float16 product is multiplied by: 1, or more to look for overflow."""

@@ -14,15 +14,20 @@ from ensemble.preparation import prepare
 from ensemble.status import OK
 from ensemble.streams import SEMANTIC_FUSION, Stream
 from ensemble.voting import fake_probability, quantise
-from export.graph import INPUT, free_weights, save_model, to_onnx
-from export.half import to_half
-from export.half_arithmetic import HalfArithmetic, Range, widest
-from export.parity import HALF_TOLERANCES, PROBABILITY, TOLERANCES, Pixels, open_session
+from export.half.arithmetic import HalfArithmetic, Range, widest
+from export.half.conversion import to_half
+from export.onnx.graph import free_weights, save_model, to_onnx
+from export.onnx.interface import INPUT, stream_interface
+from export.onnx.session import open_session
+from export.parity import PROBABILITY, TOLERANCES
+from export.samples import Pixels
 from networks import StreamNetwork, load_stream
 
 Logits = NDArray[np.float32]
 
-LARGEST_ALLOWED: Mapping[str, float] = {"fp32": TOLERANCES[PROBABILITY], "fp16": HALF_TOLERANCES[PROBABILITY]}
+LARGEST_ALLOWED: Mapping[str, float] = {
+    precision: tolerances[PROBABILITY] for precision, tolerances in TOLERANCES.items()
+}
 """Largest change of a probability; votes are steps of 0.1."""
 
 P999_ALLOWED: Mapping[str, float] = {"fp32": 1e-3, "fp16": 1e-2}
@@ -129,7 +134,7 @@ def study_stream(
     folders = {precision: folder / precision for precision in ("fp32", "fp16")}
     for each in folders.values():
         each.mkdir(parents=True)
-    model = to_onnx(network, stream.pixels)
+    model = to_onnx(network, stream_interface(stream))
     single = save_model(model, folders["fp32"], {})[0]
     to_half(model)
     half = save_model(model, folders["fp16"], {})[0]

@@ -1,7 +1,7 @@
 """The published checkpoints on the Hugging Face hub: what they are, and where each can be read.
 
 The library's settings hold: HF_ENDPOINT (a mirror), HF_TOKEN and the proxy variables. It is asked for what it knows;
-the bytes are fetched by `export.transfer`, since its release 1 throws away a file that was interrupted.
+the bytes are fetched by `export.weights.transfer`, since its release 1 throws away a file that was interrupted.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from export.errors import DownloadError, NoNetworkError
-from export.transfer import Location
+from export.weights.transfer import Location
 
 REPOSITORY = "lpmkhoa/hcmusaqua-ntire26-weights"
 """Where the authors publish the checkpoints."""

@@ -13,8 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from export.errors import ExportError
-
-FUSED_FILE = "model.fused.onnx"
+from export.layout import FUSED_FILE
 
 _DOMAIN = "com.microsoft"
 
