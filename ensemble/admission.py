@@ -20,11 +20,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-OVERLOADED = "OVERLOADED"
-"""First word of a refusal: send the request again a little later."""
-
-STUCK = "STUCK"
-"""First word of a refusal while nothing has left the server for unusually long: a supervisor should look at it."""
+from ensemble.contract import OVERLOADED, STUCK, refusal
 
 PATIENCE = 10.0
 """Seconds without any release that are never unusual."""
@@ -134,7 +130,9 @@ class AdmissionController:
         why = (
             f"the queue is full: {inside}, and {images} more ({size / 2**20:.0f} MiB) would be over {limits}; {advice}"
         )
-        return f"{OVERLOADED}: {why}" if silent is None else f"{STUCK}: nothing has left for {silent:.0f} s, and {why}"
+        if silent is None:
+            return refusal(OVERLOADED, why)
+        return refusal(STUCK, f"nothing has left for {silent:.0f} s, and {why}")
 
 
 class Ledger:
@@ -223,12 +221,14 @@ class Admission:
             self._collect()
             ticket = self._ledger.issue()
             if ticket is None:
-                return 0, f"{OVERLOADED}: the queue is full: no room for another request; send it again a little later"
+                return 0, refusal(
+                    OVERLOADED, "the queue is full: no room for another request; send it again a little later"
+                )
             before = {ticket, *self._controller.tickets}
-            refusal = self._controller.admit(ticket, images, size, time.monotonic())
+            refused = self._controller.admit(ticket, images, size, time.monotonic())
             for gone in before.difference(self._controller.tickets):  # refused, or lost
                 self._ledger.give_back(gone)
-            return ticket, refusal
+            return ticket, refused
 
     def release(self, ticket: int) -> None:
         """Give a ticket back: for a request that goes no further than this step."""

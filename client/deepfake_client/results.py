@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-STREAM_NAMES = ("global_texture", "local_facial", "semantic_fusion")
+from .contract.streams import STREAMS
+
+STREAM_NAMES = tuple(stream.name for stream in STREAMS)
 """The streams of the ensemble, in the order of the server's arrays."""
 
 Decision = Literal["fake", "real", "uncertain"]

@@ -8,16 +8,15 @@ from typing import Any, Generic, TypeVar
 from tenacity import retry_if_exception, stop_after_delay, wait_fixed
 from tritonclient.utils import InferenceServerException
 
-from ..calibration import VOTER_MODEL, Calibration, parse_calibration
+from ..calibration import Calibration, parse_calibration
+from ..contract.contract import PREPROCESS_MODEL, PROVENANCE_MODEL, VOTER_MODEL
 from ..errors import DetectorError, RequestFailedError, ServerUnavailableError, from_triton, is_retryable
 from ..items import EncodedImage, read
 from ..results import Provenance, Verdict
 from .addresses import Address
 from .settings import Settings
 from .wire import (
-    FIRST_MODEL,
     PROBE,
-    PROVENANCE_MODEL,
     build_inputs,
     parse_max_bytes,
     parse_provenance,
@@ -101,7 +100,7 @@ def max_batch_size_call(settings: Settings) -> Call[int]:
 
 def max_bytes_call(settings: Settings) -> Call[int | None]:
     """Asks how many bytes an image may have."""
-    return _light_call(settings, "get_model_config", FIRST_MODEL, {}, parse_max_bytes, optional=True)
+    return _light_call(settings, "get_model_config", PREPROCESS_MODEL, {}, parse_max_bytes, optional=True)
 
 
 def polling(timeout: float) -> dict[str, Any]:
