@@ -111,9 +111,14 @@ def _beside(target: Path) -> Iterator[Path]:
 
 
 def _pip_install(requirement: str, target: Path) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-compile", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--no-warn-script-location", "--target", str(target), requirement]
-    outcome = subprocess.run(command, stdout=sys.stderr, check=False)
+    locked = (Path(__file__).parent / "wheels.txt").read_text().replace("\\\n", "").splitlines()
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as chosen:
+        chosen.write(next(line for line in locked if line.startswith(f"{requirement} ")))
+        chosen.flush()
+        command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-compile", "--only-binary=:all:"]
+        command += ["--disable-pip-version-check", "--no-warn-script-location", "--target", str(target)]
+        command += ["--require-hashes", "--requirement", chosen.name]
+        outcome = subprocess.run(command, stdout=sys.stderr, check=False)
     if outcome.returncode != 0:
         raise InstallError(
             f"pip could not fetch {requirement} (exit code {outcome.returncode}; its output is above). It needs "
