@@ -12,6 +12,9 @@ from .streams import STREAMS
 PREPROCESS_MODEL, VOTER_MODEL, PROVENANCE_MODEL = "preprocess", "voter", "provenance"
 """The models that clients ask about: for limits, for the calibration, for the weights."""
 
+FACE_FINDER_MODEL = "face_finder"
+"""The model that finds every face of an image and cuts it out as an image of its own."""
+
 IMAGE, FACE_BOX = "IMAGE", "FACE_BOX"
 """Inputs of the ensemble: BYTES [N, 1], an encoded file; FP32 [N, 4], a row of NaN where no box is supplied."""
 

@@ -29,7 +29,8 @@ class OperatingPoint:
 
     def apply(self, verdict: Verdict) -> Verdict:
         """The same verdict, decided by this threshold on its probability instead of by its score."""
-        return replace(verdict, threshold=self.threshold)
+        faces = verdict.faces and tuple(map(self.apply, verdict.faces))
+        return replace(verdict, threshold=self.threshold, faces=faces)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from tenacity import retry_if_exception, stop_after_delay, wait_fixed
 from tritonclient.utils import InferenceServerException
 
 from ..calibration import Calibration, parse_calibration
-from ..contract.contract import PREPROCESS_MODEL, PROVENANCE_MODEL, VOTER_MODEL
+from ..contract.contract import FACE_FINDER_MODEL, PREPROCESS_MODEL, PROVENANCE_MODEL, VOTER_MODEL
 from ..errors import DetectorError, RequestFailedError, ServerUnavailableError, from_triton, is_retryable
+from ..faces import FoundFaces
 from ..items import EncodedImage, read
 from ..results import Provenance, Verdict
 from .addresses import Address
@@ -18,6 +19,8 @@ from .settings import Settings
 from .wire import (
     PROBE,
     build_inputs,
+    build_search,
+    parse_faces,
     parse_max_bytes,
     parse_provenance,
     parse_verdicts,
@@ -64,6 +67,27 @@ def score_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[list[
     """Scores images in one request."""
     call = _infer_call(settings, images, settings.timeout, lambda result: parse_verdicts(result, images))
     return replace(call, images=len(images))
+
+
+def find_faces_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[list[FoundFaces]]:
+    """Finds every face of images in one request."""
+
+    def explain(error: InferenceServerException, address: Address, timeout: float) -> DetectorError:
+        explained = _explain(FACE_FINDER_MODEL, error, address, timeout)
+        if isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
+            fix = "export the models again, or ask for main faces only"
+            return RequestFailedError(
+                f"the server at {address} has no model {FACE_FINDER_MODEL!r}; {fix}", explained.code
+            )
+        return explained
+
+    return Call(
+        "infer",
+        {"model_name": FACE_FINDER_MODEL, "inputs": build_search(images), "headers": settings.headers},
+        settings.timeout,
+        lambda result: parse_faces(result, images),
+        explain,
+    )
 
 
 def probe_call(settings: Settings, timeout: float) -> Call[None]:

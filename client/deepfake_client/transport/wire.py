@@ -5,6 +5,7 @@ import json
 import re
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from tritonclient.grpc import InferInput, InferResult
 
 from ..contract import contract
 from ..errors import InvalidResponseError
+from ..faces import FoundFace, FoundFaces
 from ..items import MAX_IMAGE_BYTES, EncodedImage, Item
 from ..results import STREAM_NAMES, Face, Provenance, StreamVerdict, Verdict
 
@@ -50,6 +52,37 @@ def build_inputs(images: Sequence[EncodedImage]) -> list[InferInput]:
         inputs.append(InferInput(contract.FACE_BOX, list(boxes.shape), "FP32"))
         inputs[1].set_data_from_numpy(boxes)
     return inputs
+
+
+def build_search(images: Sequence[EncodedImage]) -> list[InferInput]:
+    """The tensors of a request to the face finder: IMAGE BYTES [N,1], ATTEMPTS INT32 [N,1]."""
+    inputs = [
+        *build_inputs([replace(image, box=None) for image in images]),
+        InferInput("ATTEMPTS", [len(images), 1], "INT32"),
+    ]
+    inputs[1].set_data_from_numpy(np.array([[image.attempts] for image in images], np.int32))
+    return inputs
+
+
+def parse_faces(result: InferResult, images: Sequence[EncodedImage]) -> list[FoundFaces]:
+    """What the face finder says of the images of a request.
+
+    Raises:
+        InvalidResponseError: An output is missing, of another shape, or cannot be believed.
+    """
+    count = len(images)
+    boxes = _tensor(result, "FACES", np.float32, (count, None, 4))
+    most = boxes.shape[1]
+    outputs = {
+        "FACES": boxes,
+        "FRAME_BOXES": _tensor(result, "FRAME_BOXES", np.float32, (count, most, 4)),
+        "CONFIDENCES": _tensor(result, "CONFIDENCES", np.float32, (count, most)),
+        "FRAMES": _tensor(result, "FRAMES", np.object_, (count, most)),
+        "FOUND": _tensor(result, "FOUND", np.int32, (count, 1)),
+        "FACE_SOURCE": _tensor(result, "FACE_SOURCE", np.object_, (count, 1)),
+        "STATUS": _tensor(result, "STATUS", np.object_, (count, 1)),
+    }
+    return [_faces({name: rows[n] for name, rows in outputs.items()}) for n in range(count)]
 
 
 def parse_verdicts(result: InferResult, images: Sequence[EncodedImage]) -> list[Verdict]:
@@ -113,17 +146,53 @@ def usable_batch_size(wanted: int, model: str, limit: int) -> int:
     return min(wanted, limit)
 
 
-def _tensor(result: InferResult, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+def _tensor(result: InferResult, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> NDArray[Any]:
+    """An output; None in the shape stands for any number.
+
+    Raises:
+        InvalidResponseError: It is missing, damaged, or of another type or shape.
+    """
     try:
         tensor: NDArray[Any] | None = result.as_numpy(name)
     except (ValueError, struct.error) as error:  # too few or too many bytes for its shape
         raise InvalidResponseError(f"output {name} of the server is damaged: {error}") from error
     if tensor is None:
         raise InvalidResponseError(f"output {name} is missing in the server's answer; is this the detector's model?")
-    if tensor.dtype != dtype or tensor.shape != shape:
+    fits = len(tensor.shape) == len(shape) and all(
+        want in (None, is_) for want, is_ in zip(shape, tensor.shape, strict=True)
+    )
+    if tensor.dtype != dtype or not fits:
         got, wanted = f"{tensor.dtype} {list(tensor.shape)}", f"{np.dtype(dtype)} {list(shape)}"
         raise InvalidResponseError(f"output {name} of the server is {got}, not {wanted}; is this the detector's model?")
     return tensor
+
+
+def _faces(row: dict[str, NDArray[Any]]) -> FoundFaces:
+    source, confidences = _source(row), _shares(row, "CONFIDENCES")
+    faces = []
+    for place, frame in enumerate(row["FRAMES"]):
+        if frame:
+            frame_box = _box(row["FRAME_BOXES"][place])
+            if frame_box is None:
+                raise InvalidResponseError("the server cuts out a face without its box")
+            faces.append(
+                FoundFace(Face(_box(row["FACES"][place]), confidences[place], source), bytes(frame), frame_box)
+            )
+    return FoundFaces(_status(row), int(row["FOUND"][0]), faces)
+
+
+def _status(row: dict[str, NDArray[Any]]) -> str:
+    status = _text(row["STATUS"][0])
+    if status not in contract.STATUSES:
+        raise InvalidResponseError(f"the server's status {status[: contract.MAX_TEXT]!r} is not one that is known")
+    return status
+
+
+def _source(row: dict[str, NDArray[Any]]) -> str | None:
+    source = _text(row["FACE_SOURCE"][0])
+    if source and not _WORD.fullmatch(source):
+        raise InvalidResponseError(f"the server's FACE_SOURCE is {source[: contract.MAX_TEXT]!r}, which is no word")
+    return source or None
 
 
 def _verdict(image: EncodedImage, row: dict[str, NDArray[Any]]) -> Verdict:
@@ -135,12 +204,7 @@ def _verdict(image: EncodedImage, row: dict[str, NDArray[Any]]) -> Verdict:
 
 def _believed(image: EncodedImage, row: dict[str, NDArray[Any]]) -> Verdict:
     """The verdict of a row, which raises InvalidResponseError where it is outside the contract."""
-    status = _text(row["STATUS"][0])
-    if status not in contract.STATUSES:
-        raise InvalidResponseError(f"the server's status {status[: contract.MAX_TEXT]!r} is not one that is known")
-    source = _text(row["FACE_SOURCE"][0])
-    if source and not _WORD.fullmatch(source):
-        raise InvalidResponseError(f"the server's FACE_SOURCE is {source[: contract.MAX_TEXT]!r}, which is no word")
+    status, source = _status(row), _source(row)
     (score,), (probability,), (confidence,) = (
         _shares(row, name) for name in ("SCORE", "PROBABILITY", "FACE_CONFIDENCE")
     )
@@ -155,7 +219,7 @@ def _believed(image: EncodedImage, row: dict[str, NDArray[Any]]) -> Verdict:
         score=score,
         probability=probability,
         streams={n: StreamVerdict(p, v) for n, p, v in zip(STREAM_NAMES, probabilities, votes, strict=True)},
-        face=Face(_box(row["FACE"]), confidence, source or None),
+        face=Face(_box(row["FACE"]), confidence, source),
     )
 
 
