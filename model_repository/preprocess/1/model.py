@@ -13,7 +13,7 @@ import triton_python_backend_utils as pb_utils
 
 from ensemble import status
 from ensemble.admission import Admission
-from ensemble.images import Limits
+from ensemble.images import Decoders, Limits
 from ensemble.preparation import Prepared, prepare
 from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION
 
@@ -31,6 +31,7 @@ class TritonPythonModel:
         self._limits = Limits(numbers["max_bytes"], numbers["max_pixels"])
         self._max_request_bytes = numbers["max_request_bytes"]
         self._admission = Admission(numbers["max_pending"], numbers["max_pending_bytes"])
+        self._decoders = Decoders()
         cv2.setNumThreads(1)  # The pool below is the parallelism.
         self._pool = ThreadPoolExecutor(os.cpu_count())
 
@@ -41,6 +42,7 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self._pool.shutdown()
+        self._decoders.close()
 
     def _begin(self, request: Any) -> None:
         """Starts the work on a request that is admitted; refuses the others."""
@@ -62,12 +64,20 @@ class TritonPythonModel:
         supplied = [None] * len(images) if boxes is None else [tuple(box) for box in boxes.as_numpy().tolist()]
         goes_on = "TICKET" in request.requested_output_names()
         futures = [
-            self._pool.submit(prepare, image, box, self._limits) for image, box in zip(images, supplied, strict=True)
+            self._pool.submit(prepare, image, box, self._limits, self._decoders)
+            for image, box in zip(images, supplied, strict=True)
         ]
 
         def answer() -> None:
             try:
                 response = _response([future.result() for future in futures], ticket)
+            except OSError as error:
+                self._admission.release(ticket)
+                message = (
+                    f"no process to decode images in: {error}; send them again later, or give the server more memory"
+                )
+                _refuse(sender, message, pb_utils.TritonError.UNAVAILABLE)
+                return
             except Exception as error:  # noqa: BLE001 - the process boundary: without an answer the request would hang
                 self._admission.release(ticket)
                 _refuse(sender, f"preprocess: {type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
@@ -105,6 +115,7 @@ def _response(batch: list[Prepared], ticket: int) -> Any:
         [
             pb_utils.Tensor(f"{GLOBAL_TEXTURE.name.upper()}_PIXELS", np.stack([p.global_pixels for p in batch])),
             pb_utils.Tensor(f"{SEMANTIC_FUSION.name.upper()}_PIXELS", np.stack([p.semantic_pixels for p in batch])),
+            pb_utils.Tensor("DECODED", np.array([[prepared.decoded] for prepared in batch], np.object_)),
             pb_utils.Tensor("BOX", boxes),
             pb_utils.Tensor("IMAGE_STATUS", statuses),
             pb_utils.Tensor("TICKET", np.full((len(batch), 1), ticket, np.int64)),
