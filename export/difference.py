@@ -1,6 +1,7 @@
 """One comparison of an exported model with its network."""
 
 from dataclasses import dataclass
+from math import isfinite
 
 
 @dataclass(frozen=True)
@@ -11,7 +12,7 @@ class Difference:
         pixels: What the images are.
         batch: How many.
         output: Name of the output.
-        largest: Largest absolute difference; NaN where either side is not finite.
+        largest: Largest absolute difference; not finite where either side is not.
         tolerance: What is allowed.
     """
 
@@ -23,5 +24,5 @@ class Difference:
 
     @property
     def within(self) -> bool:
-        """Whether the difference is allowed; NaN is not."""
-        return self.largest <= self.tolerance
+        """Whether the difference is allowed; one that is not finite never is."""
+        return isfinite(self.largest) and self.largest <= self.tolerance

@@ -11,6 +11,7 @@ from export.errors import ExportError, NoNetworkError
 from export.weights.checkpoints import FACE_DETECTOR_FILE
 from export.weights.download import CHECKPOINTS, FACE_DETECTOR_URL, download
 from export.weights.manifest import read_manifest
+from export.weights.published import is_known
 from networks import WeightsError
 
 INTERRUPTED = 130
@@ -51,10 +52,13 @@ INTERRUPTED = 130
 def main(weights: Path, revision: str | None, face_detector: bool, face_detector_url: str) -> None:
     """Fetch the published weights, and verify them ever after.
 
-    The three checkpoints come from the Hugging Face hub, the face detector from its package's releases. Sizes, SHA-256
-    and the hub's commit are recorded in manifest.json of the folder when a file is first seen; from then on this
-    command and `python -m export` refuse a file that is not what was recorded. Files that were put there by hand are
-    compared with what the hub says of them.
+    The three checkpoints come from the Hugging Face hub, the face detector from its package's releases. The detector
+    has to have the SHA-256 that was known when this command was written. The checkpoints' were not known: what the
+    hub says of them is trusted on first use.
+
+    Sizes, SHA-256 and the hub's commit are recorded in manifest.json of the folder when a file is first seen; from
+    then on this command and `python -m export` refuse a file that is not what was recorded. Files that were put there
+    by hand are compared with what is known, and checkpoints with what the hub says of them.
     """
     console = Console()
     try:
@@ -67,7 +71,8 @@ def main(weights: Path, revision: str | None, face_detector: bool, face_detector
         sys.exit(INTERRUPTED)
     for name, entry in read_manifest(weights).items():
         console.print(
-            f"{name}  {entry.size / 1e6:,.0f} MB  sha256 {entry.sha256[:12]}…  {entry.source}",
+            f"{name}  {entry.size / 1e6:,.0f} MB  sha256 {entry.sha256[:12]}…  {entry.source}  "
+            + ("known digest" if is_known(name, entry.sha256) else "trusted on first use"),
             highlight=False,
             soft_wrap=True,
         )

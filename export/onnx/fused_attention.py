@@ -30,11 +30,14 @@ def fuse_attention(model: Path) -> Path:
         The new file, FUSED_FILE beside the model.
 
     Raises:
-        ExportError: It has no attention to fuse.
+        ExportError: It has no attention, or attention of another form.
     """
     network = ir.load(model)
-    if not [node for node in list(network.graph) if node.op_type == "Softmax" and _fuse(network.graph, node)]:
-        raise ExportError(f"{model}: has no attention of the known form to fuse")
+    softmaxes = [node for node in network.graph if node.op_type == "Softmax"]
+    # Whose probabilities are an output, too, has to be written out: the last block's.
+    fusible = [node for node in softmaxes if len(node.outputs[0].uses()) == 1]
+    if not softmaxes or any(not _fuse(network.graph, node) for node in fusible):
+        raise ExportError(f"{model}: has no attention, or one that is not of the known form and cannot be fused")
     RemoveUnusedNodesPass()(network)
     network.graph.opset_imports[_DOMAIN] = 1
     path = model.with_name(FUSED_FILE)
@@ -44,7 +47,7 @@ def fuse_attention(model: Path) -> Path:
 
 
 def _fuse(graph: ir.Graph, softmax: ir.Node) -> bool:
-    """Put one node beside an attention and let its readers read that; False where its probabilities are read, too."""
+    """Put one node beside an attention and let its readers read that; False where it is of another form."""
     product = _only_reader(softmax, "MatMul")
     scores = softmax.inputs[0]
     query_key = scores.producer() if scores is not None else None

@@ -15,6 +15,7 @@ from export.errors import DownloadError, ManifestError, NoNetworkError
 from export.weights import hub
 from export.weights.checkpoints import FACE_DETECTOR_FILE
 from export.weights.manifest import Entry, read_manifest, record, require_hashes, require_sizes, sha256_of
+from export.weights.published import KNOWN, is_known
 from export.weights.transfer import Location, fetch_file, unfinished
 
 CHECKPOINTS = tuple(stream.checkpoint for stream in STREAMS)
@@ -45,6 +46,7 @@ def download(console: Console, weights: Path, revision: str | None, face_detecto
     with _alone_in(weights):
         _verify_recorded(weights)
         _checkpoints(console, weights, revision)
+        _face_files_found(console, weights)
         if face_detector_url is not None:
             _face_detector(console, weights, face_detector_url)
 
@@ -128,21 +130,37 @@ def _fetch(
 
 
 def _face_detector(console: Console, weights: Path, url: str) -> None:
+    path = weights / FACE_DETECTOR_FILE
+    if path.is_file():
+        return
+    known = KNOWN[path.name]
+    console.print(f"fetching {path.name}", highlight=False)
+    advice = f"give a mirror by --face-detector-url, put the file at {path} by hand, or add --no-face-detector"
+
+    def check(partial: Path, advance: Callable[[int], object]) -> None:
+        sha256 = sha256_of(partial, advance)
+        if sha256 != known.sha256:
+            raise ManifestError(
+                f"{url}: sha256 {sha256}, the published {path.name} has {known.sha256}: damaged on its way, or another "
+                f"file, and not kept; {advice}"
+            )
+
+    _fetch(lambda: Location(url, size=known.size, content=known.sha256, advice=advice), path, check)
+    _record(weights, path.name, Entry(known.size, known.sha256, url))
+
+
+def _face_files_found(console: Console, weights: Path) -> None:
+    """Record files of the face crop that were put there by hand; whoever has made weights of his own may use them."""
     from networks.faces.retinaface_weights import load_retinaface
 
-    path = weights / FACE_DETECTOR_FILE
-    if path.name in read_manifest(weights) and path.is_file():
-        return
-    source = "local"
-    if path.is_file():
-        load_retinaface(path)
-    else:
-        source = url
-        console.print(f"fetching {path.name}", highlight=False)
-        advice = f"give a mirror by --face-detector-url, put the file at {path} by hand, or add --no-face-detector"
-        _fetch(lambda: Location(url, advice=advice), path, lambda partial, advance: load_retinaface(partial))
-    entry = Entry(path.stat().st_size, _hashes([path])[path], source)
-    _record(weights, path.name, entry)
+    recorded = read_manifest(weights)
+    found = [weights / name for name in KNOWN if name not in recorded and (weights / name).is_file()]
+    for path, sha256 in _hashes(found).items():
+        if path.name == FACE_DETECTOR_FILE:
+            load_retinaface(path)
+        if not is_known(path.name, sha256):
+            console.print(f"[yellow]{path.name} is not the published file: recorded as found[/]")
+        _record(weights, path.name, Entry(path.stat().st_size, sha256, "local"))
 
 
 def _refuse_stand_ins(weights: Path) -> None:

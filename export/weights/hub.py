@@ -73,13 +73,15 @@ def look_up(names: Sequence[str], revision: str) -> dict[str, PublishedFile]:
         )
     files = {}
     for name in names:
-        lfs = siblings[name].lfs
-        files[name] = PublishedFile(name, siblings[name].size or 0, lfs.sha256 if lfs else "", str(info.sha))
+        size, lfs = siblings[name].size, siblings[name].lfs
+        if size is None:
+            raise DownloadError(f"{ENDPOINT}/{REPOSITORY} does not say how large {name} is: {_HAND}")
+        files[name] = PublishedFile(name, size, lfs.sha256 if lfs else "", str(info.sha))
     return files
 
 
 def locate(file: PublishedFile) -> Location:
-    """Ask the hub where a file can be read now; the token goes to the hub alone.
+    """Ask the hub where a file can be read now; the token goes to the hub alone, by the same scheme.
 
     Raises:
         NoNetworkError: The hub cannot be reached.
@@ -88,9 +90,10 @@ def locate(file: PublishedFile) -> Location:
     url = hf_hub_url(REPOSITORY, file.name, revision=file.revision, endpoint=ENDPOINT)
     with _explained(file.revision):
         found = HfApi(endpoint=ENDPOINT).get_hf_file_metadata(url=url).location
-    token = get_token() if urlsplit(found).netloc == urlsplit(url).netloc else None
+    asked, there = urlsplit(url), urlsplit(found)
+    token = get_token() if (there.scheme, there.netloc) == (asked.scheme, asked.netloc) else None
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    return Location(found, headers, content=file.sha256, advice=f"set HF_ENDPOINT to a mirror, or {_HAND}")
+    return Location(found, headers, file.size, file.sha256, f"set HF_ENDPOINT to a mirror, or {_HAND}")
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:

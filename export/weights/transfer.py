@@ -7,7 +7,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPMessage
 from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
 
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
 
@@ -26,13 +29,15 @@ class Location:
 
     Attributes:
         url: http or https.
-        headers: To send; they go to wherever the server redirects, too.
+        headers: To send, such as a token. They go to this host by this scheme alone, wherever it redirects.
+        size: Bytes of the whole file; None where only the server tells.
         content: What names the content, such as its hash; empty where only the server's ETag does.
         advice: What a user can do when the server refuses.
     """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
+    size: int | None = None
     content: str = ""
     advice: str = "try again later"
 
@@ -100,16 +105,39 @@ def _read(location: Location, target: Path, on_progress: Progress) -> Path:
             raise _broken_off(location, f"the {there} bytes of an earlier download are of another version")
         if answer.status == 200:
             there = 0
-        total = there + int(answer.headers.get("Content-Length", 0))
+        total = _announced_size(location, answer, there)
         _require_space(target, total - there)
         with partial.open("ab" if there else "wb") as file:
-            while chunk := answer.read(_CHUNK):
+            # Not a byte more than was announced, however long the server goes on.
+            while there < total and (chunk := answer.read(min(_CHUNK, total - there))):
                 file.write(chunk)
                 there += len(chunk)
                 on_progress(there, total)
     if there != total:
         raise _broken_off(location, f"the transfer ended after {there} of {total} bytes")
     return partial
+
+
+def _announced_size(location: Location, answer: http.client.HTTPResponse, there: int) -> int:
+    """Bytes of the whole file, on which the address and the answer have to agree.
+
+    Raises:
+        DownloadError: They do not, nobody tells, or the answer continues at another place than it was asked to.
+    """
+    where = _shown(location)
+    length = answer.headers.get("Content-Length")
+    told = there + int(length) if length is not None and length.isdecimal() else None
+    total = location.size if location.size is not None else told
+    if total is None:
+        raise DownloadError(f"{where} does not say how large the file is: {location.advice}")
+    if told is not None and told != total:
+        raise DownloadError(f"{where} sends a file of {told} bytes, announced are {total}: {location.advice}")
+    span = answer.headers.get("Content-Range", "")
+    if answer.status == http.HTTPStatus.PARTIAL_CONTENT and not span.startswith(f"bytes {there}-"):
+        raise DownloadError(
+            f"{where} was asked to go on at byte {there} and sends {span or 'no range'}: {location.advice}"
+        )
+    return total
 
 
 def _partials(target: Path) -> list[Path]:
@@ -122,7 +150,7 @@ def _open(location: Location, there: int) -> http.client.HTTPResponse:
         raise DownloadError(f"{location.url}: not a URL that begins with https:// or http://")
     headers = dict(location.headers) | ({"Range": f"bytes={there}-"} if there else {})
     try:
-        answer: http.client.HTTPResponse = urllib.request.urlopen(
+        answer: http.client.HTTPResponse = urllib.request.build_opener(_KeepToTheOrigin(location.headers)).open(
             urllib.request.Request(location.url, headers=headers), timeout=_TIMEOUT
         )
     except urllib.error.HTTPError as error:
@@ -130,6 +158,27 @@ def _open(location: Location, there: int) -> http.client.HTTPResponse:
             raise
         return _open(location, 0)  # all of it is there already, or more than all
     return answer
+
+
+class _KeepToTheOrigin(urllib.request.HTTPRedirectHandler):
+    """Follows redirects, and takes headers along only to the same host, port and scheme."""
+
+    def __init__(self, private: Mapping[str, str]) -> None:
+        self._private = [name.capitalize() for name in private]
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> urllib.request.Request | None:
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None and _origin(newurl) != _origin(req.full_url):
+            for name in self._private:
+                following.remove_header(name)
+        return following
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port
 
 
 def _require_space(target: Path, needed: int) -> None:

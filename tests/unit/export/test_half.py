@@ -130,6 +130,27 @@ def test_every_value_is_rounded_as_float16_stores_it(tmp_path: Path) -> None:
     assert largest["y"] == pytest.approx(np.abs(pixels.astype(np.float32) @ wide).max(), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("weight", "fits"), [(65504, True), (-65504, True), (65521, False), (-65521, False), (-1e5, False)]
+)
+def test_weights_are_held_against_both_ends_of_float16(weight: float, fits: bool) -> None:
+    x, w = ir.val("x", ir.DataType.FLOAT, [1, 1]), ir.val("w", ir.DataType.FLOAT, [1, 1])
+    w.const_value = ir.tensor(np.array([[weight]], np.float32), name="w")
+    product = ir.node("MatMul", [x, w])
+    product.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    scaled = ir.node("Identity", product.outputs)
+    graph = ir.Graph([], scaled.outputs, nodes=[product, scaled], initializers=[w], opset_imports={"": 18}, name="one")
+    source = ir.node("RandomNormal", [], {"shape": ir.AttrInt64s("shape", [1, 1])})
+    source.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    graph.insert_before(product, source)
+    product.replace_input_with(0, source.outputs[0])
+    if fits:
+        to_half(ir.Model(graph, ir_version=10))
+    else:
+        with pytest.raises(HalfRangeError, match="beyond float16"):
+            to_half(ir.Model(graph, ir_version=10))
+
+
 def test_overflow_shows_though_onnxruntime_hides_it(tmp_path: Path) -> None:
     """What a GPU would make of it; on a CPU, ONNX Runtime computes in float32 between the casts."""
     weight = np.zeros((64, 48), np.float32)
