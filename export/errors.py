@@ -12,8 +12,10 @@ ExportError
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from export.difference import Difference
+if TYPE_CHECKING:
+    from export.parity import Difference
 
 
 class ExportError(Exception):
@@ -47,7 +49,7 @@ class ParityError(ExportError):
         differences: Every comparison that was made.
     """
 
-    def __init__(self, message: str, differences: Sequence[Difference]) -> None:
+    def __init__(self, message: str, differences: "Sequence[Difference]") -> None:
         super().__init__(message)
         self.differences = tuple(differences)
 

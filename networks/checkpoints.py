@@ -26,7 +26,7 @@ from networks.architecture import (
     infer_architecture,
     tensor_shapes,
 )
-from networks.checkpoint_file import read_tensors, sharing_memory
+from networks.checkpoint_file import read_tensors
 from networks.dinov2 import interpolate_positions
 from networks.errors import CheckpointLayoutError, CheckpointValueError, shortened
 from networks.pixels import fold_normalisation
@@ -51,15 +51,28 @@ def load_stream(stream: Stream, path: Path) -> StreamNetwork:
     Raises:
         CheckpointError: The file cannot be read, is not safe, is not this stream's, or holds unusable values.
     """
-    tensors = read_tensors(path)
-    architecture = _check_layout(stream, path, tensors)
-    _check_values(path, tensors)
+    tensors, architecture = read_checkpoint(stream, path)
     with torch.no_grad():
         parameters = to_parameters(tensors, architecture, stream.pixels)
     with torch.device("meta"):
         network = build_stream(architecture, stream.pixels)
     network.load_state_dict(parameters, assign=True)
     return network.requires_grad_(False)
+
+
+def read_checkpoint(stream: Stream, path: Path) -> tuple[dict[str, Tensor], StreamArchitecture]:
+    """Read the tensors of a stream's checkpoint, strictly, and their sizes.
+
+    Returns:
+        Name (without prefix) to tensor, views of the mapped file where its format allows; and the sizes.
+
+    Raises:
+        CheckpointError: As `load_stream`.
+    """
+    tensors = read_tensors(path)
+    architecture = _check_layout(stream, path, tensors)
+    _check_values(path, tensors)
+    return tensors, architecture
 
 
 def to_parameters(tensors: dict[str, Tensor], architecture: StreamArchitecture, pixels: int) -> dict[str, Tensor]:
@@ -74,7 +87,6 @@ def to_parameters(tensors: dict[str, Tensor], architecture: StreamArchitecture, 
         Parameter name to value, float32.
     """
     parameters: dict[str, Tensor] = {}
-    shared = sharing_memory(tensors)
     tensors.pop(f"{DINO}embeddings.mask_token")
     for name in list(tensors):
         if ".lora_" in name:
@@ -83,10 +95,8 @@ def to_parameters(tensors: dict[str, Tensor], architecture: StreamArchitecture, 
         target = name.removesuffix(".base_layer.weight")
         if target != name:
             up, down = (tensors.pop(f"{target}.lora_{matrix}.default.weight").float() for matrix in "BA")
-            # In place: of the mapped file, only the pages written to become memory of our own. Not so where another
-            # tensor lies there, which would be changed with it.
-            merge = torch.addmm if name in shared else Tensor.addmm_
-            value = merge(value, up, down, alpha=LORA_SCALE)
+            # In place: of the mapped file, only the pages written to become memory of our own.
+            value.addmm_(up, down, alpha=LORA_SCALE)
         parameters[_parameter_name(name)] = value
     positions = "vision_model.embeddings.position_embeddings"
     parameters[positions] = interpolate_positions(parameters[positions], pixels // architecture.dino.patch)

@@ -10,7 +10,6 @@ from ..bulk.inputs import Inputs
 from ..calibration import Calibration, OperatingPoint
 from ..client import DetectorClient
 from ..errors import DetectorError
-from ..items import Faces
 from ..results import Provenance
 from .connection import Connection
 
@@ -46,11 +45,7 @@ def warn_if_different(connection: Connection) -> None:
 
 
 def identity(
-    inputs: Inputs,
-    client: DetectorClient,
-    provenance: Provenance | None,
-    point: OperatingPoint | None,
-    faces: Faces,
+    inputs: Inputs, client: DetectorClient, provenance: Provenance | None, point: OperatingPoint | None
 ) -> dict[str, Any]:
     """What a run must share with an earlier one, for their rows to stand in one file."""
     return {
@@ -59,7 +54,6 @@ def identity(
         "current folder": None if inputs.are_absolute else str(Path.cwd()),
         "weights": _undated(provenance),
         "calibration": _undated(client.calibration()),
-        "faces": faces,
         "operating point": None if point is None else [point.far, point.threshold],
     }
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..contract.streams import ENSEMBLE_NAME
 from .addresses import Address, check_url
 from .tls import Tls
 
@@ -86,7 +85,7 @@ class ClientBase:
         self,
         url: str | Sequence[str] = "localhost:8001",
         *,
-        model: str = ENSEMBLE_NAME,
+        model: str = "deepfake_detector",
         timeout: float = 600.0,
         retries: int = 10,
         max_in_flight: int = 16,

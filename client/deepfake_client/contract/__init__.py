@@ -1,1 +1,0 @@
-"""The wire contract: verbatim copies from `ensemble/`, made by `scripts/contract`. Change them there."""

@@ -1,1 +1,0 @@
-"""The weights folder: found, fetched, verified and compared."""

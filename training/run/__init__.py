@@ -1,0 +1,1 @@
+"""A training run: its loop, what it saves and says, and what it will need."""
