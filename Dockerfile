@@ -4,22 +4,32 @@
 # 26.08: from 26.03 on a step that fails beside others no longer holds its request for ever, from 26.07 on the security
 # fixes of 2026 are in, and its TensorRT 11 is the one that engines are built with in the stage `export` below: an engine
 # runs in no other version. Go on to a later release by RELEASE, and build the engines again.
+#
+# DIGEST pins the content: it is that of 26.08, as others publish it. For another release, take what
+# `docker buildx imagetools inspect nvcr.io/nvidia/tritonserver:RELEASE-py3` prints:
+#     docker build --build-arg RELEASE=26.09 --build-arg DIGEST=@sha256:… .
 ARG RELEASE=26.08
-FROM nvcr.io/nvidia/tritonserver:${RELEASE}-py3 AS serve
+ARG DIGEST=@sha256:9185ba5b33d2c85c9204b208957b4bbfc6b2b89066efc9192e0f60c2ab58cec0
+FROM nvcr.io/nvidia/tritonserver:${RELEASE}-py3${DIGEST} AS serve
 
 # The stub of the Python backend runs the system's Python, which is this image's own to change.
 ENV PIP_BREAK_SYSTEM_PACKAGES=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /opt/deepfake-detector
+COPY locks locks
+# What builds the two packages goes into a folder of its own, and stays out of the system's Python.
+RUN python3 -m pip install --require-hashes --requirement locks/serve.txt \
+    && python3 -m pip install --require-hashes --requirement locks/build.txt --target /opt/build
 COPY pyproject.toml README.md LICENSE ./
 COPY client client
 COPY ensemble ensemble
+COPY degradation degradation
 COPY networks networks
 COPY export export
 COPY server server
 COPY benchmarks benchmarks
-COPY degradation degradation
 COPY forensics forensics
-RUN python3 -m pip install ./client .
+COPY deploy/entrypoint deploy/entrypoint
+RUN PYTHONPATH=/opt/build python3 -m pip install --no-deps --no-build-isolation ./client .
 
 # triton-server, the image's own user; the models are mounted, and never written to.
 USER 1000:1000
@@ -31,12 +41,7 @@ VOLUME /models
 # A real inference: the ready end-points go on answering 200 when a step has died.
 HEALTHCHECK --interval=30s --timeout=90s --start-period=15m --retries=2 CMD ["deepfake-client", "info"]
 
-# The configurations are complete, and completing them would start every Python step twice.
-ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "tritonserver", \
-    "--model-repository=/models", \
-    "--disable-auto-complete-config", \
-    "--exit-timeout-secs=10", \
-    "--metrics-config=summary_latencies=true"]
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "/opt/deepfake-detector/deploy/entrypoint"]
 # Further options, such as --model-config-name=tensorrt.
 CMD []
 
@@ -45,9 +50,12 @@ FROM serve AS export
 # hadolint ignore=DL3002
 USER root
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+# torch and TensorRT have no hashes here: which build is right depends on the image's CUDA.
 RUN version=$(basename "$(find / -xdev -name 'libnvinfer.so.*.*.*' -print -quit)" | cut -d. -f3-5) \
     && cuda=$(basename "$(find / -xdev -name 'libcudart.so.*.*' -print -quit)" | cut -d. -f3) \
-    && python3 -m pip install "/opt/deepfake-detector[export]" "tensorrt-cu${cuda}==${version}.*"
+    && cd /opt/deepfake-detector \
+    && python3 -m pip install --require-hashes --requirement locks/export.txt \
+    && python3 -m pip install --requirement locks/torch.txt "tensorrt-cu${cuda}==${version}.*"
 USER 1000:1000
 WORKDIR /workspace
 HEALTHCHECK NONE

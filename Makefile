@@ -1,49 +1,51 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo weights test check export serve bench bench-compare image engines serve-gpu bench-gpu clean
+.PHONY: help setup demo weights test check docs lock export serve bench bench-compare image engines serve-gpu bench-gpu clean
 
-PYTHON ?= python3
 BIN := .venv/bin
 WEIGHTS ?= weights
 REPOSITORY ?= model_repository
 TARGET ?= onnx
-READY := .venv/.ready
+SET ?= test
+export PYTHON TORCH_INDEX
 
 help:  ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-setup: $(READY)  ## make .venv with everything in it, and lay out tritonserver and perf_analyzer in .triton
+setup: .venv/.$(SET)  ## install into .venv and .triton; SET=serve, export, forensics, bench, docs or test, which is all
 
-$(READY): pyproject.toml client/pyproject.toml
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python {v[0]}.{v[1]} is too old: 3.11 or later is needed; give one with make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable 'client[ray,spark]' --editable '.[export,forensics,training,test,dev]'
-	$(BIN)/python -m server install
-	@touch $@
+# What a set needs is in its lock file; all sets agree on every release, so that one may follow another.
+.venv/.%: locks/%.txt pyproject.toml client/pyproject.toml
+	@scripts/install $*
 
-demo: setup  ## export seeded weights, serve them, score sample photographs, print the table, stop
+demo: .venv/.export  ## export seeded weights, serve them, score sample photographs, print the table, stop
 	scripts/demo
 
-weights: setup  ## fetch the published weights into WEIGHTS=dir, or verify those there
+weights: .venv/.export  ## fetch the published weights into WEIGHTS=dir, or verify those there
 	$(BIN)/python -m export.download --weights $(WEIGHTS)
 
-test: setup  ## run the tests, against the real server
+test: .venv/.test  ## run the tests, against the real server
 	scripts/test
 
-check: setup  ## lint and type-check
+check: .venv/.test  ## lint and type-check
 	scripts/check
 
-export: setup  ## turn the checkpoints in WEIGHTS=dir into the models of REPOSITORY=dir; TARGET=tensorrt adds engines
+docs: .venv/.test .venv/.docs  ## build the documentation into build/site
+	$(BIN)/mkdocs build --strict --quiet
+
+lock: .venv/.test  ## resolve pyproject.toml anew into locks/
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lock
+
+export: .venv/.export  ## turn the checkpoints in WEIGHTS=dir into the models of REPOSITORY=dir; TARGET=tensorrt adds engines
 	$(BIN)/python -m export --weights $(WEIGHTS) --repository $(REPOSITORY) --target $(TARGET) $(if $(PRECISION),--precision $(PRECISION))
 
-serve: setup  ## serve REPOSITORY=dir until Ctrl-C; CONFIG=openvino: faster on a CPU, not exact
+serve: .venv/.serve  ## serve REPOSITORY=dir until Ctrl-C; CONFIG=openvino: faster on a CPU, not exact
 	$(BIN)/python -m server --model-repository $(REPOSITORY) $(if $(CONFIG),--model-config-name $(CONFIG))
 
-bench: setup  ## measure the ensemble under load and against other ways to do the same work
+bench: .venv/.bench  ## measure the ensemble under load and against other ways to do the same work
 	$(BIN)/python -m benchmarks
 
-bench-compare: setup  ## tell what changed beyond noise from OLD=result to NEW=result
+bench-compare: .venv/.bench  ## tell what changed beyond noise from OLD=result to NEW=result
 	$(BIN)/python -m benchmarks compare $(OLD) $(NEW)
 
 image:  ## build the container image of the detector for NVIDIA GPUs
@@ -61,8 +63,7 @@ engines:  ## build TensorRT engines from WEIGHTS=dir into REPOSITORY=dir, on thi
 serve-gpu:  ## serve REPOSITORY=dir on a GPU in the container, with Prometheus and Grafana; CONFIG=tensorrt: the engines
 	CONFIG=$(CONFIG) REPOSITORY=$(abspath $(REPOSITORY)) docker compose up --build
 
-bench-gpu: setup image  ## measure full size on this machine's GPU, in the container
-	$(BIN)/pip install --quiet --editable '.[gpu]'
+bench-gpu: .venv/.bench image  ## measure full size on this machine's GPU, in the container
 	$(BIN)/python -m benchmarks.gpu $(if $(or $(filter-out file,$(origin WEIGHTS)),$(wildcard $(WEIGHTS)/manifest.json)),--weights $(WEIGHTS)) --output benchmarks/results/gpu.json
 
 clean:  ## remove what the other targets made, the weights excepted

@@ -70,7 +70,7 @@ def export(preset: str, *, retinaface: bool = False) -> Path:
     made = repository / "provenance" / "1" / "provenance.json"
     if not made.exists() or made.stat().st_mtime < max(path.stat().st_mtime for path in sources()):
         if retinaface:
-            from networks.retinaface import write_random_retinaface
+            from networks.faces.retinaface_weights import write_random_retinaface
 
             (folder / "weights").mkdir(parents=True, exist_ok=True)
             if not (folder / "weights" / "retinaface.h5").exists():

@@ -6,17 +6,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from degradation.pixels import Image, Operation, Values, integer, settle, uniform
+from degradation.pixels import Image, Operation, Values, integer, on_grid, uniform
 
 SMALLEST_VARIANCE = 1e-6
 """Stands in for a variance of zero, px²: the kernel is then one pixel wide all the same."""
-
-
-def _rotated_grid(size: int, angle: float) -> tuple[Values, Values]:
-    """Coordinates of a size × size kernel's pixels, in px from its centre, along and across the direction `angle`."""
-    steps = np.arange(size, dtype=np.float64) - (size - 1) / 2
-    x, y = steps[None, :], steps[:, None]
-    return x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
 
 
 def anisotropic_gaussian_kernel(variances: tuple[float, float], angle: float) -> Values:
@@ -29,7 +22,10 @@ def anisotropic_gaussian_kernel(variances: tuple[float, float], angle: float) ->
     Returns:
         float64 [size, size] with size 2·int(max(l1, l2)) + 1, sum 1.
     """
-    along, across = _rotated_grid(2 * int(max(variances)) + 1, angle)
+    reach = int(max(variances))
+    steps = np.arange(-reach, reach + 1, dtype=np.float64)
+    x, y = steps[None, :], steps[:, None]
+    along, across = x * math.cos(angle) + y * math.sin(angle), y * math.cos(angle) - x * math.sin(angle)
     l1, l2 = (max(variance, SMALLEST_VARIANCE) for variance in variances)
     kernel: Values = np.exp(-0.5 * (along**2 / l1 + across**2 / l2))
     kernel /= kernel.sum()
@@ -45,23 +41,32 @@ def gaussian_profile(size: int, sigma: float) -> Values:
 
 
 def motion_kernel(size: int, angle: float) -> Values:
-    """A line of `size` px, one px wide, through the centre at `angle` (degrees), interpolated bilinearly, sum 1."""
-    along, across = _rotated_grid(size, math.radians(angle))
-    line: Values = np.maximum(1 - np.abs(across), 0)
-    line *= np.clip((size + 1) / 2 - np.abs(along), 0, 1)
-    line /= line.sum()
-    return line
+    """One pixel a column, where the line through the centre at `angle` (degrees) passes; float64 [size, size], sum 1.
+
+    As the method has it: rows are cut towards zero, so the centroid may lie beside the centre, and a steep line, which
+    leaves the square within a column, hardly blurs.
+    """
+    kernel = np.zeros((size, size))
+    centre, slope = size // 2, math.tan(math.radians(angle))
+    for x in range(size):
+        y = int(slope * (x - centre) + centre)
+        if 0 <= y < size:
+            kernel[y, x] = 1
+    kernel /= kernel.sum()
+    return kernel
 
 
 def _filter(image: Image, kernel: Values) -> Image:
-    return settle(
-        np.asarray(cv2.filter2D(image.astype(np.float64), -1, kernel, borderType=cv2.BORDER_REFLECT_101), np.float64)
-    )
+    values = image.astype(np.float64)
+    return on_grid(np.asarray(cv2.filter2D(values, -1, kernel, borderType=cv2.BORDER_REFLECT_101), np.float64))
 
 
 def _filter_separably(image: Image, profile: Values) -> Image:
-    blurred = cv2.sepFilter2D(image.astype(np.float64), -1, profile, profile, borderType=cv2.BORDER_REFLECT_101)
-    return settle(np.asarray(blurred, np.float64))
+    anchor = ((len(profile) - 1) // 2,) * 2
+    blurred = cv2.sepFilter2D(
+        image.astype(np.float64), -1, profile, profile, anchor=anchor, borderType=cv2.BORDER_REFLECT_101
+    )
+    return on_grid(np.asarray(blurred, np.float64))
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class GaussianBlur:
 
 @dataclass(frozen=True)
 class BoxBlur:
-    """The mean over a square, side in px; of an even side, the larger half lies above and to the left."""
+    """The mean over a square, side in px; of an even side, the larger half lies below and to the right."""
 
     side: int
 
@@ -110,21 +115,16 @@ class MotionBlur:
 def draw_blur(rng: np.random.Generator, strength: float) -> Operation:
     """Operation 0: one of three blurs, equally likely.
 
-    Anisotropic Gaussian with l1, l2 ~ U(0, 30s), taken as the eigenvalues of the covariance (as in BSRGAN, Zhang et
-    al. 2021), and angle U(0, π); isotropic Gaussian; or box of side 3 … max(3, int(30s)).
+    Anisotropic Gaussian with l1, l2 ~ U(0, 30s) and angle U(0, π); isotropic Gaussian of size 2·{2 … 11} + 3 and
+    σ ~ U(0, 30s); or box of side 3 … max(3, int(30s)).
     """
     which = integer(rng, 0, 2)
     if which == 0:
         variances = (uniform(rng, 0, 30 * strength), uniform(rng, 0, 30 * strength))
         return AnisotropicGaussianBlur(variances, uniform(rng, 0, math.pi))
     if which == 1:
-        return draw_gaussian_blur(rng, strength)
+        return GaussianBlur(2 * integer(rng, 2, 11) + 3, uniform(rng, 0, 30 * strength))
     return BoxBlur(integer(rng, 3, max(3, int(30 * strength))))
-
-
-def draw_gaussian_blur(rng: np.random.Generator, strength: float) -> GaussianBlur:
-    """The isotropic branch of operation 0: size 2·{2 … 11} + 3, σ ~ U(0, 30s)."""
-    return GaussianBlur(2 * integer(rng, 2, 11) + 3, uniform(rng, 0, 30 * strength))
 
 
 def draw_motion_blur(rng: np.random.Generator, strength: float) -> MotionBlur:

@@ -1,26 +1,39 @@
-"""Operations 4, 9 and 13: colour, brightness and contrast, vignetting."""
+"""Operations 4, 9 and 13: colour, brightness and contrast, vignetting.
+
+All of 4 but channel gains, and all of 9, work on 8 bits (`pixels.truncated`), with Pillow's ImageEnhance as the method.
+"""
 
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+import PIL.Image
+from PIL import ImageEnhance
 
-from degradation.pixels import Image, Operation, chance, grey, settle, uniform
+from degradation.pixels import Image, Operation, chance, from_bytes, settle, truncated, uniform
 
 FIXED_CAST = (0.8, 1.2, 0.8)
 """Gains of red, green and blue in the fixed cast."""
 
 
 @dataclass(frozen=True)
+class Greyscale:
+    """The luma of BT.601 in all channels."""
+
+    def apply(self, image: Image) -> Image:
+        grey = cv2.cvtColor(truncated(image), cv2.COLOR_RGB2GRAY)
+        return from_bytes(np.asarray(cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB), np.uint8))
+
+
+@dataclass(frozen=True)
 class Saturation:
-    """The distance from grey times `factor`: 0 leaves the luma alone, 1 changes nothing."""
+    """The distance from grey times `factor`: 0 leaves the luma alone, 1 changes nothing but the truncation."""
 
     factor: float
 
     def apply(self, image: Image) -> Image:
-        values = image.astype(np.float64)
-        luma = grey(values)
-        return settle(luma + self.factor * (values - luma))
+        return from_bytes(np.asarray(ImageEnhance.Color(PIL.Image.fromarray(truncated(image))).enhance(self.factor)))
 
 
 @dataclass(frozen=True)
@@ -35,15 +48,18 @@ class ChannelGains:
 
 @dataclass(frozen=True)
 class Tone:
-    """Brightness, clipped, then contrast: the distance from the mean grey level times `contrast`."""
+    """Brightness, then contrast: the distance from the mean grey level times `contrast`; None leaves one out."""
 
-    brightness: float = 1.0
-    contrast: float = 1.0
+    brightness: float | None = None
+    contrast: float | None = None
 
     def apply(self, image: Image) -> Image:
-        values = np.minimum(image.astype(np.float64) * self.brightness, 1)
-        mean = grey(values).mean()
-        return settle(mean + self.contrast * (values - mean))
+        picture = PIL.Image.fromarray(truncated(image))
+        if self.brightness is not None:
+            picture = ImageEnhance.Brightness(picture).enhance(self.brightness)
+        if self.contrast is not None:
+            picture = ImageEnhance.Contrast(picture).enhance(self.contrast)
+        return from_bytes(np.asarray(picture))
 
 
 @dataclass(frozen=True)
@@ -53,8 +69,7 @@ class Vignetting:
     falloff: float
 
     def apply(self, image: Image) -> Image:
-        # The centre of a side of one pixel is that pixel.
-        y, x = (np.linspace(-1, 1, side) if side > 1 else np.zeros(1) for side in image.shape[:2])
+        y, x = (np.linspace(-1, 1, side) for side in image.shape[:2])
         radius = np.sqrt(y[:, None] ** 2 + x[None, :] ** 2)
         return settle(image * (1 - radius / math.sqrt(2) * self.falloff)[..., None])
 
@@ -65,13 +80,11 @@ def draw_colour(rng: np.random.Generator, strength: float) -> Operation:
     Gains ~ U(1 − 0.4s, 1 + 0.4s), in a fifth of the cases `FIXED_CAST` at every strength.
     """
     if chance(rng, 0.2):
-        return Saturation(0.0)
+        return Greyscale()
     if chance(rng, 0.3):
         return Saturation(uniform(rng, 0.1, max(0.2, 1 - strength)))
-    if chance(rng, 0.2):
-        return ChannelGains(FIXED_CAST)
     red, green, blue = (uniform(rng, 1 - 0.4 * strength, 1 + 0.4 * strength) for _ in range(3))
-    return ChannelGains((red, green, blue))
+    return ChannelGains(FIXED_CAST if chance(rng, 0.2) else (red, green, blue))
 
 
 def draw_tone(rng: np.random.Generator, strength: float) -> Tone:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from degradation.pixels import Image, chance, from_bytes, grey, integer, settle, to_bytes
+from degradation.pixels import Image, chance, from_bytes, integer, settle, to_bytes, truncated
 
 
 def encode_jpeg(image: Image, quality: int) -> bytes:
@@ -23,25 +23,21 @@ class JpegCompression:
     def apply(self, image: Image) -> Image:
         data = np.frombuffer(encode_jpeg(image, self.quality), np.uint8)
         decoded = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
-        return settle(from_bytes(decoded[..., ::-1]).astype(np.float64))
+        return from_bytes(np.ascontiguousarray(decoded[..., ::-1]))
 
 
 @dataclass(frozen=True)
 class ChromaSubsampling:
-    """4:2:0: each 2 × 2 block keeps its luma (BT.601) and the mean of its chroma; nearest upsampling."""
+    """4:2:0 in 8 bits: chroma averaged to half the sides, and brought back by nearest; nothing below 2 px a side."""
 
     def apply(self, image: Image) -> Image:
-        # RGB moves with luma at fixed chroma by the same amount in all channels: subsampling the differences from luma
-        # is subsampling Cb and Cr.
         height, width = image.shape[:2]
-        # An odd side is filled up with its last row or column, so that a cut block has the mean of what it holds.
-        values = np.pad(image.astype(np.float64), ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        luma = grey(values)
-        chroma = values - luma
-        size = values.shape[1], values.shape[0]
-        means = cv2.resize(chroma, (size[0] // 2, size[1] // 2), interpolation=cv2.INTER_AREA)
-        blocks = cv2.resize(means, size, interpolation=cv2.INTER_NEAREST)
-        return settle((luma + blocks)[:height, :width])
+        if min(height, width) < 2:
+            return image.copy()
+        planes = cv2.cvtColor(truncated(image), cv2.COLOR_RGB2YCrCb)
+        chroma = cv2.resize(planes[..., 1:], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+        planes[..., 1:] = cv2.resize(chroma, (width, height), interpolation=cv2.INTER_NEAREST)
+        return from_bytes(np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), np.uint8))
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ class ColourBanding:
 
     def apply(self, image: Image) -> Image:
         steps = self.levels - 1
-        return settle(np.floor(image.astype(np.float64) * steps + 0.5) / steps)
+        return settle(np.rint(image.astype(np.float64) * steps) / steps)
 
 
 def draw_jpeg(rng: np.random.Generator, strength: float) -> JpegCompression:

@@ -6,13 +6,14 @@ from functools import partial
 
 import numpy as np
 
-from degradation.artefacts import draw_aberration, draw_distractor, draw_glitch, draw_moire
+from degradation.artefacts import draw_aberration, draw_glitch, draw_moire
 from degradation.blur import draw_blur, draw_motion_blur
 from degradation.colour import draw_colour, draw_tone, draw_vignetting
 from degradation.compression import draw_banding, draw_chroma, draw_jpeg
+from degradation.distractors import draw_distractor
 from degradation.noise import draw_gaussian_noise, draw_sensor_noise
 from degradation.pixels import Image, Operation, chance, check_image, draw_seed, generator, integer
-from degradation.resampling import Resize, draw_resize, restored
+from degradation.resampling import Resize, Restore, draw_resize, draw_smooth, scaled
 
 Draw = Callable[[np.random.Generator, float], Operation | None]
 """From a generator and a strength in [0, 1], an operation with its parameters; None where it sits out."""
@@ -36,6 +37,9 @@ OPERATIONS: dict[str, Draw] = {
 }
 """The method's operations 0 … 14, in that order."""
 
+RESTORE = "restore"
+"""Name of the last step, which brings the image back to its size."""
+
 LARGEST_SCALE = 4.0
 """No chain of resizes makes the sides longer than this many times the original ones.
 
@@ -45,6 +49,9 @@ settings the bound changes one degraded image in about 700.
 
 LONGEST_SIDE = 16_000
 """px; four times this is still within JPEG's 65 500."""
+
+_SMALLEST_IN_CYCLES = 10
+"""px; an image with a side no longer than this is not resized in the leading cycles any more."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Step:
-    """One applied operation: its name in `OPERATIONS`, its strength, and its parameters."""
+    """One applied operation: its name in `OPERATIONS` (or `RESTORE`), its strength, and its parameters."""
 
     name: str
     strength: float
@@ -86,14 +93,15 @@ def degrade(
 ) -> tuple[Image, list[Step]]:
     """Degrades one image by a random chain of operations; the generator alone decides.
 
-    Operations see the image at the size that earlier resizes gave it; last, it is brought back to its own size (area
-    when it shrinks, cubic when it grows).
+    Operations see the image at the size that earlier resizes gave it; last, it is brought back to its own size
+    (linear, cubic or area, equally likely). As in the method nothing clips after that, or after a pasted thumbnail:
+    the result may leave [0, 1] by some tenths, and `to_bytes` or `numpy.clip` brings it back.
 
     Args:
         image: float32 [height, width, 3], RGB in [0, 1], at least 1 × 1; not modified.
         rng: Makes every choice: the same state gives the same pixels.
         settings: The method's training settings where None.
-        thumbnails: Other images, one of which a distractor may paste.
+        thumbnails: Other images, float32 RGB in [0, 1], one of which a distractor may paste.
 
     Returns:
         A new image of the same shape, and the steps that made it, in order; none for an image left as it is.
@@ -103,14 +111,16 @@ def degrade(
         ValueError: Its shape or its values are not an image's, or a side is over `LONGEST_SIDE`.
     """
     check_image(image)
-    if max(image.shape) > LONGEST_SIDE:
-        height, width = image.shape[:2]
+    height, width = image.shape[:2]
+    if max(height, width) > LONGEST_SIDE:
         raise ValueError(f"image of {width}×{height} pixels; the longest side is {LONGEST_SIDE}: resize it first")
-    steps = draw_steps(rng, settings or Settings(), thumbnails)
+    steps = draw_steps(rng, settings or Settings(), (height, width), thumbnails)
     return apply_steps(image, steps), steps
 
 
-def degrade_once(name: str, image: Image, strength: float, rng: np.random.Generator) -> Image:
+def degrade_once(
+    name: str, image: Image, strength: float, rng: np.random.Generator, thumbnails: Sequence[Image] = ()
+) -> Image:
     """Applies one of `OPERATIONS` alone, and restores the image's size.
 
     Args:
@@ -118,6 +128,7 @@ def degrade_once(name: str, image: Image, strength: float, rng: np.random.Genera
         image: float32 [height, width, 3], RGB in [0, 1].
         strength: In [0, 1].
         rng: Draws the parameters (banding and distractors may sit out).
+        thumbnails: As in `degrade`.
 
     Raises:
         KeyError: No such operation.
@@ -126,55 +137,81 @@ def degrade_once(name: str, image: Image, strength: float, rng: np.random.Genera
     check_image(image)
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is {strength:g}; it must lie in [0, 1]")
-    operation = OPERATIONS[name](rng, strength)
-    return apply_steps(image, [Step(name, strength, operation)] if operation else [])
+    height, width = image.shape[:2]
+    operation = _drawer(name, (height, width), thumbnails)(rng, strength)
+    restore = Restore(height, width, draw_smooth(rng))
+    return restore.apply(operation.apply(image) if operation else image)
 
 
 def apply_steps(image: Image, steps: Sequence[Step]) -> Image:
-    """A new image: the steps applied in order, then the original size restored."""
+    """A new image: the steps applied in order."""
     degraded = image.copy()
     for step in steps:
         degraded = step.operation.apply(degraded)
-    return restored(degraded, *image.shape[:2])
+    return degraded
 
 
-def draw_steps(rng: np.random.Generator, settings: Settings, thumbnails: Sequence[Image] = ()) -> list[Step]:
-    """Draws a chain of operations, which does not depend on the image.
+def draw_steps(
+    rng: np.random.Generator, settings: Settings, size: tuple[int, int], thumbnails: Sequence[Image] = ()
+) -> list[Step]:
+    """Draws a chain of operations for an image of `size` = (height, width).
 
     With probability `global_p` there is one: with probability `op_p` it starts with one to five cycles of JPEG and
-    resize, either first; then come the operations in random order, each with probability `op_p`. Each operation draws
-    from a generator of its own, so that with a fixed strength the same seed gives the same chain at every strength but
-    for the parameters that strength acts on.
+    resize, either first, all resizes at one strength; then come the operations in random order, each with probability
+    `op_p`; `RESTORE` is last. Each operation draws from a generator of its own, so that with a fixed strength the same
+    seed gives the same chain at every strength but for the parameters that strength acts on.
     """
     if not chance(rng, settings.global_p):
         return []
-    names = _draw_cycles(rng) if chance(rng, settings.op_p) else []
+    cycles = _draw_cycles(rng, settings) if chance(rng, settings.op_p) else []
     order = [str(name) for name in rng.permutation(list(OPERATIONS))]
-    names += [name for name in order if chance(rng, settings.op_p) and (settings.distractor or name != "distractor")]
-    steps = (_draw_step(name, rng, settings.strength, thumbnails) for name in names)
-    return _within_largest_scale([step for step in steps if step])
+    names = [name for name in order if chance(rng, settings.op_p) and (settings.distractor or name != "distractor")]
+    drawn = [_draw_step(name, rng, settings.strength, size, thumbnails) for name in names]
+    steps = _of_bounded_size(size, cycles, [step for step in drawn if step])
+    return [*steps, Step(RESTORE, 1.0, Restore(*size, draw_smooth(rng)))]
 
 
-def _draw_cycles(rng: np.random.Generator) -> list[str]:
+def _draw_cycles(rng: np.random.Generator, settings: Settings) -> list[Step]:
     cycle = ["jpeg", "resize"] if chance(rng, 0.5) else ["resize", "jpeg"]
-    return cycle * integer(rng, 1, 5)
+    names, own = cycle * integer(rng, 1, 5), generator(draw_seed(rng))
+    strength = _draw_strength(own, settings.strength)
+    return [step for name in names if (step := _draw_step(name, rng, strength))]
 
 
-def _draw_step(name: str, rng: np.random.Generator, strength: float | None, thumbnails: Sequence[Image]) -> Step | None:
+def _draw_step(
+    name: str,
+    rng: np.random.Generator,
+    fixed: float | None,
+    size: tuple[int, int] = (0, 0),
+    thumbnails: Sequence[Image] = (),
+) -> Step | None:
     own = generator(draw_seed(rng))
-    strength = float(own.beta(1.2, 1.2)) if strength is None else strength
-    draw = partial(draw_distractor, thumbnails=thumbnails) if name == "distractor" else OPERATIONS[name]
-    operation = draw(own, strength)
+    strength = _draw_strength(own, fixed)
+    operation = _drawer(name, size, thumbnails)(own, strength)
     return Step(name, strength, operation) if operation else None
 
 
-def _within_largest_scale(steps: list[Step]) -> list[Step]:
-    """The same steps, with the factor of a resize lowered where it would lead beyond `LARGEST_SCALE`."""
-    scale, bounded = 1.0, []
-    for step in steps:
+def _draw_strength(rng: np.random.Generator, fixed: float | None) -> float:
+    return float(rng.beta(1.2, 1.2)) if fixed is None else fixed
+
+
+def _drawer(name: str, size: tuple[int, int], thumbnails: Sequence[Image]) -> Draw:
+    if name == "distractor":
+        return partial(draw_distractor, size=size, thumbnails=thumbnails)
+    return OPERATIONS[name]
+
+
+def _of_bounded_size(size: tuple[int, int], cycles: Sequence[Step], steps: Sequence[Step]) -> list[Step]:
+    """All steps, but for resizes of an image too small for it in the cycles; none leads beyond `LARGEST_SCALE`."""
+    height, width = size
+    scale, kept = 1.0, []
+    for index, step in enumerate((*cycles, *steps)):
         if isinstance(step.operation, Resize):
+            if index < len(cycles) and min(height, width) <= _SMALLEST_IN_CYCLES:
+                continue
             factor = min(step.operation.factor, LARGEST_SCALE / scale)
             scale *= factor
+            height, width = scaled(height, factor), scaled(width, factor)
             step = replace(step, operation=replace(step.operation, factor=factor))
-        bounded.append(step)
-    return bounded
+        kept.append(step)
+    return kept

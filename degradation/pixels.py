@@ -1,4 +1,4 @@
-"""What every operation shares: the image type, the grid its pixels lie on, grey, and bounded random draws."""
+"""What every operation shares: the image type, the grid its pixels lie on, and bounded random draws."""
 
 from typing import Protocol
 
@@ -14,11 +14,8 @@ Bytes = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float64]
 """float64, where operations compute."""
 
-GRID = 1 << 16
-"""Operations hand on multiples of 1/65536 (see `settle`)."""
-
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in grey (ITU-R BT.601, as in JPEG)."""
+GRID = 1 << 20
+"""Operations that compute hand on multiples of 1/GRID (see `on_grid`)."""
 
 
 class Operation(Protocol):
@@ -29,11 +26,11 @@ class Operation(Protocol):
         ...
 
 
-def settle(values: Values) -> Image:
-    """Brings the result of an operation to [0, 1] and to the nearest multiple of 1/65536, in float32.
+def on_grid(values: Values) -> Image:
+    """Brings the result of an operation to the nearest multiple of 1/GRID, in float32.
 
     This is what makes pixels equal on every machine. Transcendental functions and the order of sums differ between
-    processors in the last digits of float64 (about 1e-15); a grid of 1.5e-5 swallows that, but for values right on a
+    processors in the last digits of float64 (about 1e-15); a grid of 1e-6 swallows that, but for values right on a
     border between two grid points. Averages of grid values fall on the middle between two of them all the time, so the
     border lies a little beside the middle, where no fraction with a small denominator is.
 
@@ -42,28 +39,42 @@ def settle(values: Values) -> Image:
     values *= GRID
     values += 0.50004
     np.floor(values, out=values)
-    np.clip(values, 0, GRID, out=values)
     values /= GRID
-    settled: Image = values.astype(np.float32)
-    return settled
+    gridded: Image = values.astype(np.float32)
+    return gridded
 
 
-def grey(values: Values) -> Values:
-    """float64 [height, width, 1]: the luma of RGB values [height, width, 3]."""
-    red, green, blue = LUMA
-    luma: Values = red * values[..., 0] + green * values[..., 1] + blue * values[..., 2]
-    return luma[..., None]
+def settle(values: Values) -> Image:
+    """The same, clipped to [0, 1]: for the operations after which the method clips."""
+    np.clip(values, 0, 1, out=values)
+    return on_grid(values)
+
+
+_LEVELS = (np.arange(256) / 255).astype(np.float32)
 
 
 def from_bytes(image: Bytes) -> Image:
     """uint8 [height, width, 3] as float32 in [0, 1]."""
-    values: Image = (image / 255.0).astype(np.float32)
+    values: Image = _LEVELS[image]
     return values
 
 
 def to_bytes(image: Image) -> Bytes:
-    """float32 in [0, 1] as uint8, rounded to nearest; the inverse of `from_bytes`."""
-    pixels: Bytes = np.floor(image.astype(np.float64) * 255 + 0.5).astype(np.uint8)
+    """The image as uint8, clipped and rounded to nearest; the inverse of `from_bytes`."""
+    values = np.clip(image, 0, 1)
+    values *= np.float32(255)
+    values += np.float32(0.5)
+    pixels: Bytes = values.astype(np.uint8)
+    return pixels
+
+
+def truncated(image: Image) -> Bytes:
+    """The image as uint8, cut down to whole levels, as the method does before its 8-bit operations.
+
+    A level that the grid brought just below itself stays. Values outside [0, 1], which a pasted thumbnail can bring,
+    wrap around as a C cast of an int does.
+    """
+    pixels: Bytes = (image * np.float32(255) + np.float32(0.001)).astype(np.int32).astype(np.uint8)
     return pixels
 
 

@@ -11,27 +11,24 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from degradation.pixels import Image, Values, chance, integer, settle
+from degradation.pixels import Image, Values, chance, integer, on_grid, settle
 
 Interpolation = Literal["nearest", "linear", "cubic", "area"]
 
+SMOOTH: tuple[Interpolation, ...] = ("linear", "cubic", "area")
+
 
 def resized(image: Image, height: int, width: int, interpolation: Interpolation) -> Image:
-    """The image at another size; itself where that is its size."""
+    """The image at another size, not clipped; itself where that is its size."""
     if image.shape[:2] == (height, width):
         return image
     values = image.astype(np.float64)
     if interpolation == "nearest" or interpolation == "area":
         flag = cv2.INTER_NEAREST if interpolation == "nearest" else cv2.INTER_AREA
-        return settle(np.asarray(cv2.resize(values, (width, height), interpolation=flag), np.float64))
+        return on_grid(np.asarray(cv2.resize(values, (width, height), interpolation=flag), np.float64))
     weights = _linear_weights if interpolation == "linear" else _cubic_weights
     columns = np.ascontiguousarray(_interpolate_rows(values, height, weights).transpose(1, 0, 2))
-    return settle(np.ascontiguousarray(_interpolate_rows(columns, width, weights).transpose(1, 0, 2)))
-
-
-def restored(image: Image, height: int, width: int) -> Image:
-    """The image brought back to its original size: area when it shrinks, cubic when it grows."""
-    return resized(image, height, width, "area" if image.shape[0] > height else "cubic")
+    return on_grid(np.ascontiguousarray(_interpolate_rows(columns, width, weights).transpose(1, 0, 2)))
 
 
 def _linear_weights(share: Values) -> dict[int, Values]:
@@ -62,14 +59,32 @@ def _interpolate_rows(values: Values, count: int, weights: Callable[[Values], di
 
 @dataclass(frozen=True)
 class Resize:
-    """To int(factor · side), at least 1 px. The image keeps this size until the engine restores the original one."""
+    """To int(factor · side), at least 1 px, and clipped. The image keeps this size until `Restore`."""
 
     factor: float
     interpolation: Interpolation
 
     def apply(self, image: Image) -> Image:
-        height, width = (max(1, int(self.factor * side)) for side in image.shape[:2])
-        return resized(image, height, width, self.interpolation)
+        height, width = (scaled(side, self.factor) for side in image.shape[:2])
+        return settle(resized(image, height, width, self.interpolation).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Back to the original size, in px. As in the method nothing clips here: cubic overshoots by up to a fifth."""
+
+    height: int
+    width: int
+    interpolation: Interpolation
+
+    def apply(self, image: Image) -> Image:
+        restored = resized(image, self.height, self.width, self.interpolation)
+        return image.copy() if restored is image else restored
+
+
+def scaled(side: int, factor: float) -> int:
+    """A side after a resize."""
+    return max(1, int(factor * side))
 
 
 def draw_resize(rng: np.random.Generator, strength: float) -> Resize:
@@ -85,8 +100,10 @@ def draw_resize(rng: np.random.Generator, strength: float) -> Resize:
         factor = 0.25 / strength + (1 - 0.25 / strength) * share
     else:
         factor = 1.0
-    nearest, smooth = chance(rng, 0.5), integer(rng, 0, 2)
-    if factor < 1 and nearest:
-        return Resize(factor, "nearest")
-    smooths: tuple[Interpolation, ...] = ("linear", "cubic", "area")
-    return Resize(factor, smooths[smooth])
+    nearest, smooth = chance(rng, 0.5), draw_smooth(rng)
+    return Resize(factor, "nearest" if factor < 1 and nearest else smooth)
+
+
+def draw_smooth(rng: np.random.Generator) -> Interpolation:
+    """Linear, cubic or area, equally likely."""
+    return SMOOTH[integer(rng, 0, 2)]

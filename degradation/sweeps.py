@@ -6,11 +6,23 @@ from typing import cast, overload
 
 import numpy as np
 
-from degradation.blur import draw_gaussian_blur, draw_motion_blur
-from degradation.compression import JpegCompression
-from degradation.engine import Settings, degrade
-from degradation.noise import GaussianNoise
-from degradation.pixels import Bytes, Image, check_image, draw_seed, from_bytes, generator, integer, to_bytes
+from degradation.artefacts import draw_aberration, draw_glitch, draw_moire
+from degradation.blur import draw_blur, draw_motion_blur
+from degradation.colour import draw_vignetting
+from degradation.compression import JpegCompression, draw_banding, draw_chroma
+from degradation.engine import Draw, Settings, degrade
+from degradation.noise import draw_normal_noise, draw_speckle
+from degradation.pixels import (
+    Bytes,
+    Image,
+    chance,
+    check_image,
+    draw_seed,
+    from_bytes,
+    generator,
+    integer,
+    to_bytes,
+)
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class Sweep:
             seed: Of this image, at every level the same: then the levels differ in nothing but severity.
 
         Returns:
-            A new image of the same shape and dtype.
+            A new image of the same shape and dtype. Floats of `compound` may leave [0, 1] by some tenths.
 
         Raises:
             TypeError: Another dtype.
@@ -62,6 +74,10 @@ class Sweep:
         return self.degrade(pixels, level, seed)
 
 
+def _clean_at_zero(degrade: Callable[[Image, float, int], Image]) -> Callable[[Image, float, int], Image]:
+    return lambda image, level, seed: degrade(image, level, seed) if level > 0 else image.copy()
+
+
 def _compound(image: Image, level: float, seed: int) -> Image:
     return degrade(image, generator(seed), Settings(global_p=1, op_p=1, strength=level, distractor=False))[0]
 
@@ -71,53 +87,68 @@ def _jpeg(image: Image, level: float, seed: int) -> Image:
 
 
 def _noise(image: Image, level: float, seed: int) -> Image:
-    return GaussianNoise(level / 255, "independent", seed).apply(image) if level else image.copy()
+    sigma = max(1, int(level))
+    return draw_normal_noise(generator(seed), sigma, sigma).apply(image)
 
 
 def _blur(image: Image, level: float, seed: int) -> Image:
-    return draw_gaussian_blur(generator(seed), level).apply(image) if level else image.copy()
+    return draw_blur(generator(seed), level).apply(image)
 
 
 def _motion_blur(image: Image, level: float, seed: int) -> Image:
-    return draw_motion_blur(generator(seed), level).apply(image) if level else image.copy()
+    return draw_motion_blur(generator(seed), level).apply(image)
+
+
+_OF_THE_MIX: tuple[Draw, ...] = (
+    draw_blur,
+    draw_motion_blur,
+    lambda rng, level: draw_normal_noise(rng, 2, int(60 * level) + 2),
+    draw_chroma,
+    draw_aberration,
+    draw_moire,
+    draw_glitch,
+    draw_vignetting,
+    draw_speckle,
+    draw_banding,
+)
 
 
 def _mix(image: Image, level: float, seed: int) -> Image:
     rng = generator(seed)
-    factors: list[Callable[[Image, int], Image]] = [
-        lambda image, seed: _jpeg(image, 100 - 95 * level, seed),
-        lambda image, seed: _noise(image, 60 * level, seed),
-        lambda image, seed: _blur(image, level, seed),
-        lambda image, seed: _motion_blur(image, level, seed),
-    ]
-    order = rng.permutation(len(factors))[: integer(rng, 1, len(factors))]
     mixed = image.copy()
-    for index in order if level else ():
-        mixed = factors[index](mixed, draw_seed(rng))
+    for _ in range(integer(rng, 1, 3)):
+        encoded, quality = chance(rng, 0.5), integer(rng, int(30 + 70 * (1 - level)), 100)
+        if encoded:
+            mixed = JpegCompression(quality).apply(mixed)
+    for index in rng.permutation(len(_OF_THE_MIX))[:8]:
+        operation = _OF_THE_MIX[index](generator(draw_seed(rng)), level)
+        if operation:
+            mixed = operation.apply(mixed)
     return mixed
 
 
+_TENTHS = tuple(step / 10 for step in range(11))
 _STRENGTHS = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 SWEEPS: dict[str, Sweep] = {
     sweep.name: sweep
     for sweep in (
-        Sweep("compound", "all operations", "strength", tuple(step / 10 for step in range(11)), _compound),
+        Sweep("compound", "all operations", "strength", _TENTHS, _clean_at_zero(_compound)),
         Sweep("jpeg", "JPEG", "quality", (100, 80, 60, 40, 20, 10, 5), _jpeg),
-        Sweep("noise", "Gaussian noise", "σ (of 255)", (0, 10, 20, 30, 40, 50, 60), _noise),
-        Sweep("blur", "Gaussian blur", "strength", _STRENGTHS, _blur),
-        Sweep("motion_blur", "motion blur", "strength", _STRENGTHS, _motion_blur),
-        Sweep("mix", "random mix", "strength", _STRENGTHS, _mix),
+        Sweep("noise", "Gaussian noise", "σ (of 255)", (0, 10, 20, 30, 40, 50, 60), _clean_at_zero(_noise)),
+        Sweep("blur", "blur", "strength", _STRENGTHS, _clean_at_zero(_blur)),
+        Sweep("motion_blur", "motion blur", "strength", _STRENGTHS, _clean_at_zero(_motion_blur)),
+        Sweep("mix", "random mix", "strength", _STRENGTHS, _clean_at_zero(_mix)),
     )
 }
-"""The method's sweeps, by name.
+"""The method's sweeps, by name. Level 0 of all but jpeg is the image as it is.
 
-- compound: the engine with every operation applied (so strength 0 is not the clean image: JPEG quality, Poisson noise
-  and the 20 % of greyscale do not depend on strength).
-- jpeg, noise: exactly that quality, exactly that σ, drawn per channel.
-- blur, motion_blur: the isotropic branch of operation 0, and operation 1, drawn at that strength.
-- mix: one to four of JPEG, noise, blur and motion blur, in random order, at quality 100 − 95·strength, σ 60·strength,
-  and that strength.
-
-Level 0 of noise, blur, motion_blur and mix is the image as it is.
+- compound: the engine with every operation applied, distractors left out.
+- jpeg: exactly that quality.
+- noise: operation 5 at exactly that σ (a whole number): per channel 70 %, grey 20 %, correlated 10 % of the images.
+- blur: operation 0 at that strength: anisotropic Gaussian, isotropic Gaussian or box, equally likely.
+- motion_blur: operation 1 at that strength.
+- mix: one to three times, each with probability ½, JPEG of quality 30 + 70·(1 − strength) … 100; then eight of ten
+  operations in random order at that strength: 0, 1, 5 (σ of 2 … int(60·strength) + 2), 7, 10, 11, 12, 13, the speckle
+  of 2, and 8.
 """

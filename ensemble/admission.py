@@ -1,131 +1,268 @@
-"""How many images may be in the server at once: who is over the limit is turned away at the door, and soon.
+"""Admission: how much work may be in the server at once. What is over the limits is refused before any work is done.
 
-Triton limits the queue of one step, and here only the first may have such a limit: it is quick, so that its queue fills
-last, and under overload all would wait without end in front of the networks. So the first step counts who is inside:
-each admission takes the next tickets, the last step reports the tickets that are done, and the difference is inside.
-Tickets are numbered, so that whoever left without a report (a client that hung up) is counted out with the next who
-does report.
+Triton limits the queue of one step. That does not help here: the first step is quick, so under overload the requests
+would wait without limit in front of the networks. Therefore the first step counts what is inside. Each admitted request
+carries a ticket, the last step gives the ticket back, and the difference is inside.
+
+The two steps are processes of one server. They share a small piece of memory that has no name, so that only processes
+of the same user can reach it. A ticket is a random number, so that nobody can give back a ticket that is not theirs.
 """
 
-import contextlib
+import mmap
 import os
-import socket
-import struct
+import secrets
 import threading
 import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import psutil
 
-_TICKET = struct.Struct("<q")
-_PATIENCE = 10.0
-"""Seconds without any report after which one more request is let in, for all inside may have hung up."""
+from ensemble.contract import OVERLOADED, STUCK, refusal
+
+PATIENCE = 10.0
+"""Seconds without any release that are never unusual."""
+
+_SPARE = 64  # slots for requests that are let in over the limit
+_NAME = "deepfake_admission"
+_SLOT_BITS = 16
+_SLOT_MASK = (1 << _SLOT_BITS) - 1
+
+
+@dataclass(frozen=True)
+class _Admitted:
+    images: int
+    size: int
+    since: float
+    number: int
+
+
+class AdmissionController:
+    """Counts what is inside; without clock and connection.
+
+    Args:
+        max_images: Images that may be inside at once.
+        max_bytes: Bytes of encoded images that may be inside at once.
+    """
+
+    def __init__(self, max_images: int, max_bytes: int) -> None:
+        self.max_images = max_images
+        self.max_bytes = max_bytes
+        self._inside: dict[int, _Admitted] = {}
+        self._number = 0
+        self._last_released = 0  # the highest number of those released
+        self._heard = 0.0  # when something was released, or came to an empty server
+        self._longest_silence = 0.0
+        self._longest_stay = 0.0
+        self._extra = 0  # requests let in over the limit since something was released
+
+    @property
+    def tickets(self) -> list[int]:
+        """The tickets of the requests inside."""
+        return list(self._inside)
+
+    @property
+    def images(self) -> int:
+        """Images inside."""
+        return sum(each.images for each in self._inside.values())
+
+    @property
+    def size(self) -> int:
+        """Bytes of encoded images inside."""
+        return sum(each.size for each in self._inside.values())
+
+    def admit(self, ticket: int, images: int, size: int, now: float) -> str | None:
+        """Ask for entry. A request that comes to an empty server is always admitted.
+
+        Args:
+            ticket: What will be released; a number that is not inside.
+            images: Images of the request.
+            size: Bytes of its encoded images.
+            now: A clock in seconds that never goes back.
+
+        Returns:
+            None where it is admitted, else why not: a sentence that begins with `OVERLOADED` or `STUCK`.
+        """
+        self._forget_lost(now)
+        if not self._inside:
+            self._heard = now
+        elif self.images + images > self.max_images or self.size + size > self.max_bytes:
+            silent = now - self._heard
+            # A slow network is silent for as long as its batch takes, so the silences heard so far are no sign. After
+            # a longer one, all inside may have been given up: one request is let in to find out, ever more rarely.
+            if silent <= (PATIENCE + 2 * self._longest_silence) * (2**self._extra):
+                stuck = silent > PATIENCE + 2 * self._longest_silence
+                return self._refusal(images, size, silent if stuck else None)
+            self._extra += 1
+        self._number += 1
+        self._inside[ticket] = _Admitted(images, size, now, self._number)
+        return None
+
+    def release(self, ticket: int, now: float) -> None:
+        """Take note that a request has left; a ticket that is not inside is ignored."""
+        left = self._inside.pop(ticket, None)
+        if left is None:
+            return
+        self._last_released = max(self._last_released, left.number)
+        self._longest_silence = max(self._longest_silence, now - self._heard)
+        self._longest_stay = max(self._longest_stay, now - left.since)
+        self._heard = max(self._heard, now)
+        self._extra = 0
+
+    def _forget_lost(self, now: float) -> None:
+        # A request that was given up on its way is never released. Requests leave about in the order in which they
+        # came, so one that later ones have overtaken long ago is lost.
+        patience = PATIENCE + 3 * self._longest_stay
+        lost = [
+            ticket
+            for ticket, each in self._inside.items()
+            if each.number < self._last_released and now - each.since > patience
+        ]
+        for ticket in lost:
+            del self._inside[ticket]
+
+    def _refusal(self, images: int, size: int, silent: float | None) -> str:
+        inside = f"{self.images} images ({self.size / 2**20:.0f} MiB) are in the server"
+        limits = f"its limits of {self.max_images} images and {self.max_bytes / 2**20:.0f} MiB"
+        advice = "send them again a little later, or ask for less at a time"
+        why = (
+            f"the queue is full: {inside}, and {images} more ({size / 2**20:.0f} MiB) would be over {limits}; {advice}"
+        )
+        if silent is None:
+            return refusal(OVERLOADED, why)
+        return refusal(STUCK, f"nothing has left for {silent:.0f} s, and {why}")
+
+
+class Ledger:
+    """The tickets that are out, in memory that the steps of one server share.
+
+    The first step writes a ticket into a free slot; the last step writes when the request left, and clears the slot.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Map the memory of a file descriptor; it stays open."""
+        memory = mmap.mmap(descriptor, 0)
+        slots = len(memory) // 16
+        self._tickets = np.frombuffer(memory, np.int64, slots)
+        self._left = np.frombuffer(memory, np.float64, slots, offset=8 * slots)
+
+    @classmethod
+    def create(cls, slots: int) -> "Ledger":
+        """The first step's side, with room for so many tickets; at most 65,536."""
+        descriptor = os.memfd_create(_NAME)
+        os.truncate(descriptor, 16 * min(slots, _SLOT_MASK + 1))
+        return cls(descriptor)
+
+    @classmethod
+    def find(cls, processes: Iterable[int]) -> "Ledger | None":
+        """The ledger that one of these processes has created; None where there is none."""
+        for process in processes:
+            for link in _descriptors(process):
+                try:
+                    if not str(link.readlink()).startswith(f"/memfd:{_NAME}"):
+                        continue
+                    descriptor = os.open(link, os.O_RDWR)
+                except OSError:  # the process has ended, or is another user's
+                    continue
+                try:
+                    return cls(descriptor)
+                finally:
+                    os.close(descriptor)
+        return None
+
+    def issue(self) -> int | None:
+        """A new ticket; None where no slot is free."""
+        free = np.flatnonzero(self._tickets == 0)
+        if not len(free):
+            return None
+        ticket = (secrets.randbits(62 - _SLOT_BITS) + 1) << _SLOT_BITS | int(free[0])
+        self._tickets[free[0]] = ticket
+        return ticket
+
+    def left_at(self, ticket: int) -> float | None:
+        """When a ticket was given back, by `time.monotonic`; None while it is out."""
+        slot = ticket & _SLOT_MASK
+        return None if self._tickets[slot] == ticket else float(self._left[slot])
+
+    def give_back(self, ticket: int) -> None:
+        """Give a ticket back; one that is not out is ignored, whatever number it is."""
+        slot = ticket & _SLOT_MASK
+        if ticket > 0 and slot < len(self._tickets) and self._tickets[slot] == ticket:
+            self._left[slot] = time.monotonic()
+            self._tickets[slot] = 0
 
 
 class Admission:
-    """The count, without clock or connection.
+    """The first step's side: admits requests, and learns from the ledger which have left.
 
     Args:
-        limit: Images that may be inside at once.
+        max_images: Images that may be in the server at once.
+        max_bytes: Bytes of encoded images that may be in the server at once.
     """
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._admitted = 0
-        self._done = 0
-        self._heard: float | None = None
-        self._longest_silence = 0.0
+    def __init__(self, max_images: int, max_bytes: int) -> None:
+        self._controller = AdmissionController(max_images, max_bytes)
+        self._ledger = Ledger.create(max_images + _SPARE)
+        self._lock = threading.Lock()
 
-    @property
-    def inside(self) -> int:
-        """Images admitted and not yet done."""
-        return self._admitted - self._done
-
-    def admit(self, count: int, now: float) -> int | None:
+    def admit(self, images: int, size: int) -> tuple[int, str | None]:
         """Ask for entry.
 
         Args:
-            count: Images that come together.
-            now: A clock in seconds.
+            images: Images of the request.
+            size: Bytes of its encoded images.
 
         Returns:
-            The last of their tickets; None where they are over the limit. Whoever comes to an empty server is let in.
+            The ticket, and why the request is refused (None: it is admitted, and the ticket must be released).
         """
-        if self.inside and self.inside + count > self.limit and not self._all_may_have_left(now):
-            return None
-        if not self.inside:
-            self._heard = now
-        self._admitted += count
-        return self._admitted
-
-    def done(self, ticket: int, now: float) -> None:
-        """Take note that this ticket, and so all before it, left."""
-        if ticket > self._done:
-            if self._heard is not None:
-                self._longest_silence = max(self._longest_silence, now - self._heard)
-            self._done = min(ticket, self._admitted)
-            self._heard = now
-
-    def _all_may_have_left(self, now: float) -> bool:
-        # A slow network is silent for as long as its batch takes: that is no sign.
-        silent = self._heard is not None and now - self._heard > _PATIENCE + 2 * self._longest_silence
-        if silent:
-            self._heard = now
-        return silent
-
-
-class Door:
-    """The first step's side: admits, and hears from the last step what is done.
-
-    Args:
-        limit: Images that may be inside at once.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._admission = Admission(limit)
-        self._lock = threading.Lock()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(_address())
-        threading.Thread(target=self._listen, daemon=True).start()
-
-    def admit(self, count: int) -> int | None:
-        """The last ticket of `count` images, or None where they are over the limit."""
         with self._lock:
-            return self._admission.admit(count, time.monotonic())
+            self._collect()
+            ticket = self._ledger.issue()
+            if ticket is None:
+                return 0, refusal(
+                    OVERLOADED, "the queue is full: no room for another request; send it again a little later"
+                )
+            before = {ticket, *self._controller.tickets}
+            refused = self._controller.admit(ticket, images, size, time.monotonic())
+            for gone in before.difference(self._controller.tickets):  # refused, or lost
+                self._ledger.give_back(gone)
+            return ticket, refused
 
-    def refusal(self, count: int) -> str:
-        """Why they were turned away, for the caller."""
-        return (
-            f"the queue is full: {self._admission.inside} images are in the server and {count} more would be over its "
-            f"limit of {self._admission.limit}; send them again a little later, or ask for less at a time"
-        )
+    def release(self, ticket: int) -> None:
+        """Give a ticket back: for a request that goes no further than this step."""
+        self._ledger.give_back(ticket)
 
-    def close(self) -> None:
-        """Hear no more."""
-        self._socket.close()
-
-    def _listen(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                (ticket,) = _TICKET.unpack(self._socket.recv(_TICKET.size))
-                with self._lock:
-                    self._admission.done(ticket, time.monotonic())
+    def _collect(self) -> None:
+        for ticket in self._controller.tickets:
+            left = self._ledger.left_at(ticket)
+            if left is not None:
+                self._controller.release(ticket, left)
 
 
-class Exit:
-    """The last step's side."""
+class Release:
+    """The last step's side: gives tickets back. The first step may start later than this one."""
 
     def __init__(self) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._address = _address()
+        self._ledger: Ledger | None = None
 
-    def report(self, ticket: int) -> None:
-        """Say that this ticket, and so all before it, is done."""
-        # Where the door is gone the server is about to be restarted; nothing more can come in.
-        with contextlib.suppress(OSError):
-            self._socket.sendto(_TICKET.pack(ticket), self._address)
+    def __call__(self, tickets: Iterable[int]) -> None:
+        """Give these tickets back; numbers that are none are ignored."""
+        if self._ledger is None:
+            self._ledger = Ledger.find(_siblings())
+        if self._ledger is not None:
+            for ticket in set(tickets):
+                self._ledger.give_back(ticket)
 
 
-def _address() -> str:
-    """A name in the abstract namespace, which leaves nothing behind: of the tritonserver that started both steps."""
-    server = psutil.Process(os.getppid())
-    return f"\0deepfake_detector_{server.pid}_{server.create_time()}"
+def _siblings() -> list[int]:
+    """The processes that have the same parent as this one: the steps of one server."""
+    return [child.pid for child in psutil.Process(os.getppid()).children()]
+
+
+def _descriptors(process: int) -> Iterator[Path]:
+    try:
+        yield from Path(f"/proc/{process}/fd").iterdir()
+    except OSError:
+        return

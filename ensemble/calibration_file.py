@@ -21,22 +21,20 @@ from ensemble.calibration import (
     Temperature,
     Vote,
 )
+from ensemble.contract import CALIBRATION_PARAMETER, NO_CALIBRATION
 from ensemble.streams import STREAMS
 
 FORMAT_VERSION = 1
 """A reader refuses every other."""
 
-PAPER = "paper"
-"""What the parameter `CALIBRATION` of `voter` says where no calibration file is in force."""
-
 FILE_PARAMETER = "calibration_file"
-ECHO_PARAMETER = "CALIBRATION"
+ECHO_PARAMETER = CALIBRATION_PARAMETER
 """Parameters in the configuration of `voter`: the file's name, or nothing; and its text, for clients to read."""
 
 _MAX_KNOTS = 10_000
 _FIX = (
     "calibrate again and install it (`python -m forensics calibrate`), or go back to the method's own vote: "
-    f"{FILE_PARAMETER} empty and {ECHO_PARAMETER} {PAPER!r} in voter/config.pbtxt"
+    f"{FILE_PARAMETER} empty and {ECHO_PARAMETER} {NO_CALIBRATION!r} in voter/config.pbtxt"
 )
 _RATES = ("far", "threshold", "false_alarm_rate", "detection_rate")
 _INTERVALS = ("threshold_interval", "false_alarm_interval", "detection_interval")
@@ -141,8 +139,10 @@ def read_in_force(folder: Path, file: str, echo: str) -> Calibration | None:
             or is not what the echo tells clients.
     """
     if not file:
-        if echo != PAPER:
-            raise CalibrationError(f"{ECHO_PARAMETER} of voter must be {PAPER!r} where {FILE_PARAMETER} is empty")
+        if echo != NO_CALIBRATION:
+            raise CalibrationError(
+                f"{ECHO_PARAMETER} of voter must be {NO_CALIBRATION!r} where {FILE_PARAMETER} is empty"
+            )
         return None
     path, provenance = folder / file, folder.parents[1] / "provenance" / "1" / "provenance.json"
     try:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble import status
-from ensemble.faces.crop import is_valid_box
+from ensemble.faces.crop import check_box
 from ensemble.faces.detection import Box
-from ensemble.images import ImageError, Limits, RgbImage, centre, read_image, shrink, square
+from ensemble.images import Decoders, ImageError, Limits, RgbImage, centre, read_image, shrink, square
+from ensemble.images.handover import hand_over
 from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION
 
 
@@ -21,6 +22,7 @@ class Prepared:
         global_pixels: uint8 [252, 252, 3], RGB; zeros where the status is not `ok`.
         semantic_pixels: uint8 [224, 224, 3], RGB; zeros where the status is not `ok`.
         box: The face box supplied, in pixels of the decoded image; None where it is to be detected.
+        decoded: The decoded image as `hand_over` makes it; empty where it is large, or the status is not `ok`.
     """
 
     status: str
@@ -28,31 +30,33 @@ class Prepared:
     global_pixels: RgbImage
     semantic_pixels: RgbImage
     box: Box | None
+    decoded: bytes
 
 
-def prepare(data: bytes, box: Box | None, limits: Limits) -> Prepared:
+def prepare(data: bytes, box: Box | None, limits: Limits, decoders: Decoders | None = None) -> Prepared:
     """Decodes an image, checks the face box against it and cuts the framings of the whole-image streams.
 
     Args:
         data: Contents of an image file.
         box: x1, y1, x2, y2 in pixels of the decoded image, or None; four NaN mean None.
         limits: What an image may cost.
+        decoders: Where to decode; a pool that this process shares unless given.
+
+    Raises:
+        OSError: No decoding process could be started.
     """
     if box is not None and np.isnan(box).all():
         box = None
     try:
-        image = read_image(data, limits)
-        height, width = image.shape[:2]
-        if box is not None and not is_valid_box(box, height, width):
-            raise ImageError(
-                status.INVALID_FACE_BOX,
-                f"face box {box} is not one in an image of {width}×{height} pixels; "
-                "give finite x1 < x2 and y1 < y2 in pixels, meeting the image, or leave it out",
-            )
+        image = read_image(data, limits, decoders)
+        if box is not None:
+            check_box(box, *image.shape[:2])
     except ImageError as error:
-        return Prepared(error.status, str(error), _blank(GLOBAL_TEXTURE.pixels), _blank(SEMANTIC_FUSION.pixels), None)
+        blanks = _blank(GLOBAL_TEXTURE.pixels), _blank(SEMANTIC_FUSION.pixels)
+        return Prepared(error.status, str(error), *blanks, None, b"")
     framed = square(image)
-    return Prepared(status.OK, "", centre(framed, GLOBAL_TEXTURE.pixels), shrink(framed, SEMANTIC_FUSION.pixels), box)
+    pixels = centre(framed, GLOBAL_TEXTURE.pixels), shrink(framed, SEMANTIC_FUSION.pixels)
+    return Prepared(status.OK, "", *pixels, box, hand_over(image))
 
 
 def _blank(side: int) -> RgbImage:

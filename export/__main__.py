@@ -6,29 +6,25 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ensemble.streams import STREAMS, Stream
 from export.errors import ExportError, ParityError
-from export.face_models import (
-    ALIGNER,
-    DETECTOR,
-    RESTORER,
-    FaceModelExport,
-    export_face_aligner,
-    export_face_detector,
-    export_face_restorer,
-)
-from export.half import PRECISIONS
+from export.exporter import ModelExport
+from export.face_models import export_face_aligner, export_face_detector, export_face_restorer
+from export.half.conversion import PRECISIONS
+from export.layout import SKELETON
 from export.report import print_differences, print_ranges, print_report
-from export.repository import SKELETON, publish, require_space, staging
+from export.repository import publish, require_space, staging
 from export.stream_export import StreamExport, export_stream
-from export.tensorrt_platform import Platform, require_tensorrt
-from export.weights import FACE_DETECTOR_FILE, FACE_RESTORER_FILES, find_checkpoints, find_face_weights
+from export.tensorrt.platform import Platform, require_tensorrt
+from export.weights.checkpoints import FACE_DETECTOR_FILE, FACE_RESTORER_FILES, find_checkpoints, find_face_weights
 from networks import PRESETS, WeightsError, write_random_weights
+from networks.faces import ALIGNER, DETECTOR, RESTORER
 from networks.random_weights import preset_bytes
 
-_FACE_EXPORTS: dict[str, Callable[..., FaceModelExport]] = {
+_FACE_EXPORTS: dict[str, Callable[..., ModelExport]] = {
     DETECTOR: export_face_detector,
     ALIGNER: export_face_aligner,
     RESTORER: export_face_restorer,
@@ -116,7 +112,7 @@ def main(weights: Path, repository: Path, preset: str | None, target: str, preci
     except (ExportError, WeightsError) as error:
         if isinstance(error, ParityError) and error.differences:
             print_differences(console, "not exported", error.differences)
-        Console(stderr=True).print(f"[bold red]export failed:[/] {_escape(str(error))}", soft_wrap=True)
+        Console(stderr=True).print(f"[bold red]export failed:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
     print_report(console, repository, exports, face_models)
     if platform is not None:
@@ -156,7 +152,7 @@ def _export_stream(
 
 def _export_face_model(
     console: Console, name: str, weights: Sequence[Path], staging_folder: Path, precision: str
-) -> FaceModelExport:
+) -> ModelExport:
     folder = staging_folder / name
     folder.mkdir()
     options = {"precision": precision} if name == DETECTOR else {}
@@ -171,11 +167,13 @@ def _export_face_model(
 def _add_engines(
     console: Console,
     exports: Sequence[StreamExport],
-    face_models: Sequence[FaceModelExport],
+    face_models: Sequence[ModelExport],
     repository: Path,
     platform: Platform,
-) -> tuple[list[StreamExport], list[FaceModelExport]]:
-    from export.engines import add_engines  # its packages take a second to load, and most exports need none of them
+) -> tuple[list[StreamExport], list[ModelExport]]:
+    from export.tensorrt.engines import (
+        add_engines,  # its packages take a second to load, and most exports need none of them
+    )
 
     with console.status("TensorRT") as status:
         return add_engines(
@@ -188,10 +186,6 @@ def _add_engines(
                 console, f"{name}: TensorRT against ONNX Runtime", differences
             ),
         )
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
 
 
 if __name__ == "__main__":

@@ -12,10 +12,8 @@ ExportError
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from export.parity import Difference
+from export.difference import Difference
 
 
 class ExportError(Exception):
@@ -49,7 +47,7 @@ class ParityError(ExportError):
         differences: Every comparison that was made.
     """
 
-    def __init__(self, message: str, differences: "Sequence[Difference]") -> None:
+    def __init__(self, message: str, differences: Sequence[Difference]) -> None:
         super().__init__(message)
         self.differences = tuple(differences)
 

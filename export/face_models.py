@@ -4,70 +4,26 @@
 Around them are `ensemble.faces.retinaface` and `ensemble.faces.gfpgan`.
 """
 
-import hashlib
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
-from torch import nn
-
-from ensemble.faces import retinaface
-from ensemble.faces.gfpgan import ALIGNER_INPUT, ALIGNER_OUTPUTS, FACE_SIDE, RESTORER_INPUT, RESTORER_OUTPUTS
-from export.face_graph import Task, batches_of_two_sizes, compare, to_onnx
-from export.graph import save_model
-from export.half import to_half
-from export.manifest import require_hashes
-from export.parity import Difference, require_parity, sample_batches
-from networks.gfpgan_checkpoints import is_random, load_face_aligner, load_face_restorer
-from networks.retinaface import is_random_retinaface, load_retinaface
-
-DETECTOR = "face_detector"
-ALIGNER = "face_aligner"
-RESTORER = "face_restorer"
-"""Of the models in the Triton repository."""
-
-FACE_MODELS = (DETECTOR, ALIGNER, RESTORER)
-"""Models that are there only where their weights were; each has its config.pbtxt beside this file, as NAME.pbtxt."""
-
-
-@dataclass(frozen=True)
-class FaceModelExport:
-    """What came of one of the models.
-
-    Attributes:
-        name: Of `FACE_MODELS`.
-        weights: Its weights files.
-        sha256: Hash of each, hexadecimal.
-        untrained: Whether weights are random.
-        precision: Of `export.half.PRECISIONS`.
-        files: The model's files.
-        size: Bytes of those.
-        seconds: Time that it took.
-        differences: The model against torch; of fp16, computed in float16 arithmetic.
-    """
-
-    name: str
-    weights: tuple[Path, ...]
-    sha256: tuple[str, ...]
-    untrained: bool
-    precision: str
-    files: tuple[Path, ...]
-    size: int
-    seconds: float
-    differences: tuple[Difference, ...]
+from ensemble.faces.gfpgan import FACE_SIDE
+from export.exporter import ModelExport, OnStage, Source, export_model
+from export.onnx.interface import ALIGNER_INTERFACE, DETECTOR_INTERFACE, RESTORER_INTERFACE
+from export.samples import SCENE, batches_of_two_sizes, sample_batches
+from networks.faces import ALIGNER, DETECTOR, RESTORER
+from networks.faces.gfpgan_checkpoints import is_random, load_face_aligner, load_face_restorer
+from networks.faces.retinaface_weights import is_random_retinaface, load_retinaface
 
 
 def export_face_detector(
-    weights: Path, folder: Path, *, precision: str = "fp32", on_stage: Callable[[str], None] = lambda stage: None
-) -> FaceModelExport:
+    weights: Path, folder: Path, *, precision: str = "fp32", on_stage: OnStage = lambda stage: None
+) -> ModelExport:
     """Export RetinaFace to ONNX and hold the result against the network.
 
     Args:
-        weights: `retinaface.h5` (`networks.retinaface.load_retinaface`).
+        weights: `retinaface.h5` (`networks.faces.retinaface_weights.load_retinaface`).
         folder: Where the model's files are written; files of the same name are overwritten.
-        precision: Of `export.half.PRECISIONS`.
+        precision: Of `export.half.conversion.PRECISIONS`.
         on_stage: Called with what begins, for people.
 
     Returns:
@@ -82,23 +38,22 @@ def export_face_detector(
         HalfRangeError: With precision fp16, a weight or a value on the way is beyond float16.
         ExportError: The graph is not as it should be.
     """
-    return _export(
-        Task(DETECTOR, (weights,), retinaface.INPUT, retinaface.OUTPUTS, batches_of_two_sizes(), free_size=True),
-        lambda: load_retinaface(weights),
-        lambda network: is_random_retinaface(weights),
-        folder,
-        on_stage,
-        precision,
+    source = Source(
+        name=DETECTOR,
+        weights=(weights,),
+        load=lambda: load_retinaface(weights),
+        is_untrained=lambda network: is_random_retinaface(weights),
+        interface=DETECTOR_INTERFACE,
+        batches=batches_of_two_sizes(),
     )
+    return export_model(source, folder, precision=precision, on_stage=on_stage)
 
 
-def export_face_aligner(
-    weights: Path, folder: Path, *, on_stage: Callable[[str], None] = lambda stage: None
-) -> FaceModelExport:
+def export_face_aligner(weights: Path, folder: Path, *, on_stage: OnStage = lambda stage: None) -> ModelExport:
     """Export facexlib's RetinaFace to ONNX, float32, and hold the result against the network.
 
     Args:
-        weights: `detection_Resnet50_Final.pth` (`networks.gfpgan_checkpoints`).
+        weights: `detection_Resnet50_Final.pth` (`networks.faces.gfpgan_checkpoints`).
         folder: Where the model's files are written; files of the same name are overwritten.
         on_stage: Called with what begins, for people.
 
@@ -112,13 +67,15 @@ def export_face_aligner(
         ParityError: The model computes something else than the network; its files are in the folder.
         ExportError: The graph is not as it should be.
     """
-    return _export(
-        Task(ALIGNER, (weights,), ALIGNER_INPUT, ALIGNER_OUTPUTS, batches_of_two_sizes(), free_size=True),
-        lambda: load_face_aligner(weights),
-        is_random,
-        folder,
-        on_stage,
+    source = Source(
+        name=ALIGNER,
+        weights=(weights,),
+        load=lambda: load_face_aligner(weights),
+        is_untrained=is_random,
+        interface=ALIGNER_INTERFACE,
+        batches=batches_of_two_sizes(),
     )
+    return export_model(source, folder, precision="fp32", on_stage=on_stage)
 
 
 def export_face_restorer(
@@ -126,12 +83,12 @@ def export_face_restorer(
     parsenet_weights: Path,
     folder: Path,
     *,
-    on_stage: Callable[[str], None] = lambda stage: None,
-) -> FaceModelExport:
+    on_stage: OnStage = lambda stage: None,
+) -> ModelExport:
     """Export GFPGAN with ParseNet behind it to ONNX, float32, and hold the result against the networks.
 
     Args:
-        gfpgan_weights: `GFPGANv1.4.pth` (`networks.gfpgan_checkpoints`).
+        gfpgan_weights: `GFPGANv1.4.pth` (`networks.faces.gfpgan_checkpoints`).
         parsenet_weights: `parsing_parsenet.pth`.
         folder: Where the model's files are written; files of the same name are overwritten.
         on_stage: Called with what begins, for people.
@@ -147,65 +104,12 @@ def export_face_restorer(
         ExportError: The graph is not as it should be.
     """
     samples = sample_batches(FACE_SIDE)
-    return _export(
-        Task(
-            RESTORER,
-            (gfpgan_weights, parsenet_weights),
-            RESTORER_INPUT,
-            RESTORER_OUTPUTS,
-            {"scene": samples["scene"], "mixed": samples["mixed"][:2]},
-            free_size=False,
-        ),
-        lambda: load_face_restorer(gfpgan_weights, parsenet_weights),
-        is_random,
-        folder,
-        on_stage,
+    source = Source(
+        name=RESTORER,
+        weights=(gfpgan_weights, parsenet_weights),
+        load=lambda: load_face_restorer(gfpgan_weights, parsenet_weights),
+        is_untrained=is_random,
+        interface=RESTORER_INTERFACE,
+        batches={SCENE: samples[SCENE], "mixed": samples["mixed"][:2]},
     )
-
-
-def _export(
-    task: Task,
-    load: Callable[[], nn.Module],
-    has_random_weights: Callable[[nn.Module], bool],
-    folder: Path,
-    on_stage: Callable[[str], None],
-    precision: str = "fp32",
-) -> FaceModelExport:
-    start = time.monotonic()
-    on_stage(f"reading {' and '.join(path.name for path in task.weights)}")
-    network = load()
-    untrained = has_random_weights(network)
-    hashes = tuple(_sha256(path) for path in task.weights)
-    require_hashes(dict(zip(task.weights, hashes, strict=True)))
-    on_stage("tracing it to ONNX")
-    model = to_onnx(network, task)
-    if precision == "fp16":
-        to_half(model)
-    on_stage("writing the model")
-    metadata = {
-        "checkpoint": ", ".join(path.name for path in task.weights),
-        "checkpoint_sha256": ", ".join(hashes),
-        "untrained": str(untrained).lower(),
-        "precision": precision,
-        "exporter": ", ".join(f"{package} {version(package)}" for package in ("torch", "onnx", "onnxscript")),
-    }
-    files = save_model(model, folder, metadata)
-    on_stage("validating it in ONNX Runtime")
-    differences = compare(network, files[0], task, precision)
-    require_parity(task.name, differences)
-    return FaceModelExport(
-        name=task.name,
-        weights=task.weights,
-        sha256=hashes,
-        untrained=untrained,
-        precision=precision,
-        files=tuple(files),
-        size=sum(file.stat().st_size for file in files),
-        seconds=time.monotonic() - start,
-        differences=tuple(differences),
-    )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return export_model(source, folder, precision="fp32", on_stage=on_stage)

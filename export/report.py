@@ -8,13 +8,14 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table
 
-from export.base_network import BaseComparison, compare_bases
-from export.face_models import DETECTOR, FaceModelExport
-from export.half import LARGEST
-from export.half_arithmetic import STREAM, Range, widest
-from export.parity import Difference
+from export.difference import Difference
+from export.exporter import ModelExport
+from export.half.arithmetic import STREAM, Range, widest
+from export.half.conversion import LARGEST
 from export.stream_export import StreamExport
-from export.weights import FACE_DETECTOR_FILE
+from export.weights.base_weights import BaseComparison, compare_bases
+from export.weights.checkpoints import FACE_DETECTOR_FILE
+from networks.faces import DETECTOR
 
 _RANGES_SHOWN = 3
 _TENSORS_SHOWN = 3
@@ -43,7 +44,7 @@ def print_ranges(console: Console, ranges: Sequence[Range]) -> None:
 
 
 def print_report(
-    console: Console, repository: Path, exports: Sequence[StreamExport], face_models: Sequence[FaceModelExport]
+    console: Console, repository: Path, exports: Sequence[StreamExport], face_models: Sequence[ModelExport]
 ) -> None:
     """Print what was exported, and plainly where it is untrained."""
     console.print(f"Exported to [bold]{repository}[/]\n", highlight=False)
@@ -52,13 +53,10 @@ def print_report(
         table.add_column(column, no_wrap=True)
     for column in ("size", "time", "largest difference, in tolerances"):
         table.add_column(column, justify="right")
-    rows = [
-        (export.stream.name, export.checkpoint, export.size, export.seconds, export.differences) for export in exports
-    ]
-    rows += [(each.name, each.weights[0], each.size, each.seconds, each.differences) for each in face_models]
-    for name, weights, size, seconds, differences in rows:
-        worst = max(each.largest / each.tolerance for each in differences)
-        table.add_row(name, weights.name, f"{size / 1e6:,.0f} MB", f"{seconds:.1f} s", f"{worst:.3f}")
+    for export in (*exports, *face_models):
+        worst = max(each.largest / each.tolerance for each in export.differences)
+        size, seconds = f"{export.size / 1e6:,.0f} MB", f"{export.seconds:.1f} s"
+        table.add_row(export.name, export.weights[0].name, size, seconds, f"{worst:.3f}")
     console.print(table)
     if DETECTOR in {each.name for each in face_models}:
         console.print("Faces are found by RetinaFace", highlight=False)
@@ -76,8 +74,7 @@ def print_report(
         )
     bases = compare_bases({export.checkpoint.name: export.base for export in exports})
     console.print(describe_bases(bases, seeded=all(export.untrained for export in exports)), highlight=False)
-    untrained = [export.stream.name for export in exports if export.untrained]
-    untrained += [each.name for each in face_models if each.untrained]
+    untrained = [export.name for export in (*exports, *face_models) if export.untrained]
     if untrained:
         console.print(
             Panel(

@@ -10,34 +10,31 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from export.base_network import compare_bases
 from export.errors import RepositoryError
-from export.face_models import DETECTOR, FACE_MODELS, FaceModelExport
-from export.fused_attention import FUSED_FILE
-from export.graph import DATA_FILE, MODEL_FILE
+from export.exporter import ModelExport
+from export.layout import (
+    CONFIGURATIONS,
+    DATA_FILE,
+    ENGINE_MANIFEST,
+    LOADED_FILES,
+    PROVENANCE,
+    SKELETON,
+    VERSION,
+)
 from export.stream_export import StreamExport
-
-SKELETON = Path(__file__).resolve().parents[1] / "model_repository"
-"""The repository in the checkout: the tracked files that every other one is laid out from."""
+from export.weights.base_weights import compare_bases
+from networks.faces import DETECTOR, FACE_MODELS
 
 GENERATED = ("*.onnx", "*.onnx.data", "*.plan", "*.json", "*.timing", "*.timing.lock", "__pycache__", ".staging-*")
 """What exports and servers write into a repository; everything else is its skeleton."""
 
-ENGINE_FILE = "model.plan"
-ENGINE_MANIFEST = "model.plan.json"
-"""What an engine was built with; `export.engine` writes it, and the server's doctor reads it."""
-
-LOADED_FILES = (MODEL_FILE, FUSED_FILE, ENGINE_FILE)
-"""What tritonserver loads of a model."""
-
 STAGING_PREFIX = ".staging-"
-PROVENANCE = Path("provenance/1/provenance.json")
-VERSION = "1"
 
 
 @contextmanager
@@ -90,7 +87,7 @@ def require_space(repository: Path, needed: int) -> None:
         )
 
 
-def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequence[FaceModelExport] = ()) -> None:
+def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequence[ModelExport] = ()) -> None:
     """Move validated models into place, and say what they are.
 
     Args:
@@ -122,7 +119,7 @@ def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequ
             ) from error
 
 
-def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModelExport] = ()) -> dict[str, object]:
+def describe(exports: Sequence[StreamExport], face_models: Sequence[ModelExport] = ()) -> dict[str, object]:
     """What provenance.json says: which weights give the verdicts, and whether they are random."""
     bases = compare_bases({export.checkpoint.name: export.base for export in exports})
     return {
@@ -142,7 +139,7 @@ def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModelExp
         "face_detector": "retinaface" if DETECTOR in {model.name for model in face_models} else "haar",
         "face_models": {
             model.name: {
-                "weights": {path.name: sha256 for path, sha256 in zip(model.weights, model.sha256, strict=True)},
+                "weights": {path.name: sha256 for path, sha256 in zip(model.weights, model.hashes, strict=True)},
                 "untrained": model.untrained,
                 "precision": model.precision,
             }
@@ -152,9 +149,9 @@ def describe(exports: Sequence[StreamExport], face_models: Sequence[FaceModelExp
 
 
 def _copy_configurations(name: str, folder: Path) -> None:
-    """NAME.pbtxt of this package is the model's config.pbtxt, NAME.OTHER.pbtxt its configs/OTHER.pbtxt."""
+    """NAME.pbtxt of `CONFIGURATIONS` is the model's config.pbtxt, NAME.OTHER.pbtxt its configs/OTHER.pbtxt."""
     (folder / "configs").mkdir(exist_ok=True)
-    for source in Path(__file__).parent.glob(f"{name}*.pbtxt"):
+    for source in CONFIGURATIONS.glob(f"{name}*.pbtxt"):
         _, *other, _ = source.name.split(".")
         shutil.copyfile(source, folder / "configs" / f"{other[0]}.pbtxt" if other else folder / "config.pbtxt")
 
@@ -179,9 +176,22 @@ def _replace_model(folder: Path, files: Sequence[Path]) -> None:
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C and termination for the few renames of a publication."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    """Hold back Ctrl-C and termination for the few renames of a publication.
+
+    Blocking them for this thread would not do: with threads of other libraries about, one of those takes the signal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are handled in the main thread alone
+        return
+    caught: list[int] = []
+    before = {
+        number: signal.signal(number, lambda number, frame: caught.append(number))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for waiting in dict.fromkeys(caught):
+            signal.raise_signal(waiting)

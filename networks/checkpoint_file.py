@@ -170,6 +170,33 @@ def check_storage(path: Path, tensors: Mapping[str, Tensor]) -> None:
         )
 
 
+def sharing_memory(tensors: Mapping[str, Tensor]) -> set[str]:
+    """Names of tensors that lie, at least in part, where another one lies, or whose own elements overlap.
+
+    A state_dict of tied weights is saved so; nothing may be written into such a tensor.
+    """
+    shared: set[str] = {name for name, tensor in tensors.items() if not _is_dense(tensor)}
+    furthest, end = "", 0
+    for name, tensor in sorted(tensors.items(), key=lambda entry: entry[1].untyped_storage().data_ptr()):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() < end:
+            shared |= {name, furthest}
+        if storage.data_ptr() + storage.nbytes() > end:
+            furthest, end = name, storage.data_ptr() + storage.nbytes()
+    return shared
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether each element has a place of its own."""
+    strides = sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
+    place = 1
+    for stride, size in strides:
+        if stride < place:
+            return False
+        place = stride * size
+    return True
+
+
 def _is_backed(tensor: Tensor) -> bool:
     return tensor.layout == torch.strided and tensor.nbytes <= tensor.untyped_storage().nbytes()
 

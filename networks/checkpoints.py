@@ -26,7 +26,7 @@ from networks.architecture import (
     infer_architecture,
     tensor_shapes,
 )
-from networks.checkpoint_file import read_tensors
+from networks.checkpoint_file import read_tensors, sharing_memory
 from networks.dinov2 import interpolate_positions
 from networks.errors import CheckpointLayoutError, CheckpointValueError, shortened
 from networks.pixels import fold_normalisation
@@ -87,6 +87,7 @@ def to_parameters(tensors: dict[str, Tensor], architecture: StreamArchitecture, 
         Parameter name to value, float32.
     """
     parameters: dict[str, Tensor] = {}
+    shared = sharing_memory(tensors)
     tensors.pop(f"{DINO}embeddings.mask_token")
     for name in list(tensors):
         if ".lora_" in name:
@@ -95,8 +96,10 @@ def to_parameters(tensors: dict[str, Tensor], architecture: StreamArchitecture, 
         target = name.removesuffix(".base_layer.weight")
         if target != name:
             up, down = (tensors.pop(f"{target}.lora_{matrix}.default.weight").float() for matrix in "BA")
-            # In place: of the mapped file, only the pages written to become memory of our own.
-            value.addmm_(up, down, alpha=LORA_SCALE)
+            # In place: of the mapped file, only the pages written to become memory of our own. Not so where another
+            # tensor lies there, which would be changed with it.
+            merge = torch.addmm if name in shared else Tensor.addmm_
+            value = merge(value, up, down, alpha=LORA_SCALE)
         parameters[_parameter_name(name)] = value
     positions = "vision_model.embeddings.position_embeddings"
     parameters[positions] = interpolate_positions(parameters[positions], pixels // architecture.dino.patch)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
 from contextlib import suppress
 from functools import cached_property, partial
 from types import TracebackType
@@ -25,10 +25,12 @@ from .errors import (
     is_retryable,
     is_unavailable,
 )
+from .faces import EveryFace, is_searched
 from .items import (
     MAX_IMAGE_BYTES,
     EncodedImage,
     FaceBox,
+    Faces,
     Group,
     Image,
     ImageItem,
@@ -51,6 +53,7 @@ from .transport.calls import (
     PROBE_SECONDS,
     Call,
     calibration_call,
+    find_faces_call,
     max_batch_size_call,
     max_bytes_call,
     metadata_call,
@@ -67,6 +70,9 @@ from .transport.tls import diagnose
 from .transport.wire import usable_batch_size
 
 T = TypeVar("T")
+
+
+_bounded = partial(RequestState, bounded=True)
 
 
 class AsyncDetectorClient(ClientBase):
@@ -95,10 +101,10 @@ class AsyncDetectorClient(ClientBase):
         """What is known of each server: see `DetectorClient.servers`."""
         return () if self._fleet is None else self._fleet.status()
 
-    async def score(self, image: Image, face_box: FaceBox | None = None) -> Verdict:
+    async def score(self, image: Image, face_box: FaceBox | None = None, *, faces: Faces = "main") -> Verdict:
         """Scores one image: see `DetectorClient.score`."""
-        images = [await asyncio.to_thread(read, make_item(image, face_box))]
-        return (await self._retry(score_call(self._settings, images), RequestState()))[0]
+        images = [await asyncio.to_thread(read, make_item(image, face_box, faces))]
+        return (await self._score_group(images, RequestState))[0]
 
     async def score_many(
         self, items: Iterable[ImageItem] | AsyncIterable[ImageItem], *, ordered: bool = True
@@ -199,7 +205,7 @@ class AsyncDetectorClient(ClientBase):
     async def _score_read(self, group: Group) -> list[Verdict]:
         images = images_of(group)
         try:
-            scored = await self._score_group(images) if images else []
+            scored = await self._score_group(images, _bounded) if images else []
         except AccessDeniedError:
             raise
         except (RequestFailedError, InvalidResponseError) as error:
@@ -212,15 +218,23 @@ class AsyncDetectorClient(ClientBase):
         verdicts: list[Verdict] = []
         for image in images:
             try:
-                verdicts += await self._score_group([image])
+                verdicts += await self._score_group([image], _bounded)
             except AccessDeniedError:
                 raise
             except (RequestFailedError, InvalidResponseError) as its_own:
                 verdicts += failed([image], its_own)
         return verdicts
 
-    async def _score_group(self, images: list[EncodedImage]) -> list[Verdict]:
-        return await self._retry(score_call(self._settings, images), RequestState(bounded=True))
+    async def _score_group(self, images: list[EncodedImage], state: Callable[[], RequestState]) -> list[Verdict]:
+        searched = [image for image in images if is_searched(image)]
+        if not searched:
+            return await self._retry(score_call(self._settings, images), state())
+        found = await self._retry(find_faces_call(self._settings, searched), state())
+        search, scored = EveryFace(images, found), list[Verdict]()
+        for frames in search.requests(self._settings.batch_size):
+            verdicts = await self._retry(score_call(self._settings, frames), state())
+            scored += verdicts
+        return search.verdicts(scored)
 
     async def _once(self, call: Call[T]) -> T:
         return await self._retry(call, RequestState(), retries=0)

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from .contract.contract import CALIBRATION_PARAMETER, NO_CALIBRATION
 from .errors import InvalidResponseError
 from .results import Verdict
 
-VOTER_MODEL = "voter"
-_PARAMETER = "CALIBRATION"
-_NONE = "paper"
+_MOST_CHARACTERS = 16 << 20
+"""Of a calibration: maps of ten thousand knots for each stream take a tenth of it."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class OperatingPoint:
 
     def apply(self, verdict: Verdict) -> Verdict:
         """The same verdict, decided by this threshold on its probability instead of by its score."""
-        return replace(verdict, threshold=self.threshold)
+        faces = verdict.faces and tuple(map(self.apply, verdict.faces))
+        return replace(verdict, threshold=self.threshold, faces=faces)
 
 
 @dataclass(frozen=True)
@@ -68,22 +69,31 @@ def parse_calibration(reply: Any) -> Calibration | None:
         InvalidResponseError: The parameter is not what the server's own software writes.
     """
     parameters = reply.config.parameters
-    if _PARAMETER not in parameters:
+    if CALIBRATION_PARAMETER not in parameters:
         return None
-    text = parameters[_PARAMETER].string_value
-    if text == _NONE:
+    text = parameters[CALIBRATION_PARAMETER].string_value
+    if text == NO_CALIBRATION:
         return Calibration(None, ())
     try:
+        if len(text) > _MOST_CHARACTERS:
+            raise ValueError
         document = json.loads(text)
         points = tuple(
-            OperatingPoint(float(each["far"]), float(each["threshold"]), _pair(each["false_alarm_interval"]))
+            OperatingPoint(_rate(each["far"]), _rate(each["threshold"]), _interval(each["false_alarm_interval"]))
             for each in document["operating_points"]
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidResponseError(f"the server's calibration is not understood: {text[:200]!r}") from error
     return Calibration(document, points)
 
 
-def _pair(values: Any) -> tuple[float, float]:
-    low, high = values
-    return float(low), float(high)
+def _rate(value: Any) -> float:
+    rate = float(value)
+    if not 0 <= rate <= 1:
+        raise ValueError(f"{rate} is not from 0 to 1")
+    return rate
+
+
+def _interval(values: Any) -> tuple[float, float]:
+    low, high = map(_rate, values)
+    return low, high

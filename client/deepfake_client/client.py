@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -25,10 +25,12 @@ from .errors import (
     is_retryable,
     is_unavailable,
 )
+from .faces import EveryFace, is_searched
 from .items import (
     MAX_IMAGE_BYTES,
     EncodedImage,
     FaceBox,
+    Faces,
     Group,
     Image,
     ImageItem,
@@ -51,6 +53,7 @@ from .transport.calls import (
     PROBE_SECONDS,
     Call,
     calibration_call,
+    find_faces_call,
     max_batch_size_call,
     max_bytes_call,
     metadata_call,
@@ -71,6 +74,9 @@ T = TypeVar("T")
 
 _MOST_THREADS = 1024
 """They are made when they are needed: how many are, follows from the servers' limits, and servers may join a run."""
+
+
+_bounded = partial(RequestState, bounded=True)
 
 
 class DetectorClient(ClientBase):
@@ -96,13 +102,15 @@ class DetectorClient(ClientBase):
         """What is known of each server; none before the first request."""
         return () if self._fleet is None else self._fleet.status()
 
-    def score(self, image: Image, face_box: FaceBox | None = None) -> Verdict:
+    def score(self, image: Image, face_box: FaceBox | None = None, *, faces: Faces = "main") -> Verdict:
         """Scores one image.
 
         Args:
             image: The encoded image (JPEG, PNG, WebP, BMP, TIFF) as bytes, or the path of its file.
             face_box: x1, y1, x2, y2 in pixels of the decoded image, where the face is known: it replaces detection.
                 NaN in all four means that it is not known.
+            faces: "all" for a verdict on every face that is large enough to judge: see `Verdict.faces`. A face that is
+                supplied is the only one.
 
         Returns:
             Its verdict. An image that the server cannot score has a `status` that says why.
@@ -114,8 +122,8 @@ class DetectorClient(ClientBase):
             AccessDeniedError: TLS, the client certificate or the token do not fit.
             InvalidResponseError: The server answered something else than the detector does.
         """
-        images = [read(make_item(image, face_box))]
-        return self._retry(self._channels, score_call(self._settings, images), RequestState())[0]
+        images = [read(make_item(image, face_box, faces))]
+        return self._score_group(self._channels, images, RequestState)[0]
 
     def score_many(self, items: Iterable[ImageItem], *, ordered: bool = True) -> Generator[Verdict, None, None]:
         """Scores any number of images in constant memory.
@@ -257,7 +265,7 @@ class DetectorClient(ClientBase):
     def _score_read(self, channels: ChannelPool, group: Group, stop: threading.Event) -> list[Verdict]:
         images = images_of(group)
         try:
-            scored = self._score_group(channels, images, stop) if images else []
+            scored = self._score_group(channels, images, _bounded, stop) if images else []
         except AccessDeniedError:
             raise
         except (RequestFailedError, InvalidResponseError) as error:
@@ -272,15 +280,29 @@ class DetectorClient(ClientBase):
         verdicts: list[Verdict] = []
         for image in images:
             try:
-                verdicts += self._score_group(channels, [image], stop)
+                verdicts += self._score_group(channels, [image], _bounded, stop)
             except AccessDeniedError:
                 raise
             except (RequestFailedError, InvalidResponseError) as its_own:
                 verdicts += failed([image], its_own)
         return verdicts
 
-    def _score_group(self, channels: ChannelPool, images: list[EncodedImage], stop: threading.Event) -> list[Verdict]:
-        return self._retry(channels, score_call(self._settings, images), RequestState(bounded=True), stop)
+    def _score_group(
+        self,
+        channels: ChannelPool,
+        images: list[EncodedImage],
+        state: Callable[[], RequestState],
+        stop: threading.Event | None = None,
+    ) -> list[Verdict]:
+        searched = [image for image in images if is_searched(image)]
+        if not searched:
+            return self._retry(channels, score_call(self._settings, images), state(), stop)
+        found = self._retry(channels, find_faces_call(self._settings, searched), state(), stop)
+        search, scored = EveryFace(images, found), list[Verdict]()
+        for frames in search.requests(self._settings.batch_size):
+            verdicts = self._retry(channels, score_call(self._settings, frames), state(), stop)
+            scored += verdicts
+        return search.verdicts(scored)
 
     def _once(self, call: Call[T]) -> T:
         return self._retry(self._channels, call, RequestState(), retries=0)

@@ -11,11 +11,15 @@ A file that cannot be read raises the `OSError` of reading it. An image that the
 verdict has another `status` than "ok".
 """
 
+import re
 from collections.abc import Mapping
 from enum import Enum, auto
 from typing import Self
 
 from tritonclient.utils import InferenceServerException
+
+from .contract.contract import refusal_code
+from .text import printable
 
 _RETRYABLE = frozenset(
     {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN", "ABORTED", "CANCELLED"}
@@ -24,9 +28,18 @@ _RETRYABLE = frozenset(
 INTERNAL and UNKNOWN belong here: a step of the server that died answers so until the server has been restarted."""
 
 
-_FULL = ("Exceeds maximum queue size", "the queue is full: ")
-"""What a server says that turns a request away: Triton of the queue before a step, the first step of the whole server.
-Nothing less, since gRPC puts the names of hosts into what it says itself."""
+_ENSEMBLE_FAULT = re.compile(r"in ensemble '.*(expected \d+ inputs? but got \d+|unexpected deadlock)", re.DOTALL)
+"""How Triton says that the outputs of a step got lost inside an ensemble. The request was right: it is sent again."""
+
+_LOST = re.compile(
+    r"(?!.*(last error|failed to connect|resolving))"
+    r".*(closed|reset by peer|broken pipe|end of tcp stream|stream removed|goaway|recvmsg|sendmsg)",
+    re.DOTALL | re.IGNORECASE,
+)
+"""How gRPC says that a connection broke while the server had the request, and not that none could be made."""
+
+_MOST_DETAIL = 2000
+"""Most characters of a server's own words that are passed on."""
 
 
 class DetectorError(Exception):
@@ -64,13 +77,21 @@ class InvalidResponseError(DetectorError):
     """The server answered something other than the detector's contract."""
 
 
+class ConnectionLostError(ServerUnavailableError):
+    """The connection was lost while the server had the request: as a rule, the server died."""
+
+
+class ServerDiedError(DetectorError):
+    """The server died again and again while it had this request. The clients make rows of it and never raise it."""
+
+
 class FailureKind(Enum):
     """What a failed request says about its server."""
 
     UNAVAILABLE = auto()  # the next request will fail as well
-    TRANSIENT = auto()  # it might
-    TIMEOUT = auto()  # it might, for want of time
-    OVERLOADED = auto()  # it is well, but has more to do than it can
+    TRANSIENT = auto()  # the next request may fail as well
+    TIMEOUT = auto()  # the server may be slow, or hang
+    OVERLOADED = auto()  # the server is well and has more work than it can do
     REQUEST = auto()  # nothing: the request itself is wrong
 
 
@@ -128,7 +149,8 @@ def from_triton(error: InferenceServerException, *, url: str, model: str, timeou
         timeout: Deadline of the request, in seconds.
     """
     code = str(error.status()).rpartition(".")[2]
-    detail = (error.message() or "no details").replace("[request id: <id_unknown>] ", "").strip()
+    words = (error.message() or "no details").replace("[request id: <id_unknown>] ", "").strip()
+    detail = printable(words[:_MOST_DETAIL])
     match code:
         case "UNAVAILABLE" if "protocol is restricted" in detail:
             header = detail.rpartition("header ")[2].strip("'\". ")
@@ -140,11 +162,13 @@ def from_triton(error: InferenceServerException, *, url: str, model: str, timeou
         case "UNAUTHENTICATED" | "PERMISSION_DENIED":
             fix = "give the token that it wants: --header NAME=VALUE"
             return AccessDeniedError(f"the server at {url} refuses this client: {code}: {detail}; {fix}", code)
-        case "UNAVAILABLE" if any(words in detail for words in _FULL):
+        case "UNAVAILABLE" if refusal_code(detail) is not None:
             fix = "ask for less at a time (requests in flight), or add servers"
             return ServerOverloadedError(f"the server at {url} is overloaded ({detail}); {fix}")
         case "UNAVAILABLE" if "is stopping" in detail or "is not ready" in detail:
             return ServerUnavailableError(f"the server at {url} is starting or stopping ({detail})")
+        case "UNAVAILABLE" if _LOST.match(detail):
+            return ConnectionLostError(f"the connection to the server at {url} was lost ({detail}); see its log")
         case "UNAVAILABLE":
             reason = detail.rpartition(": ")[2]
             return ServerUnavailableError(
@@ -158,6 +182,8 @@ def from_triton(error: InferenceServerException, *, url: str, model: str, timeou
             return ServerUnavailableError(f"the server at {url} is starting or stopping ({detail})")
         case "NOT_FOUND":
             return RequestFailedError(f"the server at {url} has no model {model!r} ({detail})", code)
+        case "INVALID_ARGUMENT" if _ENSEMBLE_FAULT.search(detail):
+            return RequestFailedError(f"the server at {url} lost a part of the request: {detail}", "INTERNAL")
         case "UNIMPLEMENTED":
             return RequestFailedError(f"{url} is not the gRPC port of a Triton server ({detail})", code)
         case _:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 from .errors import DetectorError, RequestFailedError
 from .results import Verdict
@@ -16,6 +17,9 @@ FaceBox = Sequence[float]
 
 MAX_IMAGE_BYTES = 1 << 30
 """Largest image that is sent, whatever a server takes: a gRPC message ends at 2 GiB."""
+
+Faces = Literal["main", "all"]
+"""Whose verdict an image gets: its main face's, as the method has it, or one for every face that is large enough."""
 
 REQUEST_BYTES = 32 << 20
 """A request is closed early when its images reach this size, so that memory stays bounded with large files too."""
@@ -33,6 +37,9 @@ class Item:
         fleeting: Whether `load` works only until the next item is taken: see `held`.
         error: Why there is nothing to read; it becomes the error of its verdict.
         size: Its bytes, where they are known without reading.
+        faces: "all" for a verdict on every face instead of the main one.
+        attempts: Where every face is wanted, how many versions of the image the server searches at most for faces; 0
+            leaves that to the server.
     """
 
     path: str | None
@@ -42,6 +49,8 @@ class Item:
     fleeting: bool = False
     error: str | None = None
     size: int | None = field(default=None, compare=False)
+    faces: Faces = "main"
+    attempts: int = 0
 
     def held(self) -> "Item":
         """The same item, for as long as it is needed: a fleeting one is loaded."""
@@ -64,6 +73,8 @@ class EncodedImage:
     path: str | None
     data: bytes
     box: tuple[float, ...] | None
+    faces: Faces = "main"
+    attempts: int = 0
 
 
 Group = list[EncodedImage | Verdict]
@@ -83,17 +94,19 @@ def as_item(item: ImageItem) -> Item:
     return make_item(image, box)
 
 
-def make_item(image: Image, box: FaceBox | None) -> Item:
+def make_item(image: Image, box: FaceBox | None, faces: Faces = "main") -> Item:
     """An image with the box of its face; errors as `as_item`."""
+    if faces not in get_args(Faces):
+        raise ValueError(f"faces is {faces!r}; it must be {' or '.join(get_args(Faces))}")
     corners = None
     if box is not None:
         corners = tuple(float(value) for value in box)
         if len(corners) != 4:
             raise ValueError(f"a face box is x1, y1, x2, y2 in pixels; got {len(corners)} numbers: {box}")
     if isinstance(image, bytes | bytearray | memoryview):
-        return Item(None, bytes(image), corners)
+        return Item(None, bytes(image), corners, faces=faces)
     if isinstance(image, str | os.PathLike):
-        return Item(os.fspath(image), None, corners)
+        return Item(os.fspath(image), None, corners, faces=faces)
     raise TypeError(f"an image is bytes or a path; got {type(image).__name__}")
 
 
@@ -106,14 +119,14 @@ def read(item: Item) -> EncodedImage:
     if item.error is not None:
         raise OSError(item.error)
     if item.load is not None:
-        return EncodedImage(item.path, item.load(), item.box)
+        return EncodedImage(item.path, item.load(), item.box, item.faces, item.attempts)
     if item.data is not None:
-        return EncodedImage(item.path, item.data, item.box)
+        return EncodedImage(item.path, item.data, item.box, item.faces, item.attempts)
     assert item.path is not None
     with Path(item.path).open("rb") as file:
         data = file.read(MAX_IMAGE_BYTES + 1)
     check_size(len(data), MAX_IMAGE_BYTES)
-    return EncodedImage(item.path, data, item.box)
+    return EncodedImage(item.path, data, item.box, item.faces, item.attempts)
 
 
 def check_size(size: int, limit: int) -> None:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-STREAM_NAMES = ("global_texture", "local_facial", "semantic_fusion")
+from .contract.streams import STREAMS
+
+STREAM_NAMES = tuple(stream.name for stream in STREAMS)
 """The streams of the ensemble, in the order of the server's arrays."""
 
 Decision = Literal["fake", "real", "uncertain"]
@@ -38,6 +40,14 @@ class Face:
     confidence: float | None = None
     source: str | None = None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as they stand in a row."""
+        return {
+            "box": None if self.box is None else list(self.box),
+            "confidence": self.confidence,
+            "source": self.source,
+        }
+
 
 def _no_streams() -> dict[str, StreamVerdict]:
     return {name: StreamVerdict() for name in STREAM_NAMES}
@@ -55,6 +65,9 @@ class Verdict:
         streams: What each stream says, by its name.
         face: The face that was looked at.
         error: What went wrong, where the status is "unreadable_file" or "request_failed".
+        faces: Where every face was asked for, a verdict on each that is large enough to judge, by falling confidence of
+            its detection; the image's own is then that of the face with the highest probability. Empty where there is
+            none: then the whole image is judged. None where only the main face was asked for.
         threshold: Where an operating point is applied, its threshold on `probability`, which then decides the verdict.
         index: Place of its image among the items that `score_many` was given, from 0; None from `score`.
     """
@@ -66,6 +79,7 @@ class Verdict:
     streams: Mapping[str, StreamVerdict] = field(default_factory=_no_streams, hash=False)
     face: Face = field(default_factory=Face)
     error: str | None = None
+    faces: "tuple[Verdict, ...] | None" = None
     threshold: float | None = None
     index: int | None = field(default=None, compare=False)
 
@@ -90,15 +104,20 @@ class Verdict:
             "probability": self.probability,
             "verdict": self.verdict,
             "streams": {name: {"probability": s.probability, "vote": s.vote} for name, s in self.streams.items()},
-            "face": {
-                "box": None if self.face.box is None else list(self.face.box),
-                "confidence": self.face.confidence,
-                "source": self.face.source,
-            },
+            "face": self.face.to_dict(),
         }
+        if self.faces is not None:
+            row["face_count"] = len(self.faces)
+            row["faces"] = [_face_row(face) for face in self.faces]
         if self.error is not None:
             row["error"] = self.error
         return row
+
+
+def _face_row(verdict: Verdict) -> dict[str, Any]:
+    """One of several faces: its place first, and the rest as in the row of an image."""
+    row = {name: value for name, value in verdict.to_dict().items() if name not in ("path", "face")}
+    return {**verdict.face.to_dict(), **row}
 
 
 def decide(score: float) -> Decision:

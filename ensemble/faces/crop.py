@@ -5,8 +5,9 @@ import math
 import cv2
 import numpy as np
 
+from ensemble import status
 from ensemble.faces.detection import Box
-from ensemble.images import SQUARE, RgbImage
+from ensemble.images import SQUARE, ImageError, RgbImage
 
 SMALLEST_AREA = 1 / 9
 """Share of the image area below which a face is too small to be cropped."""
@@ -26,6 +27,16 @@ def is_valid_box(box: Box, height: int, width: int) -> bool:
     left, top, right, bottom = square_around(box)
     meets_image = left < width and top < height and right > 0 and bottom > 0
     return meets_image and 0 < (right - left) * (bottom - top) <= _LARGEST_SQUARE * height * width
+
+
+def check_box(box: Box, height: int, width: int) -> None:
+    """Raises `ImageError` where a supplied box cannot be one of a face in an image."""
+    if not is_valid_box(box, height, width):
+        raise ImageError(
+            status.INVALID_FACE_BOX,
+            f"face box {box} is not one in an image of {width}×{height} pixels; "
+            "give finite x1 < x2 and y1 < y2 in pixels, meeting the image, or leave it out",
+        )
 
 
 def is_too_small(box: Box, height: int, width: int) -> bool:

@@ -54,18 +54,44 @@ def locate_faces(
         detector: Called once for each attempt, with the images that still need it.
         attempts: Which, in order.
     """
-    found = {
+    searched = [index for index, box in enumerate(supplied) if box is None]
+    found = find_faces([images[index] for index in searched], detector, [attempts] * len(searched))
+    locations = {
         index: _location(box, None, SUPPLIED, images[index]) for index, box in enumerate(supplied) if box is not None
     }
-    searches = {index: _views(image, attempts) for index, image in enumerate(images) if index not in found}
+    for index, (attempt, faces) in zip(searched, found, strict=True):
+        face = main_face(faces, *images[index].shape[:2])
+        locations[index] = (
+            FaceLocation(None, None, NONE)
+            if face is None
+            else _location(face.box, face.confidence, attempt, images[index])
+        )
+    return [locations[index] for index in range(len(images))]
+
+
+def find_faces(
+    images: Sequence[RgbImage], detector: FaceDetector, attempts: Sequence[Sequence[Attempt]]
+) -> list[tuple[str, list[Detection]]]:
+    """All faces of each image that the first attempt to find any finds, in the detector's order.
+
+    Args:
+        images: N images, uint8 [height, width, 3], RGB, each of its own size.
+        detector: Called once for each attempt, with the images that still need it.
+        attempts: Of each image, in order.
+
+    Returns:
+        For each image the name of the attempt and the faces, boxes in pixels of the image; `NONE` where there are none.
+    """
+    found: dict[int, tuple[str, list[Detection]]] = {}
+    searches = {index: _views(image, attempts[index]) for index, image in enumerate(images)}
     while searches:
         views = {index: view for index, search in searches.items() if (view := next(search, None)) is not None}
         seen = detector.detect([view.pixels for view in views.values()]) if views else []
         for (index, view), detections in zip(views.items(), seen, strict=True):
-            if face := _main_face(detections, view, images[index]):
-                found[index] = _location(face.box, face.confidence, view.attempt.name, images[index])
+            if faces := _faces(detections, view, images[index]):
+                found[index] = view.attempt.name, faces
         searches = {index: search for index, search in searches.items() if index in views and index not in found}
-    return [found.get(index, FaceLocation(None, None, NONE)) for index in range(len(images))]
+    return [found.get(index, (NONE, [])) for index in range(len(images))]
 
 
 def local_pixels(image: RgbImage, location: FaceLocation) -> RgbImage:
@@ -97,7 +123,7 @@ def _views(image: RgbImage, attempts: Sequence[Attempt]) -> Iterator[_View]:
             yield _View(attempt, restored, base, scale)
 
 
-def _main_face(detections: Sequence[Detection], view: _View, image: RgbImage) -> Detection | None:
+def _faces(detections: Sequence[Detection], view: _View, image: RgbImage) -> list[Detection]:
     height, width = image.shape[:2]
     faces = []
     for detection in detections:
@@ -106,7 +132,7 @@ def _main_face(detections: Sequence[Detection], view: _View, image: RgbImage) ->
         x1, y1, x2, y2 = (side / view.scale for side in view.attempt.to_image(detection.box, view.base.shape))
         if is_valid_box((x1, y1, x2, y2), height, width):
             faces.append(Detection((x1, y1, x2, y2), detection.confidence))
-    return main_face(faces, height, width)
+    return faces
 
 
 def _location(box: Box, confidence: float | None, source: str, image: RgbImage) -> FaceLocation:

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.text import Text
 
 from ensemble.calibration import OperatingPoint
-from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, PAPER, Calibration
+from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, Calibration
+from ensemble.contract import NO_CALIBRATION
 from forensics.calibrate.fit import Fit, count_rounds, fit_vote
 from forensics.calibrate.install import CALIBRATION_FILE, install_calibration
 from forensics.calibrate.operating_points import FALSE_ALARM_RATES, find_operating_points, images_needed
@@ -128,7 +129,7 @@ def _checkpoints(server: Server) -> Mapping[str, str]:
         raise ForensicsError(
             f"the server has a calibration in force, of {server.calibration.document.get('created')}, and another "
             f"cannot be fitted on top; serve the method's own vote: in voter/config.pbtxt, {FILE_PARAMETER} empty and "
-            f"{ECHO_PARAMETER} {PAPER!r}"
+            f"{ECHO_PARAMETER} {NO_CALIBRATION!r}"
         )
     streams: dict[str, Any] = server.provenance["streams"]
     return {name: str(stream["sha256"]) for name, stream in streams.items()}

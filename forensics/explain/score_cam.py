@@ -1,13 +1,15 @@
 """Score-CAM (Wang et al. 2020) of a stream: which regions, shown alone, raise the fake logit.
 
-As the method defines it: the channels of the first LayerNorm of DINOv2's last block, each upsampled to the input and
-scaled to [0, 1], mask the normalised input; the softmax over channels of the fake logits weighs them.
+As the authors compute it with the package grad-cam (version 1.5.7): the channels of the first LayerNorm of DINOv2's
+last block, each upsampled to the input and scaled to [0, 1], mask the normalised input; the softmax over channels of
+the fake logits weighs the channels themselves, on the grid of patches.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,6 +20,8 @@ from ensemble.images import RgbImage
 from ensemble.streams import CLASSES, NORMALISATION_MEAN
 from forensics.common.progress import Advance, silent
 from networks import StreamNetwork
+
+Saliency = npt.NDArray[np.float32]
 
 FAKE = CLASSES.index("fake")
 
@@ -34,7 +38,7 @@ def score_cam(
     *,
     batch_size: int = 8,
     advance: Advance = silent,
-) -> npt.NDArray[np.float32]:
+) -> Saliency:
     """Computes the map of one image.
 
     Args:
@@ -51,9 +55,10 @@ def score_cam(
     advance()
     logits = [_masked_logits(network, image, some, advance) for some in torch.split(channels, batch_size)]
     weights = torch.softmax(torch.cat(logits), dim=0)
-    # Upsampling is linear: the sum comes first, and is upsampled once.
-    total = torch.einsum("c,cij->ij", weights, channels)
-    return unit_range(upsample(total[None], len(pixels)).relu())[0].cpu().numpy()
+    total = torch.einsum("c,cij->ij", weights, channels).relu().cpu().numpy()
+    side = len(pixels)
+    enlarged = cv2.resize(_scaled(total), (side, side), interpolation=cv2.INTER_LINEAR)
+    return _scaled(np.asarray(enlarged, np.float32))
 
 
 def channel_maps(network: StreamNetwork, image: Tensor) -> Tensor:
@@ -66,16 +71,20 @@ def channel_maps(network: StreamNetwork, image: Tensor) -> Tensor:
 
 
 def upsample(maps: Tensor, side: int) -> Tensor:
-    """[channels, N, N] to [channels, side, side], bilinearly; pixel corners, not centres, are aligned."""
-    return F.interpolate(maps[None], size=(side, side), mode="bilinear", align_corners=False)[0]
+    """[channels, N, N] to [channels, side, side], bilinearly; the centres of the corner pixels are aligned."""
+    return F.interpolate(maps[None], size=(side, side), mode="bilinear", align_corners=True)[0]
 
 
 def unit_range(maps: Tensor) -> Tensor:
-    """Each map [channels, …] scaled to [0, 1] by its least and largest value; a constant one becomes 0."""
-    flat = maps.flatten(1)
-    low, high = (each.values[:, None, None] for each in (flat.min(dim=1), flat.max(dim=1)))
-    span = high - low
-    return (maps - low) / torch.where(span > 0, span, torch.ones_like(span))
+    """Each map [channels, height, width] scaled to [0, 1] by its least and largest value; a constant one becomes 0."""
+    low, high = (each[:, None, None] for each in (maps.amin(dim=(1, 2)), maps.amax(dim=(1, 2))))
+    return (maps - low) / (high - low + 1e-8)
+
+
+def _scaled(saliency: Saliency) -> Saliency:
+    """By its least and largest value to [0, 1]; a constant map becomes 0."""
+    raised = saliency - saliency.min()
+    return np.asarray(raised / (1e-7 + raised.max()), np.float32)
 
 
 def _masked_logits(network: StreamNetwork, image: Tensor, channels: Tensor, advance: Advance) -> Tensor:

@@ -2,7 +2,7 @@
 
 Drop this folder where NVIDIA's container runs: the launcher needs only a `server.process.Installation`.
 
-- `layout`, `install`: the wheels laid out under the checkout's `.triton/`; `patch_cancellation` mends one function.
+- `layout`, `install`: the wheels laid out under the checkout's `.triton/`; `patches` mends two faults.
 - `environment`, `checks`: what the server runs in, and what it needs of the machine.
 - `backends`: ONNX Runtime and OpenVINO, served by Triton's Python backend.
 """

@@ -26,7 +26,7 @@ from server.standin.layout import (
     own_libpython,
     stand_ins,
 )
-from server.standin.patch_cancellation import FUNCTION, patch_cancellation
+from server.standin.patches import CANCELLATION, MESSAGE_SIZE, apply, is_applied
 
 _SCRIPT = """#!/bin/sh
 # Written by `python -m server install`: {program} with the libraries that it was built with.
@@ -77,11 +77,15 @@ def _bring_up(layout: Layout, say: Callable[[str], None]) -> None:
             say(f"fetching {requirement} into {target}")
             with _beside(target) as staging:
                 _pip_install(requirement, staging)
-    if not layout.core.exists():
-        say(f"patching {FUNCTION} in {layout.core}")
-        patch_cancellation(layout.wheel_core, layout.core)
+    for patch, source, target in (
+        (CANCELLATION, layout.wheel_core, layout.core),
+        (MESSAGE_SIZE, layout.wheel_program, layout.program),
+    ):
+        if not is_applied(patch, target):
+            say(f"patching {patch.subject} in {target}")
+            apply(patch, source, target)
     say(f"laying out {layout.server}")
-    _write_script(layout.tritonserver, layout.wheel_program, layout, layout.library_path())
+    _write_script(layout.tritonserver, layout.program, layout, layout.library_path())
     perf_libraries = layout.server / "lib-perf_analyzer"
     _write_script(layout.perf_analyzer, layout.wheel_perf_analyzer, layout, str(perf_libraries))
     with _beside(layout.server) as staging:
@@ -107,9 +111,14 @@ def _beside(target: Path) -> Iterator[Path]:
 
 
 def _pip_install(requirement: str, target: Path) -> None:
-    command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-compile", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--no-warn-script-location", "--target", str(target), requirement]
-    outcome = subprocess.run(command, stdout=sys.stderr, check=False)
+    locked = (Path(__file__).parent / "wheels.txt").read_text().replace("\\\n", "").splitlines()
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as chosen:
+        chosen.write(next(line for line in locked if line.startswith(f"{requirement} ")))
+        chosen.flush()
+        command = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-compile", "--only-binary=:all:"]
+        command += ["--disable-pip-version-check", "--no-warn-script-location", "--target", str(target)]
+        command += ["--require-hashes", "--requirement", chosen.name]
+        outcome = subprocess.run(command, stdout=sys.stderr, check=False)
     if outcome.returncode != 0:
         raise InstallError(
             f"pip could not fetch {requirement} (exit code {outcome.returncode}; its output is above). It needs "

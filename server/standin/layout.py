@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.standin.environment import server_environment
+from server.standin.patches import MAX_MESSAGE_BYTES
 
 PYTRITON = "nvidia-pytriton==0.7.0"  # holds tritonserver 2.51.0, the release 24.10
 TRITONCLIENT = "tritonclient==2.50.0"  # the last wheel whose perf_analyzer runs with glibc 2.35
@@ -65,6 +66,11 @@ class Layout:
     def core(self) -> Path:
         """The patched copy of that library, where the program looks for it first."""
         return self.wheel_server / "lib" / self.wheel_core.name
+
+    @property
+    def program(self) -> Path:
+        """The patched copy of the program; it looks for its libraries from where it lies."""
+        return self.wheel_server / "patched" / "tritonserver"
 
     @property
     def wheel_stub(self) -> Path:
@@ -131,6 +137,7 @@ class Layout:
             self.wheel_program,
             self.wheel_libraries,
             self.core,
+            self.program,
             self.wheel_perf_analyzer,
             self.tritonserver,
             self.perf_analyzer,
@@ -159,9 +166,14 @@ def stand_ins() -> list[Path]:
     return sorted(path.parent for path in BACKENDS.glob("*/model.py"))
 
 
-def expected_stamp() -> dict[str, str]:
+def expected_stamp() -> dict[str, object]:
     """What an install of today lays out for the running Python."""
-    return {"server": PYTRITON, "perf_analyzer": TRITONCLIENT, "python": PYTHON_VERSION}
+    return {
+        "server": PYTRITON,
+        "perf_analyzer": TRITONCLIENT,
+        "python": PYTHON_VERSION,
+        "max_message_bytes": MAX_MESSAGE_BYTES,
+    }
 
 
 def default_layout() -> Layout:

@@ -214,7 +214,7 @@ class Counting(ConcurrencyLimit):
 
 
 def run_closed_loop(
-    concurrency: ConcurrencyLimit,
+    limit: ConcurrencyLimit,
     queue: Queue,
     answers: int,
     *,
@@ -226,13 +226,13 @@ def run_closed_loop(
     now = begin
     under_way: list[tuple[float, float]] = []
     for n in range(answers):
-        while len(under_way) < min(concurrency.limit, use):
+        while len(under_way) < min(limit.limit, use):
             if len(under_way) >= queue.holds:
-                concurrency.overloaded(now, now)
+                limit.overloaded(now, now)
                 break
             heapq.heappush(under_way, (queue.finish(now, n / answers), now))
         now, started = heapq.heappop(under_way)
-        concurrency.answered(started, now, deadline=deadline, in_flight=len(under_way) + 1)
+        limit.answered(started, now, deadline=deadline, in_flight=len(under_way) + 1)
     return answers / (now - begin)
 
 

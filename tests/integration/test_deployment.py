@@ -1,11 +1,14 @@
 """The container and its monitoring, as far as they can be held against the real server without a GPU."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 import tomllib
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -25,6 +28,8 @@ from tests.golden import ROOT, ROWS
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/deepfake-detector.json").read_text())
+ENTRY = ROOT / "deploy/entrypoint"
+RESTRICTIONS = ("--grpc-restricted-protocol", "--http-restricted-api")
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
 GPU_METRICS = {
@@ -38,25 +43,23 @@ GPU_METRICS = {
 """Known from NVIDIA's documentation (docs/user_guide/metrics.md) alone: a server without a GPU does not have them."""
 
 
-def entry_point() -> list[str]:
-    stage = DOCKERFILE.partition("FROM serve AS export")[0].replace("\\\n", "")
-    return json.loads(re.findall(r"^ENTRYPOINT (.*)$", stage, re.MULTILINE)[-1])
-
-
-def options_of_the_server() -> list[str]:
+def options_of_the_server(folder: Path, **environment: str) -> list[str]:
     """What the container gives to tritonserver, the model repository excepted."""
-    words = entry_point()
-    options = words[words.index("tritonserver") + 1 :] + COMPOSE["services"]["triton"]["command"]
-    options = [option.replace("${CONFIG:-fused}", "fused") for option in options]
-    return [option for option in options if not option.startswith("--model-repository")]
+    (program := folder / "tritonserver").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    more = [word.replace("${CONFIG:-fused}", "fused") for word in COMPOSE["services"]["triton"]["command"]]
+    path = {"PATH": f"{folder}:{os.environ['PATH']}"}
+    done = subprocess.run([ENTRY, *more], env=path | environment, capture_output=True, text=True, check=True)
+    return [option for option in done.stdout.splitlines() if not option.startswith("--model-repository")]
 
 
 @pytest.fixture(scope="module")
 def observed(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The real server with the container's options, those excepted that the launcher gives itself."""
-    own = ("--disable-auto-complete-config", "--exit-timeout-secs", "--model-config-name")
-    options = [option for option in options_of_the_server() if not option.startswith(own)]
-    log = tmp_path_factory.mktemp("observed") / "log"
+    own = ("--disable-auto-complete-config", "--exit-timeout-secs", "--model-config-name", *RESTRICTIONS)
+    folder = tmp_path_factory.mktemp("observed")
+    options = [option for option in options_of_the_server(folder) if not option.startswith(own)]
+    log = folder / "log"
     server = start_server(tiny_repository, log, *options, config_name="fused")
     with DetectorClient(server.url) as client:
         for path in sorted((ROOT / "tests/golden/images").glob("*.png")):
@@ -80,11 +83,52 @@ def test_the_release_has_the_security_fixes() -> None:
 
 
 def test_all_packages_are_copied_and_nothing_is_ignored_that_is() -> None:
-    copied = set(re.findall(r"^COPY (\S+) \S+$", DOCKERFILE, re.MULTILINE))
+    copied = {name for line in re.findall(r"^COPY (.+) \S+$", DOCKERFILE, re.MULTILINE) for name in line.split()}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert {package.split(".")[0] for package in project["tool"]["setuptools"]["packages"]} | {"client"} == copied
+    names = {each.removesuffix("*") for each in project["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert {name for name in names if (ROOT / name).exists()} <= copied
+    assert all((ROOT / name).exists() for name in copied)
     kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
-    assert kept == copied | {"pyproject.toml", "README.md", "LICENSE"}
+    assert kept == copied
+
+
+def test_images_are_pinned_by_digest() -> None:
+    digest = r"@sha256:[0-9a-f]{64}"
+    assert re.search(rf"^ARG DIGEST={digest}$", DOCKERFILE, re.MULTILINE)
+    assert "FROM nvcr.io/nvidia/tritonserver:${RELEASE}-py3${DIGEST} AS serve" in DOCKERFILE
+    pulled = [service["image"] for service in COMPOSE["services"].values() if "build" not in service]
+    assert pulled
+    assert all(re.search(rf":[v0-9.]+{digest}$", image) for image in pulled)
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_services_are_confined(service: str) -> None:
+    given = COMPOSE["services"][service]
+    assert given["cap_drop"] == ["ALL"]
+    assert given["security_opt"] == ["no-new-privileges:true"]
+    assert given["read_only"] is True
+    assert given["mem_limit"]
+    assert given["pids_limit"] > 0
+    assert "privileged" not in given
+    assert "cap_add" not in given
+
+
+def test_grafana_has_no_administrator() -> None:
+    environment = COMPOSE["services"]["grafana"]["environment"]
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert environment["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+
+
+def test_each_start_of_the_container_has_a_key_of_its_own(tmp_path: Path) -> None:
+    def restrictions(**environment: str) -> list[str]:
+        given = options_of_the_server(tmp_path, **environment)
+        return [option for option in given if option.startswith(RESTRICTIONS)]
+
+    grpc, http = restrictions()
+    assert re.search(r"=shared-memory,model-repository,trace,logging:closed=[0-9a-f]{32}$", grpc)
+    assert re.search(r"=shared-memory,model-repository,trace,logging,inference:closed=[0-9a-f]{32}$", http)
+    assert restrictions() != [grpc, http]
+    assert "inference" not in restrictions(HTTP_INFERENCE="open")[1]
 
 
 def test_the_server_runs_as_nobody_in_particular_and_is_judged_by_an_inference() -> None:
@@ -94,12 +138,39 @@ def test_the_server_runs_as_nobody_in_particular_and_is_judged_by_an_inference()
 
 
 @pytest.mark.server
-def test_tritonserver_has_every_option_that_the_container_gives() -> None:
+def test_tritonserver_has_every_option_that_the_container_gives(tmp_path: Path) -> None:
     text = subprocess.run([default_layout().tritonserver, "--help"], capture_output=True, text=True, check=False)
     known = set(re.findall(r"^\s+(--[a-z-]+)", text.stdout + text.stderr, re.MULTILINE))
-    given = {option.split("=")[0] for option in (*entry_point()[2:], *options_of_the_server())}
+    given = {option.split("=")[0] for option in options_of_the_server(tmp_path)}
     assert given
     assert given <= known
+
+
+@pytest.mark.server
+def test_the_entry_point_serves_clients_and_nothing_else(tiny_repository: Path, tmp_path: Path) -> None:
+    grpc, http, metrics = free_ports(3)
+    (script := tmp_path / "entrypoint").write_text(ENTRY.read_text().replace("/models", str(tiny_repository)))
+    layout = default_layout()
+    path = f"{layout.tritonserver.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    command = ["sh", "-e", script, f"--backend-directory={layout.backends}"]
+    command += [f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
+    with (tmp_path / "log").open("wb") as log:
+        process = subprocess.Popen(command, env=os.environ | {"PATH": path}, stdout=log, stderr=log)
+    try:
+        with DetectorClient(f"localhost:{grpc}") as client:
+            client.wait_ready(timeout=200)
+            assert client.score(ROOT / "tests/golden/images/00_face.png").status == "ok"
+        with tritonclient.grpc.InferenceServerClient(f"localhost:{grpc}") as client:
+            for refused in (client.get_system_shared_memory_status, client.get_model_repository_index):
+                with pytest.raises(tritonclient.grpc.InferenceServerException, match="restricted"):
+                    refused()
+        request = urllib.request.Request(f"http://localhost:{http}/v2/models/deepfake_detector/infer", b"{}")
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request)
+        assert urllib.request.urlopen(f"http://localhost:{http}/v2/health/ready").status == 200
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 @pytest.mark.server

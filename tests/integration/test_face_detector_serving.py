@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from benchmarks.faces import OnnxRetinaFace
 from ensemble.faces import retinaface
 from ensemble.faces.localisation import locate_faces
-from export import face_models
-from networks.gfpgan_checkpoints import (
+from export.layout import CONFIGURATIONS
+from networks.faces.gfpgan_checkpoints import (
     ALIGNER_FILE,
     GFPGAN_FILE,
     PARSENET_FILE,
@@ -26,14 +26,14 @@ from networks.gfpgan_checkpoints import (
     write_random_gfpgan,
     write_random_parsenet,
 )
-from networks.retinaface import write_random_retinaface
+from networks.faces.retinaface_weights import write_random_retinaface
 from tests import hostile
 from tests.conftest import start_server
 from tests.golden import IMAGES, read_rgb
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-CONFIG = Path(face_models.__file__).with_name("face_detector.pbtxt")
+CONFIG = CONFIGURATIONS / "face_detector.pbtxt"
 
 
 def detector(values: dict[str, float], fail: bool = False) -> onnx.ModelProto:

@@ -19,7 +19,7 @@ from server.repository import describe_weights, missing_parts, read_models
 from server.standin import checks as standin
 from server.standin import install, layout
 from server.standin.layout import CHECKOUT, Layout, default_layout
-from server.standin.patch_cancellation import FUNCTION, patch_cancellation
+from server.standin.patches import CANCELLATION, MESSAGE_SIZE, Patch, apply
 from tests.backends import free_ports, save_net
 
 ENSEMBLE = """
@@ -196,22 +196,23 @@ def test_server_install_repairs_what_is_missing_and_then_does_nothing(tmp_path: 
 
 
 @pytest.mark.server
-def test_server_install_amends_the_library_that_the_program_loads(tmp_path: Path) -> None:
+def test_server_install_patches_the_library_that_the_program_loads(tmp_path: Path) -> None:
     here = default_layout()
     install.install(here, print)
-    call = f"import ctypes; print(ctypes.CDLL({str(here.core)!r}).{FUNCTION}(None))"
+    call = f"import ctypes; print(ctypes.CDLL({str(here.core)!r}).{CANCELLATION.subject}(None))"
     environment = os.environ | {"LD_LIBRARY_PATH": here.library_path()}
     outcome = subprocess.run([sys.executable, "-c", call], env=environment, capture_output=True, text=True)
     assert outcome.stdout == "0\n", outcome.stderr  # the function as it came would read from null
-    listing = subprocess.run(["ldd", here.wheel_program], env=environment, capture_output=True, text=True).stdout
+    listing = subprocess.run(["ldd", here.program], env=environment, capture_output=True, text=True).stdout
     loaded = next(line.split()[2] for line in listing.splitlines() if here.core.name in line)
     assert here.core.samefile(loaded)
 
 
-def test_server_install_refuses_to_amend_another_library(tmp_path: Path) -> None:
+@pytest.mark.parametrize("patch", [CANCELLATION, MESSAGE_SIZE], ids=lambda patch: patch.subject)
+def test_server_install_refuses_to_patch_another_file(tmp_path: Path, patch: Patch) -> None:
     (tmp_path / "library.so").write_bytes(bytes(4_000_000))
-    with pytest.raises(InstallError, match=r"is not the library of the release .* remove the folder of the wheel"):
-        patch_cancellation(tmp_path / "library.so", tmp_path / "lib" / "library.so")
+    with pytest.raises(InstallError, match=r"is not of the release .* remove the folder of the wheel"):
+        apply(patch, tmp_path / "library.so", tmp_path / "lib" / "library.so")
     assert not (tmp_path / "lib").exists()
 
 

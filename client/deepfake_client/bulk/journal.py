@@ -3,6 +3,9 @@
 A row counts once its image is entered here, and an entry is committed only after the row is on the disk. Rows beyond
 the last commit are cut off when the run goes on, and their images are scored again: so a run may be stopped in any way
 and no row is lost or doubled. An entry costs about 30 bytes; what is in memory does not grow with them.
+
+The journal also keeps digests: of the output that was committed, and of its own entries. Where either is not what it
+was, the run is refused.
 """
 
 import json
@@ -14,6 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ..items import Item
+
+FORMAT = 2
+"""Version of what the journal holds. A run does not go on with another one's."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS value (name TEXT PRIMARY KEY, json TEXT NOT NULL);
@@ -29,7 +35,7 @@ INSERT INTO earlier SELECT key, count(*) FROM done GROUP BY key;
 
 
 class JournalError(Exception):
-    """The journal cannot be used: another run has it, or it is none."""
+    """The journal cannot be used: another run has it, or it is damaged, or of another version."""
 
 
 def key_of(item: Item) -> bytes:
@@ -42,11 +48,12 @@ class Journal:
     """The open journal; one run has it at a time, and one thread of that. Changes last from `commit` on.
 
     Raises:
-        JournalError: Another run has it, or the file is no journal.
+        JournalError: Another run has it, or the file is damaged or no journal.
         sqlite3.Error: It cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._db = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
         try:
             self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -54,19 +61,24 @@ class Journal:
             self._db.execute("BEGIN EXCLUSIVE")
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 self._db.execute(statement)
-            self.commit()
+            self._db.execute("COMMIT")
+            if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                raise self._damaged()
             self._db.executescript(_EARLIER)
             self._db.execute("BEGIN")
+            self._digests = self._read_digests()
         except sqlite3.DatabaseError as error:
             self._db.close()
-            if "locked" in str(error):
+            if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:
                 raise JournalError(
                     f"another run is writing it, and holds {path}; wait for its end, or give another name"
                 ) from None
-            if "not a database" in str(error) or "malformed" in str(error):
-                raise JournalError(
-                    f"its journal {path} is damaged; delete it, and begin anew with --overwrite"
-                ) from None
+            # The lowest byte is the kind. SQLITE_ERROR: there are tables of these names with other columns.
+            if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
+                raise self._damaged() from None
+            raise
+        except BaseException:
+            self._db.close()
             raise
 
     def close(self) -> None:
@@ -76,13 +88,28 @@ class Journal:
 
     def commit(self) -> None:
         """Makes everything since the last commit last."""
+        self["format"] = FORMAT
+        self["digests"] = self._known_digests()
         self._db.execute("COMMIT")
         self._db.execute("BEGIN")
 
+    def check(self) -> None:
+        """Raises JournalError where the entries are not those that were committed, or of another version."""
+        if self["format"] != FORMAT:
+            raise JournalError(
+                f"its journal {self._path} is of format {self['format'] or 1}, and this client writes {FORMAT}; go on"
+                " with the release that began it, or begin anew with --overwrite"
+            )
+        if self["digests"] != self._known_digests():
+            raise self._damaged()
+
     def __getitem__(self, name: str) -> Any:
-        """A value that was kept; None where there is none."""
+        """A value that was kept; None where there is none. Raises JournalError where it is damaged."""
         row = self._db.execute("SELECT json FROM value WHERE name = ?", (name,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        try:
+            return None if row is None else json.loads(row[0])
+        except (ValueError, TypeError):
+            raise self._damaged() from None
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._db.execute("INSERT OR REPLACE INTO value VALUES (?, ?)", (name, json.dumps(value)))
@@ -91,6 +118,7 @@ class Journal:
         """Forgets everything."""
         for table in ("value", "done", "waiting", "earlier"):
             self._db.execute(f"DELETE FROM {table}")
+        self._digests = self._read_digests()
 
     def has(self, key: bytes) -> bool:
         """Whether an image had its row when the journal was opened; each row counts for one time that it is asked."""
@@ -102,6 +130,7 @@ class Journal:
     def add(self, key: bytes, ok: bool, size: int) -> None:
         """Enters an image, whether it was scored, and the bytes of its row."""
         self._db.execute("INSERT INTO done VALUES (?, ?, ?)", (key, ok, size))
+        self._digests["done"].update(_entry(key, ok, size))
 
     def count(self, *, failed: bool = False) -> int:
         """Images that are entered, or those among them that could not be scored."""
@@ -109,7 +138,7 @@ class Journal:
         return int(count)
 
     def rows(self) -> Iterator[tuple[bool, int]]:
-        """For each row in the order of the output: whether its image was scored, and the row's bytes."""
+        """For each image in order: whether it was scored, and the bytes of its row."""
         return iter(self._db.execute("SELECT ok, size FROM done ORDER BY rowid"))
 
     def forget_failed(self) -> None:
@@ -118,10 +147,13 @@ class Journal:
             self._db.execute(f"DELETE FROM {table} WHERE NOT ok")
         self._db.execute("DELETE FROM earlier")
         self._db.execute("INSERT INTO earlier SELECT key, count(*) FROM done GROUP BY key")
+        self._digests = self._read_digests()
 
     def wait(self, row: dict[str, Any], ok: bool) -> None:
         """Keeps a row that waits for its shard."""
-        self._db.execute("INSERT INTO waiting VALUES (?, ?)", (json.dumps(row), ok))
+        text = json.dumps(row)
+        self._db.execute("INSERT INTO waiting VALUES (?, ?)", (text, ok))
+        self._digests["waiting"].update(_entry(text, ok))
 
     def waiting(self, batch: int) -> Iterator[list[dict[str, Any]]]:
         """The rows that wait, in batches."""
@@ -137,3 +169,24 @@ class Journal:
     def end_waiting(self) -> None:
         """Forgets the rows that waited."""
         self._db.execute("DELETE FROM waiting")
+        self._digests["waiting"] = blake2b(digest_size=16)
+
+    def _read_digests(self) -> dict[str, blake2b]:
+        digests = {}
+        for table, columns in (("done", "key, ok, size"), ("waiting", "row, ok")):
+            digests[table] = blake2b(digest_size=16)
+            for row in self._db.execute(f"SELECT {columns} FROM {table} ORDER BY rowid"):
+                digests[table].update(_entry(*row))
+        return digests
+
+    def _known_digests(self) -> dict[str, str]:
+        values = self._db.execute("SELECT name, json FROM value WHERE name != 'digests' ORDER BY name").fetchall()
+        entries = {table: digest.hexdigest() for table, digest in self._digests.items()}
+        return {"value": blake2b(_entry(*values), digest_size=16).hexdigest(), **entries}
+
+    def _damaged(self) -> JournalError:
+        return JournalError(f"its journal {self._path} is damaged; delete it, and begin anew with --overwrite")
+
+
+def _entry(*values: Any) -> bytes:
+    return repr([int(value) if isinstance(value, bool) else value for value in values]).encode()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..results import Verdict
+from .content import content_of
 from .journal import Journal, JournalError
 from .rows import KINDS, REPLACE, OutputError, sync_folder
 
@@ -99,28 +100,35 @@ class ResumableOutput:
         self._commit()
 
     def _go_on(self, run: Mapping[str, Any], retry_failed: bool) -> None:
+        self._journal.check()
         before = self._journal["run"]
         if changed := [name for name, value in run.items() if before.get(name) != value]:
             raise OutputError(f"it holds rows of a run with other {' and '.join(changed)}; {REPLACE}")
         self._replace_staged()
         self._rows.restore(self._journal)
         if retry_failed and self._journal.count(failed=True):
+            self._journal["replaced"] = self._journal["content"]
             self._rows.stage_scored(self._journal)
             self._journal.forget_failed()
-            self._journal["replacing"] = True
             self._journal.commit()
             self._replace_staged()
             self._rows.restore(self._journal)
+        self._journal["ended"] = False  # from here on rows may follow what is committed
+        self._journal.commit()
 
     def _replace_staged(self) -> None:
-        """Staged files count from the commit that says so; without it they are left over from an attempt."""
+        """Staged files count from the commit that says what they replace; without it they are left from an attempt."""
+        before, after = self._journal["replaced"], self._journal["content"]
         for stage, file in self._rows.staged():
-            if self._journal["replacing"]:
-                stage.replace(file)
-                sync_folder(file.parent)
-            else:
+            if before is None:
                 stage.unlink()
-        self._journal["replacing"] = False
+                continue
+            for path, known in ((stage, after[file.name]), (file, before[file.name])):
+                if content_of(path).known != tuple(known):
+                    raise OutputError(f"{path.name} is not what its journal says; {REPLACE}")
+            stage.replace(file)
+            sync_folder(file.parent)
+        self._journal["replaced"] = None
         self._journal.commit()
 
     def _commit(self, *, last: bool = False) -> None:

@@ -4,12 +4,14 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from io import FileIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..columns import flatten
 from ..results import Verdict
 from . import parquet
+from .content import Content, content_of, find_changed
 from .journal import Journal
 from .text_rows import CSV_COLUMNS, TEXT_COLUMNS, csv_header, csv_row, jsonl_row
 
@@ -26,7 +28,10 @@ class OutputError(Exception):
 
 
 class Rows(Protocol):
-    """A kind of output. `journal` is its journal; what it writes counts once that is committed."""
+    """A kind of output. `journal` is its journal; what it writes counts once that is committed.
+
+    The journal's value `content` has what each file holds by its name, and `ended` whether nothing may follow it.
+    """
 
     journal_path: Path
 
@@ -46,7 +51,7 @@ class Rows(Protocol):
         """Brings the rows to the disk: what precedes a commit."""
 
     def stage_scored(self, journal: Journal) -> None:
-        """Writes the rows of scored images alone to staged files."""
+        """Writes the rows of scored images alone to staged files, and notes what the files are to hold with them."""
 
     def staged(self) -> Iterator[tuple[Path, Path]]:
         """The staged files that are there, each with the file that it is to replace."""
@@ -62,7 +67,7 @@ class TextRows:
         self._path = path
         self._header, self._render = header, render
         self._file: FileIO | None = None
-        self._size = 0
+        self._content = Content()
         self.journal_path = path.with_name(path.name + ".journal")
         self._stage = path.with_name(path.name + ".staged")
 
@@ -70,17 +75,14 @@ class TextRows:
         return self._path.exists() and self._path.stat().st_size > 0
 
     def start(self, journal: Journal) -> None:
-        self._open(0)
+        self._open(Content())
         self._write(self._header)
         sync_folder(self._path.parent)
 
     def restore(self, journal: Journal) -> None:
-        size, there = journal["size"], self._path.stat().st_size
-        if there < size:
-            raise OutputError(
-                f"it has {there} bytes where its journal says {size}: something else has changed it; {REPLACE}"
-            )
-        self._open(size)
+        _require_unchanged(self._path.parent, journal)
+        ((size, _),) = journal["content"].values()
+        self._open(content_of(self._path, size))
 
     def append(self, journal: Journal, verdict: Verdict) -> int:
         return self._write(self._render(verdict))
@@ -88,20 +90,20 @@ class TextRows:
     def sync(self, journal: Journal, *, last: bool) -> None:
         assert self._file is not None
         os.fsync(self._file.fileno())
-        journal["size"] = self._size
+        journal["content"], journal["ended"] = {self._path.name: self._content.known}, last
 
     def stage_scored(self, journal: Journal) -> None:
-        kept = len(self._header.encode())
+        kept = Content()
         with self._path.open("rb") as source, self._stage.open("wb") as target:
-            target.write(source.read(kept))
-            for ok, size in journal.rows():
+            for ok, size in chain([(True, len(self._header.encode()))], journal.rows()):
                 row = source.read(size)
                 if ok:
-                    kept += target.write(row)
+                    target.write(row)
+                    kept.add(row)
             target.flush()
             os.fsync(target.fileno())
         self.close()
-        journal["size"] = kept
+        journal["content"] = {self._path.name: kept.known}
 
     def staged(self) -> Iterator[tuple[Path, Path]]:
         if self._stage.exists():
@@ -112,11 +114,11 @@ class TextRows:
             self._file.close()
             self._file = None
 
-    def _open(self, size: int) -> None:
+    def _open(self, content: Content) -> None:
         self.close()
         self._file = self._path.open("ab", buffering=0)
-        self._file.truncate(size)
-        self._size = size
+        self._file.truncate(content.size)
+        self._content = content
 
     def _write(self, text: str) -> int:
         # A file name that is not valid UTF-8 is written as the escape by which JSON can carry it.
@@ -124,7 +126,7 @@ class TextRows:
         data = left = text.encode("utf-8", "backslashreplace")
         while left:  # a disk that fills up takes a part, and then says so
             left = left[self._file.write(left) :]
-        self._size += len(data)
+        self._content.add(data)
         return len(data)
 
 
@@ -150,15 +152,16 @@ class ParquetShards:
         for file in self._path.glob("*.parquet"):
             file.unlink()
         self._waiting = 0
-        journal["shards"] = 0
+        journal["content"], journal["ended"] = {}, False
 
     def restore(self, journal: Journal) -> None:
-        for number in range(journal["shards"]):
-            if not self._shard(number).exists():
-                raise OutputError(
-                    f"its shard {self._shard(number).name} is gone: something else has changed it; {REPLACE}"
-                )
-        self._shard(journal["shards"]).unlink(missing_ok=True)  # its rows are still waiting
+        _require_unchanged(self._path, journal)
+        shards = journal["content"]
+        half_done = self._shard(len(shards))  # its rows are still waiting
+        strange = {each.name for each in self._path.glob("part-*.parquet")}.difference(shards)
+        if strange - ({half_done.name} if not journal["ended"] else set()):
+            raise OutputError(f"it holds {min(strange)}, which its journal does not know; {REPLACE}")
+        half_done.unlink(missing_ok=True)
         self._waiting = journal.count_waiting()
 
     def append(self, journal: Journal, verdict: Verdict) -> int:
@@ -167,24 +170,30 @@ class ParquetShards:
         return 0
 
     def sync(self, journal: Journal, *, last: bool) -> None:
+        journal["ended"] = last
         if not (self._waiting >= SHARD_ROWS or (last and self._waiting)):
             return
-        stage, shard = self._shard(journal["shards"], "_staged"), self._shard(journal["shards"])
+        shards = journal["content"]
+        stage, shard = self._shard(len(shards), "_staged"), self._shard(len(shards))
         parquet.write(stage, map(_escaped, journal.waiting(parquet.BATCH_ROWS)), CSV_COLUMNS, TEXT_COLUMNS)
         _sync_file(stage)
+        shards[shard.name] = content_of(stage).known
         stage.rename(shard)
         sync_folder(self._path)
         journal.end_waiting()
-        journal["shards"] += 1
+        journal["content"] = shards
         self._waiting = 0
 
     def stage_scored(self, journal: Journal) -> None:
-        for number in range(journal["shards"]):
+        shards = journal["content"]
+        for number, name in enumerate(shards):
             stage = self._shard(number, "_staged")
             if parquet.copy_where(self._shard(number), stage, "status", "ok"):
                 _sync_file(stage)
+                shards[name] = content_of(stage).known
             else:
                 stage.unlink()
+        journal["content"] = shards
 
     def staged(self) -> Iterator[tuple[Path, Path]]:
         for stage in sorted(self._path.glob("_staged-*.parquet")):
@@ -203,6 +212,12 @@ KINDS: Mapping[str, Callable[[Path], Rows]] = {
     ".parquet": ParquetShards,
 }
 """The kinds of output by the endings of their names."""
+
+
+def _require_unchanged(folder: Path, journal: Journal) -> None:
+    changed = find_changed(folder, journal["content"], may_have_grown=not journal["ended"])
+    if changed is not None:
+        raise OutputError(f"{changed}: something else has changed it; {REPLACE}")
 
 
 def _escaped(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

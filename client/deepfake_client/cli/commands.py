@@ -12,6 +12,7 @@ import click
 from ..bulk.inputs import IMAGE_EXTENSIONS, Inputs, find_images
 from ..bulk.lists import BOX_COLUMNS, Columns, check_list
 from ..errors import DetectorError
+from ..items import Faces
 from ..results import Provenance
 from .connection import Connection, connection_options
 from .destination import check_output, errors_told, open_destination, score_missing
@@ -84,6 +85,13 @@ def main() -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Begin FILE anew, where otherwise the run would go on or be refused.")
 @click.option("--retry-failed", is_flag=True, help="Score again what has a row in FILE but could not be scored.")
+@click.option(
+    "--faces",
+    type=click.Choice(["main", "all"]),
+    default="main",
+    show_default=True,
+    help="Judge an image by its main face, or every face that is large enough, and the image by the worst of them.",
+)
 @click.option("--unordered", is_flag=True, help="Write rows as they come: no image waits for a slow one before it.")
 @click.option(
     "--format",
@@ -119,6 +127,7 @@ def score(
     output: Path | None,
     overwrite: bool,
     retry_failed: bool,
+    faces: Faces,
     unordered: bool,
     printed: str | None,
     batch_size: int,
@@ -177,7 +186,7 @@ def score(
         warn_if_different(connection)
         provenance = ask_provenance(client, needed=output is not None)
         point = None if far is None else find_operating_point(client, far)
-        run = {} if output is None else identity(inputs, client, provenance, point)
+        run = {} if output is None else identity(inputs, client, provenance, point, faces)
         bar = ProgressBar(inputs)
         with (
             errors_told(output),
@@ -189,7 +198,13 @@ def score(
                     f"{output} has {rows.earlier} rows from before: going on (--overwrite begins anew)", err=True
                 )
             scored = score_missing(
-                client, find_images(inputs), rows, ordered=not unordered, stop=stop, passed=bar.advance
+                client,
+                find_images(inputs),
+                rows,
+                faces=faces,
+                ordered=not unordered,
+                stop=stop,
+                passed=bar.advance,
             )
             try:
                 with bar, closing(scored):

@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,7 +20,7 @@ from ..bulk.resumable import ResumableOutput
 from ..bulk.rows import KINDS, OutputError
 from ..bulk.text_rows import Sink, csv_rows, jsonl
 from ..client import DetectorClient
-from ..items import Item
+from ..items import Faces, Item
 from ..results import Verdict
 from .table import table
 
@@ -134,6 +135,7 @@ def score_missing(
     found: Iterable[Item],
     destination: Destination,
     *,
+    faces: Faces,
     ordered: bool,
     stop: threading.Event,
     passed: Callable[[], None],
@@ -144,6 +146,7 @@ def score_missing(
         client: Who scores them.
         found: All images.
         destination: Where rows are.
+        faces: Whose verdict each image gets.
         ordered: Whether verdicts come in the order of the images.
         stop: Once it is set, no more images are taken.
         passed: Called for each image that has its row.
@@ -166,7 +169,7 @@ def score_missing(
                 passed()
             else:
                 keys[next(place)] = key
-                yield item.held()
+                yield replace(item.held(), faces=faces)
 
     with closing(client.score_many(missing(), ordered=ordered)) as verdicts:
         for verdict in verdicts:

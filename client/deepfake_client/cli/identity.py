@@ -10,6 +10,7 @@ from ..bulk.inputs import Inputs
 from ..calibration import Calibration, OperatingPoint
 from ..client import DetectorClient
 from ..errors import DetectorError
+from ..items import Faces
 from ..results import Provenance
 from .connection import Connection
 
@@ -45,7 +46,11 @@ def warn_if_different(connection: Connection) -> None:
 
 
 def identity(
-    inputs: Inputs, client: DetectorClient, provenance: Provenance | None, point: OperatingPoint | None
+    inputs: Inputs,
+    client: DetectorClient,
+    provenance: Provenance | None,
+    point: OperatingPoint | None,
+    faces: Faces,
 ) -> dict[str, Any]:
     """What a run must share with an earlier one, for their rows to stand in one file."""
     return {
@@ -54,6 +59,7 @@ def identity(
         "current folder": None if inputs.are_absolute else str(Path.cwd()),
         "weights": _undated(provenance),
         "calibration": _undated(client.calibration()),
+        "faces": faces,
         "operating point": None if point is None else [point.far, point.threshold],
     }
 

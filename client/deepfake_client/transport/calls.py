@@ -8,17 +8,19 @@ from typing import Any, Generic, TypeVar
 from tenacity import retry_if_exception, stop_after_delay, wait_fixed
 from tritonclient.utils import InferenceServerException
 
-from ..calibration import VOTER_MODEL, Calibration, parse_calibration
+from ..calibration import Calibration, parse_calibration
+from ..contract.contract import FACE_FINDER_MODEL, PREPROCESS_MODEL, PROVENANCE_MODEL, VOTER_MODEL
 from ..errors import DetectorError, RequestFailedError, ServerUnavailableError, from_triton, is_retryable
+from ..faces import FoundFaces
 from ..items import EncodedImage, read
 from ..results import Provenance, Verdict
 from .addresses import Address
 from .settings import Settings
 from .wire import (
-    FIRST_MODEL,
     PROBE,
-    PROVENANCE_MODEL,
     build_inputs,
+    build_search,
+    parse_faces,
     parse_max_bytes,
     parse_provenance,
     parse_verdicts,
@@ -67,6 +69,27 @@ def score_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[list[
     return replace(call, images=len(images))
 
 
+def find_faces_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[list[FoundFaces]]:
+    """Finds every face of images in one request."""
+
+    def explain(error: InferenceServerException, address: Address, timeout: float) -> DetectorError:
+        explained = _explain(FACE_FINDER_MODEL, error, address, timeout)
+        if isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
+            fix = "export the models again, or ask for main faces only"
+            return RequestFailedError(
+                f"the server at {address} has no model {FACE_FINDER_MODEL!r}; {fix}", explained.code
+            )
+        return explained
+
+    return Call(
+        "infer",
+        {"model_name": FACE_FINDER_MODEL, "inputs": build_search(images), "headers": settings.headers},
+        settings.timeout,
+        lambda result: parse_faces(result, images),
+        explain,
+    )
+
+
 def probe_call(settings: Settings, timeout: float) -> Call[None]:
     """Scores a grey square: the only sign that every step of the ensemble is alive."""
     images = [read(PROBE)]
@@ -101,7 +124,7 @@ def max_batch_size_call(settings: Settings) -> Call[int]:
 
 def max_bytes_call(settings: Settings) -> Call[int | None]:
     """Asks how many bytes an image may have."""
-    return _light_call(settings, "get_model_config", FIRST_MODEL, {}, parse_max_bytes, optional=True)
+    return _light_call(settings, "get_model_config", PREPROCESS_MODEL, {}, parse_max_bytes, optional=True)
 
 
 def polling(timeout: float) -> dict[str, Any]:

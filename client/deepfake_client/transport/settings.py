@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..contract.streams import ENSEMBLE_NAME
 from .addresses import Address, check_url
 from .tls import Tls
 
@@ -85,7 +86,7 @@ class ClientBase:
         self,
         url: str | Sequence[str] = "localhost:8001",
         *,
-        model: str = "deepfake_detector",
+        model: str = ENSEMBLE_NAME,
         timeout: float = 600.0,
         retries: int = 10,
         max_in_flight: int = 16,

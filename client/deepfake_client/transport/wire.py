@@ -2,22 +2,21 @@
 
 import base64
 import json
+import re
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferResult
 
+from ..contract import contract
 from ..errors import InvalidResponseError
+from ..faces import FoundFace, FoundFaces
 from ..items import MAX_IMAGE_BYTES, EncodedImage, Item
 from ..results import STREAM_NAMES, Face, Provenance, StreamVerdict, Verdict
-
-PROVENANCE_MODEL = "provenance"
-
-FIRST_MODEL = "preprocess"
-"""The step that looks at encoded images; its parameter max_bytes says how large one may be."""
 
 PROBE = Item(
     path=None,
@@ -29,17 +28,12 @@ PROBE = Item(
 )
 """A grey square of 64×64 pixels, to ask for a real inference. Its face box spares the server a search."""
 
-_OUTPUTS: dict[str, tuple[type[np.generic], int]] = {
-    "SCORE": (np.float32, 1),
-    "PROBABILITY": (np.float32, 1),
-    "STREAM_PROBABILITIES": (np.float32, len(STREAM_NAMES)),
-    "STREAM_VOTES": (np.float32, len(STREAM_NAMES)),
-    "FACE": (np.float32, 4),
-    "FACE_CONFIDENCE": (np.float32, 1),
-    "FACE_SOURCE": (np.object_, 1),
-    "STATUS": (np.object_, 1),
-}
-"""The outputs of the detector: type and number of values for one image."""
+_DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "BYTES": np.object_}
+
+_MOST_PROVENANCE = 1 << 20
+"""Most bytes of the provenance model's answer."""
+
+_WORD = re.compile(rf"[a-z0-9_]{{1,{contract.MAX_TEXT}}}")
 
 
 def build_inputs(images: Sequence[EncodedImage]) -> list[InferInput]:
@@ -50,14 +44,45 @@ def build_inputs(images: Sequence[EncodedImage]) -> list[InferInput]:
     encoded = np.empty((len(images), 1), dtype=np.object_)
     for row, image in enumerate(images):
         encoded[row, 0] = image.data
-    inputs = [InferInput("IMAGE", list(encoded.shape), "BYTES")]
+    inputs = [InferInput(contract.IMAGE, list(encoded.shape), "BYTES")]
     inputs[0].set_data_from_numpy(encoded)
     if any(image.box is not None for image in images):
         with np.errstate(over="ignore"):  # a number beyond float32 becomes infinite, which the server refuses by status
             boxes = np.array([image.box or (np.nan,) * 4 for image in images]).astype(np.float32)
-        inputs.append(InferInput("FACE_BOX", list(boxes.shape), "FP32"))
+        inputs.append(InferInput(contract.FACE_BOX, list(boxes.shape), "FP32"))
         inputs[1].set_data_from_numpy(boxes)
     return inputs
+
+
+def build_search(images: Sequence[EncodedImage]) -> list[InferInput]:
+    """The tensors of a request to the face finder: IMAGE BYTES [N,1], ATTEMPTS INT32 [N,1]."""
+    inputs = [
+        *build_inputs([replace(image, box=None) for image in images]),
+        InferInput("ATTEMPTS", [len(images), 1], "INT32"),
+    ]
+    inputs[1].set_data_from_numpy(np.array([[image.attempts] for image in images], np.int32))
+    return inputs
+
+
+def parse_faces(result: InferResult, images: Sequence[EncodedImage]) -> list[FoundFaces]:
+    """What the face finder says of the images of a request.
+
+    Raises:
+        InvalidResponseError: An output is missing, of another shape, or cannot be believed.
+    """
+    count = len(images)
+    boxes = _tensor(result, "FACES", np.float32, (count, None, 4))
+    most = boxes.shape[1]
+    outputs = {
+        "FACES": boxes,
+        "FRAME_BOXES": _tensor(result, "FRAME_BOXES", np.float32, (count, most, 4)),
+        "CONFIDENCES": _tensor(result, "CONFIDENCES", np.float32, (count, most)),
+        "FRAMES": _tensor(result, "FRAMES", np.object_, (count, most)),
+        "FOUND": _tensor(result, "FOUND", np.int32, (count, 1)),
+        "FACE_SOURCE": _tensor(result, "FACE_SOURCE", np.object_, (count, 1)),
+        "STATUS": _tensor(result, "STATUS", np.object_, (count, 1)),
+    }
+    return [_faces({name: rows[n] for name, rows in outputs.items()}) for n in range(count)]
 
 
 def parse_verdicts(result: InferResult, images: Sequence[EncodedImage]) -> list[Verdict]:
@@ -66,7 +91,10 @@ def parse_verdicts(result: InferResult, images: Sequence[EncodedImage]) -> list[
     Raises:
         InvalidResponseError: An output is missing or of another shape.
     """
-    outputs = {name: _tensor(result, name, dtype, (len(images), size)) for name, (dtype, size) in _OUTPUTS.items()}
+    outputs = {
+        name: _tensor(result, name, _DTYPES[datatype], (len(images), size))
+        for name, (datatype, size) in contract.OUTPUTS.items()
+    }
     return [_verdict(image, {name: rows[n] for name, rows in outputs.items()}) for n, image in enumerate(images)]
 
 
@@ -76,11 +104,13 @@ def parse_provenance(result: InferResult) -> Provenance:
     Raises:
         InvalidResponseError: It is no JSON object with a boolean `untrained`.
     """
-    text = _text(_tensor(result, "PROVENANCE", np.object_, (1,))[0])
+    text = _text(_tensor(result, contract.PROVENANCE, np.object_, (1,))[0])
     try:
+        if len(text) > _MOST_PROVENANCE:
+            raise ValueError
         document = json.loads(text)
-        untrained = document["untrained"]
-    except (ValueError, KeyError, TypeError) as error:
+        untrained = document[contract.UNTRAINED]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidResponseError(f"the server's provenance is not understood: {text[:200]!r}") from error
     if not isinstance(untrained, bool):
         raise InvalidResponseError(f"the server's provenance says untrained: {untrained!r}; it must be true or false")
@@ -94,13 +124,13 @@ def parse_max_bytes(reply: Any) -> int:
         InvalidResponseError: It is no number.
     """
     parameters = reply.config.parameters
-    if "max_bytes" not in parameters:
+    name = contract.MAX_BYTES_PARAMETER
+    if name not in parameters:
         return MAX_IMAGE_BYTES
-    text = parameters["max_bytes"].string_value
-    try:
-        return min(int(text), MAX_IMAGE_BYTES)
-    except ValueError:
-        raise InvalidResponseError(f"the server's limit max_bytes is {text!r}; it must be a number") from None
+    text = parameters[name].string_value
+    if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) == 0:
+        raise InvalidResponseError(f"the server's limit {name} is {text[:100]!r}; it must be a number above 0")
+    return min(int(text), MAX_IMAGE_BYTES)
 
 
 def usable_batch_size(wanted: int, model: str, limit: int) -> int:
@@ -116,44 +146,103 @@ def usable_batch_size(wanted: int, model: str, limit: int) -> int:
     return min(wanted, limit)
 
 
-def _tensor(result: InferResult, name: str, dtype: type[np.generic], shape: tuple[int, ...]) -> NDArray[Any]:
+def _tensor(result: InferResult, name: str, dtype: type[np.generic], shape: tuple[int | None, ...]) -> NDArray[Any]:
+    """An output; None in the shape stands for any number.
+
+    Raises:
+        InvalidResponseError: It is missing, damaged, or of another type or shape.
+    """
     try:
         tensor: NDArray[Any] | None = result.as_numpy(name)
     except (ValueError, struct.error) as error:  # too few or too many bytes for its shape
         raise InvalidResponseError(f"output {name} of the server is damaged: {error}") from error
     if tensor is None:
         raise InvalidResponseError(f"output {name} is missing in the server's answer; is this the detector's model?")
-    if tensor.dtype != dtype or tensor.shape != shape:
+    fits = len(tensor.shape) == len(shape) and all(
+        want in (None, is_) for want, is_ in zip(shape, tensor.shape, strict=True)
+    )
+    if tensor.dtype != dtype or not fits:
         got, wanted = f"{tensor.dtype} {list(tensor.shape)}", f"{np.dtype(dtype)} {list(shape)}"
         raise InvalidResponseError(f"output {name} of the server is {got}, not {wanted}; is this the detector's model?")
     return tensor
 
 
-def _verdict(image: EncodedImage, row: dict[str, NDArray[Any]]) -> Verdict:
+def _faces(row: dict[str, NDArray[Any]]) -> FoundFaces:
+    source, confidences = _source(row), _shares(row, "CONFIDENCES")
+    faces = []
+    for place, frame in enumerate(row["FRAMES"]):
+        if frame:
+            frame_box = _box(row["FRAME_BOXES"][place])
+            if frame_box is None:
+                raise InvalidResponseError("the server cuts out a face without its box")
+            faces.append(
+                FoundFace(Face(_box(row["FACES"][place]), confidences[place], source), bytes(frame), frame_box)
+            )
+    return FoundFaces(_status(row), int(row["FOUND"][0]), faces)
+
+
+def _status(row: dict[str, NDArray[Any]]) -> str:
     status = _text(row["STATUS"][0])
-    score = _number(row["SCORE"][0])
-    if status == "ok" and score is None:
-        return Verdict(image.path, "request_failed", error="the server says ok but gives no score")
-    probabilities = map(_number, row["STREAM_PROBABILITIES"])
-    votes = map(_number, row["STREAM_VOTES"])
-    box = tuple(map(_number, row["FACE"]))
+    if status not in contract.STATUSES:
+        raise InvalidResponseError(f"the server's status {status[: contract.MAX_TEXT]!r} is not one that is known")
+    return status
+
+
+def _source(row: dict[str, NDArray[Any]]) -> str | None:
+    source = _text(row["FACE_SOURCE"][0])
+    if source and not _WORD.fullmatch(source):
+        raise InvalidResponseError(f"the server's FACE_SOURCE is {source[: contract.MAX_TEXT]!r}, which is no word")
+    return source or None
+
+
+def _verdict(image: EncodedImage, row: dict[str, NDArray[Any]]) -> Verdict:
+    try:
+        return _believed(image, row)
+    except InvalidResponseError as error:  # a row that cannot be believed costs no other its verdict
+        return Verdict(image.path, "request_failed", error=str(error))
+
+
+def _believed(image: EncodedImage, row: dict[str, NDArray[Any]]) -> Verdict:
+    """The verdict of a row, which raises InvalidResponseError where it is outside the contract."""
+    status, source = _status(row), _source(row)
+    (score,), (probability,), (confidence,) = (
+        _shares(row, name) for name in ("SCORE", "PROBABILITY", "FACE_CONFIDENCE")
+    )
+    probabilities, votes = _shares(row, "STREAM_PROBABILITIES"), _shares(row, "STREAM_VOTES")
+    if status != "ok":
+        score = probability = None  # an image that could not be scored has none, whatever else is said
+    elif None in (score, probability, *probabilities, *votes):
+        raise InvalidResponseError("the server says ok but gives no score")
     return Verdict(
         path=image.path,
         status=status,
         score=score,
-        probability=_number(row["PROBABILITY"][0]),
+        probability=probability,
         streams={n: StreamVerdict(p, v) for n, p, v in zip(STREAM_NAMES, probabilities, votes, strict=True)},
-        face=Face(
-            box=None if None in box else box,  # type: ignore[arg-type]
-            confidence=_number(row["FACE_CONFIDENCE"][0]),
-            source=_text(row["FACE_SOURCE"][0]) or None,
-        ),
+        face=Face(_box(row["FACE"]), confidence, source),
     )
 
 
+def _shares(row: dict[str, NDArray[Any]], name: str) -> list[float | None]:
+    """The values of an output, each 0 to 1 or, where it is NaN, None."""
+    values = row[name]
+    if not np.all(np.isnan(values) | ((values >= 0) & (values <= 1))):
+        raise InvalidResponseError(f"the server's {name} is {values.tolist()}, not 0 to 1")
+    return [_number(value) for value in values]
+
+
+def _box(values: NDArray[np.float32]) -> tuple[float, float, float, float] | None:
+    if np.all(np.isnan(values)):
+        return None
+    x1, y1, x2, y2 = (float(str(value)) for value in values)
+    if not (np.all(np.isfinite(values)) and x1 < x2 and y1 < y2):
+        raise InvalidResponseError(f"the server's FACE is {values.tolist()}, not x1 < x2, y1 < y2 in pixels")
+    return x1, y1, x2, y2
+
+
 def _number(value: np.float32) -> float | None:
-    """A float32 as the shortest decimal that stands for it (0.3, not 0.30000001192092896); None where not finite."""
-    return float(str(value)) if np.isfinite(value) else None
+    """A float32 as the shortest decimal that stands for it (0.3, not 0.30000001192092896); None for NaN."""
+    return None if np.isnan(value) else float(str(value))
 
 
 def _text(value: object) -> str:

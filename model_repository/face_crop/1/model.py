@@ -1,7 +1,7 @@
-"""Triton step: the Localized Facial stream's pixels and the face they show. See ensemble/faces/localisation.py."""
+"""Triton step: the Localized Facial stream's pixels and the face they show. See ensemble/faces/rows.py."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,19 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from ensemble import status
 from ensemble.faces import gfpgan, retinaface
 from ensemble.faces.detection import Box, Detection, FaceDetector
 from ensemble.faces.haar import HaarDetector
-from ensemble.faces.localisation import NONE, FaceLocation, local_pixels, locate_faces
+from ensemble.faces.localisation import FaceLocation, locate_faces
 from ensemble.faces.restoration import ATTEMPTS, Attempt, with_face_restoration
-from ensemble.images import RgbImage, decode
+from ensemble.faces.rows import LocalFace, Row, localise
+from ensemble.images import Decoders, Limits, RgbImage
 from ensemble.streams import LOCAL_FACIAL
 
 FACE_DETECTOR, FACE_ALIGNER, FACE_RESTORER = "face_detector", "face_aligner", "face_restorer"
-BLANK = np.zeros((LOCAL_FACIAL.pixels, LOCAL_FACIAL.pixels, 3), np.uint8)
-NOWHERE = FaceLocation(None, None, NONE)
-GROUP_PIXELS = 50_000_000  # Decoded images that are held at once; one image alone may have as many.
 
 
 class TritonPythonModel:
@@ -31,6 +28,8 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         parameters = json.loads(args["model_config"])["parameters"]
         repository = Path(args["model_repository"]).parent
+        self._limits = Limits(**{key: int(parameters[key]["string_value"]) for key in ("max_bytes", "max_pixels")})
+        self._decoders = Decoders()
         self._detector = _detector(parameters["detector"]["string_value"], repository)
         self._attempts = _attempts(parameters["attempts"]["string_value"], repository)
         pb_utils.Logger.log_info(
@@ -38,21 +37,19 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        batches = [
-            [pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in ("IMAGE", "BOX", "IMAGE_STATUS")]
-            for request in requests
-        ]
-        images, boxes, statuses = (np.concatenate(column) for column in zip(*batches, strict=True))
-        supplied: list[Box | None] = [None if np.isnan(box).all() else tuple(box.tolist()) for box in boxes]
-        scored = np.flatnonzero(statuses[:, 0] == status.OK.encode()).tolist()
-        faces = [(BLANK, NOWHERE)] * len(images)
-        for group in _groups((index, decode(images[index, 0])) for index in scored):
-            decoded = list(group.values())
-            locations = locate_faces(decoded, [supplied[index] for index in group], self._detector, self._attempts)
-            for index, image, location in zip(group, decoded, locations, strict=True):
-                faces[index] = local_pixels(image, location), location
-        ends = np.cumsum([len(batch[0]) for batch in batches]).tolist()
-        return [_response(faces[end - len(batch[0]) : end]) for batch, end in zip(batches, ends, strict=True)]
+        batches = [_rows(request) for request in requests]
+        faces = localise([row for batch in batches for row in batch], self._limits, self._decoders, self._locate)
+        for face in faces:
+            if face.message:
+                pb_utils.Logger.log_verbose(f"{face.status}: {face.message}")
+        ends = np.cumsum([len(batch) for batch in batches]).tolist()
+        return [_response(faces[end - len(batch) : end]) for batch, end in zip(batches, ends, strict=True)]
+
+    def finalize(self) -> None:
+        self._decoders.close()
+
+    def _locate(self, images: Sequence[RgbImage], supplied: Sequence[Box | None]) -> list[FaceLocation]:
+        return locate_faces(images, supplied, self._detector, self._attempts)
 
 
 class TritonRetinaFace:
@@ -137,31 +134,33 @@ def _chunks(shapes: Sequence[tuple[int, ...]], size: int) -> Iterator[list[int]]
         yield from (indices[start : start + size] for start in range(0, len(indices), size))
 
 
-def _groups(images: Iterable[tuple[int, RgbImage]]) -> Iterator[dict[int, RgbImage]]:
-    """The images, by index, in groups of at most `GROUP_PIXELS` or of one."""
-    group: dict[int, RgbImage] = {}
-    pixels = 0
-    for index, image in images:
-        size = image.shape[0] * image.shape[1]
-        if group and pixels + size > GROUP_PIXELS:
-            yield group
-            group, pixels = {}, 0
-        group[index] = image
-        pixels += size
-    if group:
-        yield group
+def _rows(request: Any) -> list[Row]:
+    columns = [
+        pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+        for name in ("IMAGE", "DECODED", "BOX", "IMAGE_STATUS")
+    ]
+    return [
+        Row(
+            image[0],
+            decoded[0],
+            None if np.isnan(box).all() else tuple(box.tolist()),
+            found[0].decode(errors="replace"),
+        )
+        for image, decoded, box, found in zip(*columns, strict=True)
+    ]
 
 
-def _response(faces: Sequence[tuple[RgbImage, FaceLocation]]) -> Any:
-    locations = [location for _, location in faces]
+def _response(faces: Sequence[LocalFace]) -> Any:
+    locations = [face.location for face in faces]
     boxes = np.array([location.box or (np.nan,) * 4 for location in locations], np.float32)
     confidences = np.array([[location.confidence] for location in locations], np.float32)  # None becomes NaN.
     sources = np.array([[location.source] for location in locations], np.object_)
     return pb_utils.InferenceResponse(
         [
-            pb_utils.Tensor(f"{LOCAL_FACIAL.name.upper()}_PIXELS", np.stack([pixels for pixels, _ in faces])),
+            pb_utils.Tensor(f"{LOCAL_FACIAL.name.upper()}_PIXELS", np.stack([face.pixels for face in faces])),
             pb_utils.Tensor("FACE", boxes),
             pb_utils.Tensor("FACE_CONFIDENCE", confidences),
             pb_utils.Tensor("FACE_SOURCE", sources),
+            pb_utils.Tensor("STATUS", np.array([[face.status] for face in faces], np.object_)),
         ]
     )

@@ -1,9 +1,10 @@
 """Triton step: encoded image to the whole-image streams' pixels and a status. See ensemble/preparation.py."""
 
+import itertools
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import cv2
@@ -11,43 +12,97 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
-from ensemble.admission import Door
-from ensemble.images import Limits
+from ensemble.admission import Admission
+from ensemble.images import Decoders, Limits
 from ensemble.preparation import Prepared, prepare
 from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION
 
 
 class TritonPythonModel:
-    """One instance of the step; images of a batch are prepared side by side."""
+    """One instance of the step; images are prepared side by side.
+
+    A request is admitted or refused as soon as it comes, also while others are being prepared: `execute` only begins
+    the work, and each response is sent when it is done.
+    """
 
     def initialize(self, args: dict[str, str]) -> None:
         parameters = json.loads(args["model_config"])["parameters"]
-        self._limits = Limits(**{key: int(parameters[key]["string_value"]) for key in ("max_bytes", "max_pixels")})
-        self._door = Door(int(parameters["max_pending"]["string_value"]))
+        numbers = {key: int(value["string_value"]) for key, value in parameters.items()}
+        self._limits = Limits(numbers["max_bytes"], numbers["max_pixels"])
+        self._max_request_bytes = numbers["max_request_bytes"]
+        self._admission = Admission(numbers["max_pending"], numbers["max_pending_bytes"])
+        self._decoders = Decoders()
         cv2.setNumThreads(1)  # The pool below is the parallelism.
         self._pool = ThreadPoolExecutor(os.cpu_count())
 
-    def execute(self, requests: list[Any]) -> list[Any]:
-        batches = [self._submit(request) for request in requests]
-        return [batch() for batch in batches]
+    def execute(self, requests: list[Any]) -> list[None]:
+        for request in requests:
+            self._begin(request)
+        return [None] * len(requests)
 
     def finalize(self) -> None:
-        self._door.close()
         self._pool.shutdown()
+        self._decoders.close()
 
-    def _submit(self, request: Any) -> Callable[[], Any]:
-        """Starts the work on a request that is let in; calling the result gives its response."""
+    def _begin(self, request: Any) -> None:
+        """Starts the work on a request that is admitted; refuses the others."""
+        sender = request.get_response_sender()
         images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()[:, 0]
+        size = sum(map(len, images))
+        if size > self._max_request_bytes:
+            message = (
+                f"{len(images)} images of {size} bytes in all are over the limit of {self._max_request_bytes} bytes a "
+                "request; send fewer at a time"
+            )
+            _refuse(sender, message, pb_utils.TritonError.INVALID_ARG)
+            return
+        ticket, refusal = self._admission.admit(len(images), size)
+        if refusal is not None:
+            _refuse(sender, refusal, pb_utils.TritonError.UNAVAILABLE)
+            return
         boxes = pb_utils.get_input_tensor_by_name(request, "FACE_BOX")
         supplied = [None] * len(images) if boxes is None else [tuple(box) for box in boxes.as_numpy().tolist()]
-        ticket = self._door.admit(len(images))
-        if ticket is None:
-            error = pb_utils.TritonError(self._door.refusal(len(images)), pb_utils.TritonError.UNAVAILABLE)
-            return lambda: pb_utils.InferenceResponse(error=error)
+        goes_on = "TICKET" in request.requested_output_names()
         futures = [
-            self._pool.submit(prepare, image, box, self._limits) for image, box in zip(images, supplied, strict=True)
+            self._pool.submit(prepare, image, box, self._limits, self._decoders)
+            for image, box in zip(images, supplied, strict=True)
         ]
-        return lambda: _response([future.result() for future in futures], ticket)
+
+        def answer() -> None:
+            try:
+                response = _response([future.result() for future in futures], ticket)
+            except OSError as error:
+                self._admission.release(ticket)
+                message = (
+                    f"no process to decode images in: {error}; send them again later, or give the server more memory"
+                )
+                _refuse(sender, message, pb_utils.TritonError.UNAVAILABLE)
+                return
+            except Exception as error:  # noqa: BLE001 - the process boundary: without an answer the request would hang
+                self._admission.release(ticket)
+                _refuse(sender, f"preprocess: {type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
+                return
+            if not goes_on:  # asked directly, without the steps that follow
+                self._admission.release(ticket)
+            sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+        _when_all_are_done(futures, answer)
+
+
+def _when_all_are_done(futures: list[Future[Prepared]], then: Callable[[], None]) -> None:
+    left = itertools.count(len(futures) - 1, -1)
+
+    def one_is_done(_: Future[Prepared]) -> None:
+        if next(left) == 0:
+            then()
+
+    for future in futures:
+        future.add_done_callback(one_is_done)
+
+
+def _refuse(sender: Any, message: str, code: Any) -> None:
+    response = pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def _response(batch: list[Prepared], ticket: int) -> Any:
@@ -60,6 +115,7 @@ def _response(batch: list[Prepared], ticket: int) -> Any:
         [
             pb_utils.Tensor(f"{GLOBAL_TEXTURE.name.upper()}_PIXELS", np.stack([p.global_pixels for p in batch])),
             pb_utils.Tensor(f"{SEMANTIC_FUSION.name.upper()}_PIXELS", np.stack([p.semantic_pixels for p in batch])),
+            pb_utils.Tensor("DECODED", np.array([[prepared.decoded] for prepared in batch], np.object_)),
             pb_utils.Tensor("BOX", boxes),
             pb_utils.Tensor("IMAGE_STATUS", statuses),
             pb_utils.Tensor("TICKET", np.full((len(batch), 1), ticket, np.int64)),

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
-from ensemble.admission import Exit
+from ensemble.admission import Release
 from ensemble.calibration import score_logits_calibrated
 from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, read_in_force
 from ensemble.streams import STREAMS
@@ -24,7 +24,7 @@ class TritonPythonModel:
     """One instance of the step."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self._exit = Exit()
+        self._release = Release()
         parameters = json.loads(args["model_config"])["parameters"]
         file, echo = (parameters[key]["string_value"] for key in (FILE_PARAMETER, ECHO_PARAMETER))
         calibration = read_in_force(Path(args["model_repository"]) / args["model_version"], file, echo)
@@ -36,12 +36,13 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         responses = [_response(request, self._score) for request in requests]
-        self._exit.report(max(_ticket(request) for request in requests))
+        self._release(ticket for request in requests for ticket in _tickets(request))
         return responses
 
 
-def _ticket(request: Any) -> int:
-    return int(pb_utils.get_input_tensor_by_name(request, "TICKET").as_numpy().max())
+def _tickets(request: Any) -> list[int]:
+    tickets = pb_utils.get_input_tensor_by_name(request, "TICKET")
+    return [] if tickets is None else tickets.as_numpy().ravel().tolist()
 
 
 def _response(request: Any, score: ScoreLogits) -> Any:

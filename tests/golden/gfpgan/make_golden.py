@@ -42,7 +42,7 @@ import torch
 from numpy.typing import NDArray
 
 from ensemble.faces.gfpgan import ALIGNER_OUTPUTS, FACE_SIDE, STRIDES
-from networks.gfpgan_checkpoints import (
+from networks.faces.gfpgan_checkpoints import (
     ALIGNER_FILE,
     GFPGAN_FILE,
     PARSENET_FILE,

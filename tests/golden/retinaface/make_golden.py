@@ -9,7 +9,7 @@ Run it from the top of the project in an environment of its own, as TensorFlow a
 Made with retina-face 0.0.19, TensorFlow 2.21.0, NumPy 1.26.4, OpenCV 4.11.0. Keys:
 
 - `network/NAME/image`, `network/NAME/OUTPUT`: pixels that the network is fed, and its nine outputs, with the seeded
-  weights of `networks.retinaface.write_random_retinaface`.
+  weights of `networks.faces.retinaface_weights.write_random_retinaface`.
 - `prepare/HxW`: of `noise(H, W)`, what the package feeds its network: height, width, CRC-32 of the pixels (RGB uint8)
   and, in `prepare/HxW/scale`, the factor.
 - `detect/NAME/size` (of the image), `…/OUTPUT` (crafted network outputs), `…/boxes`, `…/scores`, `…/landmarks`: what
@@ -32,7 +32,7 @@ from retinaface.commons import preprocess
 from retinaface.model import retinaface_model
 
 from ensemble.faces.retinaface import OUTPUTS, STRIDES
-from networks.retinaface import write_random_retinaface
+from networks.faces.retinaface_weights import write_random_retinaface
 
 HERE = Path(__file__).parent
 PHOTOGRAPH = HERE.parent / "images" / "02_face_edge.png"

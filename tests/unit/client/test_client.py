@@ -14,7 +14,6 @@ from dataclasses import replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import deepfake_client
 import grpc
@@ -43,7 +42,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
-from ensemble.admission import Door
+from ensemble.admission import AdmissionController
 from tests.fakes.triton import FACE, FakeTriton, Fault, fail_times, hang, serving, untrained
 
 Scorer = Callable[..., list[Verdict]]
@@ -615,12 +614,18 @@ def test_absent_server_is_named_with_the_fix(score_many: Scorer) -> None:
     assert "--url HOST:PORT" in str(caught.value)
 
 
+def _refusal() -> str | None:
+    controller = AdmissionController(max_images=1, max_bytes=1)
+    controller.admit(1, images=1, size=1, now=0.0)
+    return controller.admit(2, images=8, size=8, now=0.0)
+
+
 @pytest.mark.parametrize(
     "detail",
     [
         "Exceeds maximum queue size",
         "in ensemble 'deepfake_detector', Exceeds maximum queue size",
-        f"in ensemble 'deepfake_detector', {Door.refusal(Mock(), 8)}",
+        f"in ensemble 'deepfake_detector', {_refusal()}",
     ],
 )
 def test_server_that_turns_a_request_away_is_overloaded(server: FakeTriton, detail: str) -> None:

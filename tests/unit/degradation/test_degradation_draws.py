@@ -1,22 +1,15 @@
 """Every random parameter of the degradations fills its range and never leaves it; branches come as often as stated."""
 
 import math
+import string
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
-from degradation.artefacts import (
-    ALPHABET,
-    Band,
-    TextDistractor,
-    ThumbnailDistractor,
-    draw_aberration,
-    draw_distractor,
-    draw_glitch,
-    draw_moire,
-)
+from degradation.artefacts import Band, draw_aberration, draw_glitch, draw_moire
 from degradation.blur import (
     AnisotropicGaussianBlur,
     BoxBlur,
@@ -24,8 +17,9 @@ from degradation.blur import (
     draw_blur,
     draw_motion_blur,
 )
-from degradation.colour import ChannelGains, Saturation, draw_colour, draw_tone, draw_vignetting
+from degradation.colour import ChannelGains, Greyscale, Saturation, Tone, draw_colour, draw_tone, draw_vignetting
 from degradation.compression import draw_banding, draw_chroma, draw_jpeg
+from degradation.distractors import TextDistractor, ThumbnailDistractor, draw_distractor
 from degradation.engine import OPERATIONS, Draw
 from degradation.noise import (
     PoissonNoise,
@@ -33,7 +27,6 @@ from degradation.noise import (
     SpeckleNoise,
     draw_gaussian_noise,
     draw_sensor_noise,
-    random_covariance,
 )
 from degradation.pixels import generator
 from degradation.resampling import draw_resize
@@ -43,6 +36,7 @@ STRENGTHS = (0.0, 0.1, 0.5, 1.0)
 THUMBNAIL = np.zeros((4, 4, 3), np.float32)
 
 
+@cache
 def drawn(draw: Draw, strength: float, count: int = DRAWS) -> list[Any]:
     rng = generator(20260701)
     return [draw(rng, strength) for _ in range(count)]
@@ -57,9 +51,9 @@ def of_kind(kind: type, operations: list[Any]) -> list[Any]:
     return [operation for operation in operations if isinstance(operation, kind)]
 
 
-def assert_fills(values: list[float], low: float, high: float) -> None:
+def assert_fills(values: list[float], low: float, high: float, least: int = 700) -> None:
     """All values within the bounds, and some within 2 % of each (missed by chance once in 10⁶ with 700 values)."""
-    assert len(values) >= 700
+    assert len(values) >= least
     tolerance = 1e-12
     assert low - tolerance <= min(values) <= low + 0.02 * (high - low) + tolerance
     assert high - 0.02 * (high - low) - tolerance <= max(values) <= high + tolerance
@@ -97,7 +91,7 @@ FLOATS: dict[str, tuple[Draw, Callable[[list[Any]], list[float]], Bounds]] = {
     ),
     "saturation": (
         draw_colour,
-        lambda ops: [op.factor for op in of_kind(Saturation, ops) if op.factor > 0],
+        lambda ops: [op.factor for op in of_kind(Saturation, ops)],
         lambda s: (0.1, max(0.2, 1 - s)),
     ),
     "channel gain": (
@@ -107,7 +101,7 @@ FLOATS: dict[str, tuple[Draw, Callable[[list[Any]], list[float]], Bounds]] = {
     ),
     "brightness before contrast": (
         draw_tone,
-        lambda ops: [op.brightness for op in ops if op.contrast != 1 and op.brightness >= 1],
+        lambda ops: [op.brightness for op in ops if None not in (op.contrast, op.brightness)],
         lambda s: (1, 1 + 1.5 * s),
     ),
     "moiré frequency": (draw_moire, lambda ops: [op.frequency for op in ops], lambda s: (0.5, 3)),
@@ -199,13 +193,12 @@ def test_a_shrinking_factor_is_at_least_a_quarter_over_strength(strength: float,
 
 
 def test_darkening_reaches_its_bound_at_full_strength() -> None:
-    only_brightness = [op.brightness for op in drawn(draw_tone, 1.0) if op.contrast == 1]
-    only_contrast = [op.contrast for op in drawn(draw_tone, 1.0, 30_000) if op.brightness == 1]
-    both = [op for op in drawn(draw_tone, 1.0) if op.brightness != 1 and op.contrast != 1]
-    assert_fills(only_brightness, 0.02, 1.5)
-    assert_fills(only_contrast, 0.5, 1.5)
-    assert_fills([op.brightness for op in both], 1, 2.5)
-    assert_fills([op.contrast for op in both], 0.1, 0.8)
+    tones: list[Tone] = drawn(draw_tone, 1.0, 30_000)
+    assert_fills([op.brightness for op in tones if op.brightness is not None and op.contrast is None], 0.02, 1.5)
+    assert_fills([op.contrast for op in tones if op.contrast is not None and op.brightness is None], 0.5, 1.5)
+    both = [(op.brightness, op.contrast) for op in tones if op.brightness is not None and op.contrast is not None]
+    assert_fills([brightness for brightness, _ in both], 1, 2.5)
+    assert_fills([contrast for _, contrast in both], 0.1, 0.8)
 
 
 def test_moire_vignetting_and_salt_grow_with_strength() -> None:
@@ -218,25 +211,31 @@ def test_moire_vignetting_and_salt_grow_with_strength() -> None:
 
 def test_distractor_parameters_fill_their_ranges() -> None:
     rng = generator(5)
-    draws = [draw_distractor(rng, 0.5, [THUMBNAIL]) for _ in range(60_000)]
+    draws = [draw_distractor(rng, 0.5, (300, 200), [THUMBNAIL]) for _ in range(60_000)]
     texts = of_kind(TextDistractor, draws)
     thumbnails = of_kind(ThumbnailDistractor, draws)
     assert {len(op.text) for op in texts} == set(range(11))
-    assert set("".join(op.text for op in texts)) == set(ALPHABET)
+    assert set("".join(op.text for op in texts)) == set(string.printable)
     assert {op.thickness for op in texts} == set(range(1, 9))
     assert {op.font for op in texts} == set(range(8))
-    assert {op.side for op in thumbnails} == set(range(20, 101))
+    assert {op.line for op in texts} == {0, 1, 2}
+    assert {op.left for op in texts} == set(range(-100, 201))
+    assert {op.bottom for op in texts} == set(range(401))
+    assert {op.width for op in thumbnails} == set(range(20, 101))
+    assert_fills([op.height / op.width for op in thumbnails if op.width > 80], 0.79, 1.2, least=150)
+    assert {op.interpolation for op in thumbnails} == {"linear", "cubic", "area"}
     assert_fills([op.scale for op in texts], 0, 8)
-    for place in ([op.left for op in texts], [op.bottom for op in texts], [op.top for op in thumbnails]):
+    assert_fills([channel for op in texts for channel in op.colour], 0, 1)
+    for place in ([op.left for op in thumbnails], [op.top for op in thumbnails]):
         assert_fills(place, 0, 1)
     assert_frequency(len(texts) + len(thumbnails), len(draws), 0.15)
     assert_frequency(len(thumbnails), len(texts) + len(thumbnails), 0.1)
 
 
-def test_distractor_is_a_text_where_there_are_no_thumbnails() -> None:
+def test_without_thumbnails_their_cases_stay_as_they_are() -> None:
     draws = [op for op in drawn(draw_distractor, 0.5) if op]
     assert of_kind(TextDistractor, draws) == draws
-    assert_frequency(len(draws), DRAWS, 0.15)
+    assert_frequency(len(draws), DRAWS, 0.15 * 0.9)
 
 
 FREQUENCIES: dict[str, tuple[Draw, float, Callable[[Any], bool], float]] = {
@@ -255,13 +254,13 @@ FREQUENCIES: dict[str, tuple[Draw, float, Callable[[Any], bool], float]] = {
     "shrunk by area": (draw_resize, 1.0, lambda op: op.factor < 1 and op.interpolation == "area", 0.35 / 3),
     "enlarged by cubic": (draw_resize, 1.0, lambda op: op.factor > 1 and op.interpolation == "cubic", 0.2 / 3),
     "enlarged by nearest": (draw_resize, 1.0, lambda op: op.factor >= 1 and op.interpolation == "nearest", 0.0),
-    "greyscale": (draw_colour, 0.5, lambda op: op == Saturation(0), 0.2),
-    "saturation": (draw_colour, 0.5, lambda op: isinstance(op, Saturation) and op.factor > 0, 0.24),
+    "greyscale": (draw_colour, 0.5, lambda op: op == Greyscale(), 0.2),
+    "saturation": (draw_colour, 0.5, lambda op: isinstance(op, Saturation), 0.24),
     "fixed cast": (draw_colour, 0.5, lambda op: op == ChannelGains((0.8, 1.2, 0.8)), 0.112),
     "banding, weak": (draw_banding, 0.2, bool, 0.8),
     "banding, strong": (draw_banding, 0.9, bool, 0.1),
-    "brighter and flatter": (draw_tone, 0.5, lambda op: op.brightness != 1 and op.contrast != 1, 0.45),
-    "contrast alone": (draw_tone, 0.5, lambda op: op.brightness == 1, 0.05),
+    "brighter and flatter": (draw_tone, 0.5, lambda op: None not in (op.brightness, op.contrast), 0.45),
+    "contrast alone": (draw_tone, 0.5, lambda op: op.brightness is None, 0.05),
     "flat band": (draw_glitch, 0.1, lambda op: op.bands[0].level is not None, 0.4),
     "black band": (draw_glitch, 0.1, lambda op: op.bands[0].level == 0, 0.4 / 3),
     "white band": (draw_glitch, 0.1, lambda op: op.bands[0].level == 1, 0.4 / 3),
@@ -280,13 +279,10 @@ def test_grey_bands_lie_between_a_fifth_and_four_fifths() -> None:
     assert_fills([band.top for band in bands], 0, 1)
 
 
-def test_a_random_covariance_is_one() -> None:
-    rng = generator(3)
-    for _ in range(2000):
-        covariance = random_covariance(rng)
-        np.testing.assert_allclose(covariance, covariance.T, atol=1e-15)
-        assert np.linalg.eigvalsh(covariance)[0] >= -1e-15
-        assert ((covariance >= 0) & (covariance <= 1)).all()
+@pytest.mark.parametrize(("draw", "most"), [(draw_sensor_noise, 25), (draw_gaussian_noise, 100)])
+def test_correlated_noise_has_the_scale_of_the_strongest(draw: Draw, most: int) -> None:
+    scales = {op.scale for op in drawn(draw, 0.5) if getattr(op, "channels", "") == "correlated"}
+    assert scales == {most * 0.5 / 255}
 
 
 def test_chroma_subsampling_has_nothing_to_draw() -> None:

@@ -11,19 +11,21 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
 
-from export import hub as hub_module
 from export.__main__ import main as export_main
 from export.download import CHECKPOINTS, main
 from export.errors import ManifestError
-from export.hub import REPOSITORY
-from export.manifest import read_manifest, require_hashes, require_sizes
-from export.transfer import unfinished
+from export.weights import hub as hub_module
+from export.weights import published as published_module
+from export.weights.hub import REPOSITORY
+from export.weights.manifest import read_manifest, require_hashes, require_sizes
+from export.weights.transfer import unfinished
 from networks import write_random_weights
-from networks.retinaface import write_random_retinaface
+from networks.faces.retinaface_weights import write_random_retinaface
 from tests.fakes.hub import COMMIT, Hub, hub_on_loopback
 
 MIB = 2**20
@@ -81,6 +83,17 @@ def test_the_token_stays_with_the_hub(hub: Hub, weights: Path, monkeypatch: pyte
     told = {headers["host"].split(":")[0]: headers.get("authorization") for _, _, headers in hub.requests}
     assert told == {"127.0.0.1": "Bearer hf_secret", "localhost": None}
     assert (weights / CHECKPOINTS[0]).read_bytes() == CONTENT[CHECKPOINTS[0]]
+
+
+def test_the_token_goes_by_no_other_scheme(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    file = hub_module.PublishedFile(CHECKPOINTS[0], 3 * MIB, "", COMMIT)
+    assert hub_module.locate(file).headers == {"Authorization": "Bearer hf_secret"}
+    monkeypatch.setattr(hub_module, "hf_hub_url", lambda *_, **__: hub.url.replace("http:", "https:") + "/resolve/x")
+    monkeypatch.setattr(
+        hub_module.HfApi, "get_hf_file_metadata", lambda *_, **__: SimpleNamespace(location=f"{hub.url}/resolve/x")
+    )
+    assert hub_module.locate(file).headers == {}
 
 
 def test_a_second_run_verifies_and_asks_nobody(hub: Hub, weights: Path) -> None:
@@ -302,12 +315,19 @@ def retinaface(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
+@pytest.fixture
+def published(retinaface: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seeded file stands for the published one."""
+    known = published_module.Known(len(retinaface), sha256(retinaface))
+    monkeypatch.setitem(published_module.KNOWN, "retinaface.h5", known)  # type: ignore[arg-type]
+
+
 def with_detector(weights: Path, hub: Hub) -> Result:
     url = f"{hub.url}/releases/retinaface.h5"
     return CliRunner().invoke(main, ["--weights", str(weights), "--face-detector-url", url])
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("no_pauses", "published")
 def test_the_face_detector_goes_on_where_it_broke_off_and_is_recorded(
     hub: Hub, weights: Path, retinaface: bytes
 ) -> None:
@@ -326,16 +346,54 @@ def test_the_face_detector_goes_on_where_it_broke_off_and_is_recorded(
     assert hub.requests == []
 
 
-@pytest.mark.usefixtures("no_pauses")
-def test_parts_of_different_releases_are_never_put_together(hub: Hub, weights: Path, retinaface: bytes) -> None:
+@pytest.mark.usefixtures("no_pauses", "published")
+def test_parts_of_different_releases_are_never_kept_together(hub: Hub, weights: Path, retinaface: bytes) -> None:
     assert download(weights).exit_code == 0
-    hub.released, hub.cuts = bytes(2 * MIB), [MIB] + [0] * 4
+    hub.released, hub.cuts = bytes(len(retinaface)), [MIB] + [0] * 4
     assert with_detector(weights, hub).exit_code == 3
     hub.released, hub.cuts = retinaface, []
+    refused = with_detector(weights, hub)
+    assert refused.exit_code == 1
+    assert "not kept" in said(refused)
     assert with_detector(weights, hub).exit_code == 0
     assert (weights / "retinaface.h5").read_bytes() == retinaface
 
 
+@pytest.mark.usefixtures("no_pauses")
+def test_a_mirror_has_to_serve_the_published_detector(hub: Hub, weights: Path, retinaface: bytes) -> None:
+    """Seeded weights are a face detector that can be read, but not the published one."""
+    hub.released = retinaface
+    known = published_module.KNOWN["retinaface.h5"]
+    assert (known.size, known.sha256[:8]) == (118667368, "ecb2393a")
+    result = with_detector(weights, hub)
+    assert result.exit_code == 1
+    assert f"announced are {known.size}" in said(result) or known.sha256 in said(result)
+    assert not (weights / "retinaface.h5").exists()
+
+
+@pytest.mark.usefixtures("published")
+def test_it_is_said_which_digests_were_known_and_which_are_trusted_on_first_use(
+    hub: Hub, weights: Path, retinaface: bytes
+) -> None:
+    hub.released = retinaface
+    lines = with_detector(weights, hub).output.splitlines()
+    for name in CHECKPOINTS:
+        assert [line.endswith("trusted on first use") for line in lines if line.startswith(f"{name} ")] == [True]
+    assert [line.endswith("known digest") for line in lines if line.startswith("retinaface.h5 ")] == [True]
+
+
+def test_a_detector_of_ones_own_is_recorded_as_found(hub: Hub, weights: Path, retinaface: bytes) -> None:
+    weights.mkdir()
+    (weights / "retinaface.h5").write_bytes(retinaface)
+    (weights / "GFPGANv1.4.pth").write_bytes(b"another")
+    result = download(weights)
+    assert result.exit_code == 0, result.output
+    for name in ("retinaface.h5", "GFPGANv1.4.pth"):
+        assert f"{name} is not the published file: recorded as found" in said(result)
+        assert read_manifest(weights)[name].source == "local"
+
+
+@pytest.mark.usefixtures("published")
 def test_a_release_that_changed_is_refused(hub: Hub, weights: Path, retinaface: bytes) -> None:
     hub.released = retinaface
     assert with_detector(weights, hub).exit_code == 0

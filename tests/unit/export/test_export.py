@@ -5,8 +5,9 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -18,14 +19,18 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STREAMS, Stream
-from export import ExportError, StreamExport, export_stream, parity
+from export import ExportError, StreamExport, export_stream, exporter, parity, stream_export
 from export.__main__ import main
 from export.errors import MissingWeightsError, ParityError, RepositoryError
-from export.fused_attention import FUSED_FILE, fuse_attention
-from export.graph import INLINE_LIMIT
-from export.repository import SKELETON, publish, staging
-from export.weights import find_checkpoints
-from networks import load_stream
+from export.layout import FUSED_FILE, SKELETON
+from export.onnx.fused_attention import fuse_attention
+from export.onnx.graph import INLINE_LIMIT
+from export.onnx.interface import OUTPUTS
+from export.onnx.session import onnx_outputs
+from export.repository import publish, staging
+from export.samples import sample_batches
+from export.weights.checkpoints import find_checkpoints
+from networks import StreamNetwork, load_stream
 from networks.architecture import ClipArchitecture, Dinov2Architecture, StreamArchitecture, tensor_shapes
 from networks.random_weights import MARKER, seeded_tensor
 from tests.golden import ROWS
@@ -184,6 +189,22 @@ def test_every_output_is_compared_on_batches_of_one_and_three(exports: Mapping[S
             torch.float16,
             id="CLIP of 32-pixel patches, half precision",
         ),
+        pytest.param(
+            GLOBAL_TEXTURE,
+            StreamArchitecture(Dinov2Architecture(hidden=64, blocks=1, inner=48, rank=1)),
+            "backbone.",
+            torch.float32,
+            id="one block",
+        ),
+        pytest.param(
+            SEMANTIC_FUSION,
+            StreamArchitecture(
+                Dinov2Architecture(hidden=64, blocks=1, inner=48, rank=1), ClipArchitecture(64, blocks=1, inner=48)
+            ),
+            "backbone.",
+            torch.float32,
+            id="one block each",
+        ),
     ],
 )
 def test_other_sizes_export_and_agree(
@@ -211,13 +232,53 @@ def test_other_sizes_export_and_agree(
 
 def test_a_wrong_model_is_a_parity_error_with_its_numbers(tiny: Path, exports: Mapping[Stream, StreamExport]) -> None:
     """The model of one stream against the network of another: same shapes, other weights."""
-    batches = parity.sample_batches(252)
+    batches = sample_batches(252)
     expected = parity.torch_outputs(load_stream(GLOBAL_TEXTURE, tiny / GLOBAL_TEXTURE.checkpoint), batches)
-    differences = parity.compare(expected, parity.onnx_outputs(exports[LOCAL_FACIAL].files[0], batches))
+    differences = parity.compare(OUTPUTS, expected, onnx_outputs(exports[LOCAL_FACIAL].files[0], batches))
     with pytest.raises(ParityError, match="LOGITS on random by") as raised:
         parity.require_parity("global_texture", differences)
     assert raised.value.differences == tuple(differences)
-    parity.require_parity("same", parity.compare(expected, expected))
+    parity.require_parity("same", parity.compare(OUTPUTS, expected, expected))
+
+
+def off(output: int) -> Callable[..., Any]:
+    """A hook by which a network gives other outputs than the graph that is traced from it."""
+
+    def hook(module: object, pixels: object, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        if torch.compiler.is_compiling():
+            return outputs
+        return tuple(value + 0.2 * (index == output) for index, value in enumerate(outputs))
+
+    return hook
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize(("output", "name"), [(0, "LOGITS"), (1, "FEATURES"), (2, "ATTENTION")])
+def test_an_export_that_computes_something_else_is_refused(
+    output: int, name: str, precision: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_other(stream: Stream, path: Path) -> StreamNetwork:
+        network = load_stream(stream, path)
+        network.register_forward_hook(off(output))
+        return network
+
+    monkeypatch.setattr(stream_export, "load_stream", load_other)
+    monkeypatch.setattr(stream_export, "sample_batches", lambda pixels: {"scene": sample_batches(pixels)["scene"]})
+    with pytest.raises(ParityError, match=rf"global_texture: .* {name} on scene by 0\.2"):
+        export_stream(GLOBAL_TEXTURE, tiny / GLOBAL_TEXTURE.checkpoint, tmp_path, precision=precision)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_fused_model_that_computes_something_else_is_refused(
+    precision: str, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "other").mkdir()
+    only_scene = {"scene": sample_batches(GLOBAL_TEXTURE.pixels)["scene"]}
+    monkeypatch.setattr(stream_export, "sample_batches", lambda pixels: only_scene)
+    other = export_stream(LOCAL_FACIAL, tiny / LOCAL_FACIAL.checkpoint, tmp_path / "other").files[-1]
+    monkeypatch.setattr(exporter, "fuse_attention", lambda model: other)
+    with pytest.raises(ParityError, match="LOGITS on scene, fused attention by"):
+        export_stream(GLOBAL_TEXTURE, tiny / GLOBAL_TEXTURE.checkpoint, tmp_path, precision=precision)
 
 
 def test_values_that_are_not_finite_are_no_parity() -> None:
@@ -226,7 +287,7 @@ def test_values_that_are_not_finite_are_no_parity() -> None:
     spoilt = {"random": (np.full((1, 2), np.nan, np.float32), *rest)}
     for expected, actual in ((zeros, spoilt), (spoilt, zeros), (spoilt, spoilt)):
         with pytest.raises(ParityError):
-            parity.require_parity("any", parity.compare(expected, actual))
+            parity.require_parity("any", parity.compare(OUTPUTS, expected, actual))
 
 
 # The repository
@@ -375,7 +436,7 @@ def test_command_exports_random_weights_and_says_untrained(tmp_path: Path, monke
     assert (weights / MARKER).exists()
 
     before = models(repository)
-    monkeypatch.setattr(parity, "TOLERANCES", dict.fromkeys(parity.TOLERANCES, 0.0))
+    monkeypatch.setattr(parity, "TOLERANCES", {"fp32": dict.fromkeys(parity.TOLERANCES["fp32"], 0.0)})
     failed = export(*options)
     assert failed.exit_code == 1
     assert "does not agree with the network" in failed.output

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from ensemble.streams import STREAMS
-from export.base_network import BaseComparison, base_digests, compare_bases
 from export.report import describe_bases
+from export.weights.base_weights import BaseComparison, base_digests, compare_bases
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,10 @@ from torch import nn
 from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION, Stream
 from export import StreamExport, export_stream
 from export.errors import HalfRangeError
-from export.face_graph import Task, to_onnx
-from export.half import LARGEST, to_half
-from export.half_arithmetic import STREAM, HalfArithmetic, Range, require_range, widest
+from export.half.arithmetic import STREAM, HalfArithmetic, Range, require_range, widest
+from export.half.conversion import LARGEST, to_half
+from export.onnx.graph import to_onnx
+from export.onnx.interface import Interface
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +130,27 @@ def test_every_value_is_rounded_as_float16_stores_it(tmp_path: Path) -> None:
     assert largest["y"] == pytest.approx(np.abs(pixels.astype(np.float32) @ wide).max(), rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("weight", "fits"), [(65504, True), (-65504, True), (65521, False), (-65521, False), (-1e5, False)]
+)
+def test_weights_are_held_against_both_ends_of_float16(weight: float, fits: bool) -> None:
+    x, w = ir.val("x", ir.DataType.FLOAT, [1, 1]), ir.val("w", ir.DataType.FLOAT, [1, 1])
+    w.const_value = ir.tensor(np.array([[weight]], np.float32), name="w")
+    product = ir.node("MatMul", [x, w])
+    product.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    scaled = ir.node("Identity", product.outputs)
+    graph = ir.Graph([], scaled.outputs, nodes=[product, scaled], initializers=[w], opset_imports={"": 18}, name="one")
+    source = ir.node("RandomNormal", [], {"shape": ir.AttrInt64s("shape", [1, 1])})
+    source.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+    graph.insert_before(product, source)
+    product.replace_input_with(0, source.outputs[0])
+    if fits:
+        to_half(ir.Model(graph, ir_version=10))
+    else:
+        with pytest.raises(HalfRangeError, match="beyond float16"):
+            to_half(ir.Model(graph, ir_version=10))
+
+
 def test_overflow_shows_though_onnxruntime_hides_it(tmp_path: Path) -> None:
     """What a GPU would make of it; on a CPU, ONNX Runtime computes in float32 between the casts."""
     weight = np.zeros((64, 48), np.float32)
@@ -188,7 +210,7 @@ class Convolutions(nn.Module):
 def test_normalisations_keep_their_statistics(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = Convolutions().eval().requires_grad_(False)
-    model = to_onnx(network, Task("any", (), "PIXELS", ("OUT",), {}, free_size=True))
+    model = to_onnx(network, Interface("PIXELS", ("OUT",), 75, 101, any_size=True))
     to_half(model)
     ir.save(model, tmp_path / "model.onnx")
     pixels = np.random.default_rng(2).integers(0, 256, (2, 40, 50, 3), dtype=np.uint8)
@@ -240,7 +262,7 @@ def test_a_weight_beyond_half_refuses_the_export(tiny: Path, tmp_path: Path) -> 
 @pytest.mark.slow
 def test_the_face_detector_in_half_agrees_with_torch(tmp_path: Path) -> None:
     from export.face_models import export_face_detector
-    from networks.retinaface import write_random_retinaface
+    from networks.faces.retinaface_weights import write_random_retinaface
 
     write_random_retinaface(tmp_path / "retinaface.h5")
     export = export_face_detector(tmp_path / "retinaface.h5", tmp_path, precision="fp16")

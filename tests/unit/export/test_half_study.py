@@ -9,8 +9,9 @@ import torch
 from click.testing import CliRunner, Result
 
 from ensemble.streams import GLOBAL_TEXTURE, STREAMS
-from export import half_study, precision
-from export.half_study import Change, measure_change, random_pixels, whole_image_pixels
+from export import precision
+from export.half import study as half_study
+from export.half.study import Change, measure_change, random_pixels, whole_image_pixels
 from export.precision import main
 from tests.golden import IMAGES
 

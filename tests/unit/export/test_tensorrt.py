@@ -19,13 +19,16 @@ from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
 from polygraphy.backend.trt import util as polygraphy_util
 
 from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STREAMS, Stream
-from export import StreamExport, engine, export_stream, parity
+from export import StreamExport, export_stream, samples
 from export.__main__ import main
-from export.engine import build_engine, read_profile
-from export.engines import add_engines
 from export.errors import ParityError, TensorrtError
-from export.repository import SKELETON, publish, staging
-from export.tensorrt_platform import Platform, require_tensorrt
+from export.layout import CONFIGURATIONS, SKELETON
+from export.repository import publish, staging
+from export.samples import Pixels
+from export.tensorrt import engine
+from export.tensorrt.engine import build_engine, read_profile
+from export.tensorrt.engines import add_engines
+from export.tensorrt.platform import Platform, require_tensorrt
 from server.cli import main as server_main
 from server.engines import Runtime, check_engines, find_runtime
 from server.errors import RefusedError
@@ -68,16 +71,16 @@ def copied(export: StreamExport, folder: Path) -> StreamExport:
     return replace(export, files=tuple(files))
 
 
-def build(export: StreamExport, cache: Path, batches: Mapping[str, parity.Pixels] | None = None) -> list[Path]:
-    samples = parity.sample_batches(export.stream.pixels)
+def build(export: StreamExport, cache: Path, batches: Mapping[str, Pixels] | None = None) -> list[Path]:
+    scene = samples.sample_batches(export.stream.pixels)["scene"]
     files, differences = build_engine(
         export.stream.name,
         export.files[0],
         read_profile(SKELETON / export.stream.name / "configs" / "tensorrt.pbtxt"),
         H100,
         cache,
-        {"scene": samples["scene"]} if batches is None else batches,
-        parity.HALF_TOLERANCES,
+        {"scene": scene} if batches is None else batches,
+        "fp16",
     )
     assert differences
     return files
@@ -165,7 +168,7 @@ def test_a_configuration_without_batches_has_no_profile(text: str, problem: str,
 
 
 def test_small_batches_and_free_sides_have_a_profile() -> None:
-    profile = read_profile(SKELETON.parent / "export" / "face_detector.tensorrt.pbtxt")
+    profile = read_profile(CONFIGURATIONS / "face_detector.tensorrt.pbtxt")
     assert profile.smallest == (1, 1, 1, 3)
     assert profile.optimal == (4, 1024, 1024, 3)
     assert profile.largest == (4, 1980, 1980, 3)
@@ -177,8 +180,8 @@ def test_small_batches_and_free_sides_have_a_profile() -> None:
 def test_engines_are_published_with_their_models_and_go_with_them(
     builder: Any, exports: Mapping[Stream, StreamExport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    samples = parity.sample_batches
-    monkeypatch.setattr(parity, "sample_batches", lambda pixels: {"scene": samples(pixels)["scene"]})
+    batches = samples.sample_batches
+    monkeypatch.setattr(samples, "sample_batches", lambda pixels: {"scene": batches(pixels)["scene"]})
     repository, stages, compared = tmp_path / "models", [], []
     with staging(repository) as folder:
         staged = [copied(export, folder / export.stream.name) for export in exports.values()]

@@ -4,6 +4,7 @@ import os
 import random
 import re
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from networks.architecture import (
     infer_architecture,
     tensor_shapes,
 )
+from networks.checkpoint_file import sharing_memory
 from networks.errors import (
     CheckpointError,
     CheckpointLayoutError,
@@ -71,6 +73,82 @@ def test_tiny_preset_has_the_tensors_of_the_golden_data(stream: Stream, tiny: Pa
     expected = EXPECTED["tensors"][Path(stream.checkpoint).stem]
     written = torch.load(tiny / stream.checkpoint)
     assert {name: list(tensor.shape) for name, tensor in written.items()} == expected
+
+
+# Tensors that lie in the same memory
+
+
+def query(block: int) -> str:
+    return f"backbone.{BLOCK}.{block}.attention.attention.query"
+
+
+def tie_layers(tensors: Tensors) -> None:
+    for kind in ("base_layer.weight", "base_layer.bias"):
+        tensors[f"{query(1)}.{kind}"] = tensors[f"{query(0)}.{kind}"]
+
+
+def tie_query_and_key(tensors: Tensors) -> None:
+    name = f"{query(0)}.base_layer.weight"
+    tensors[name.replace("query", "key")] = tensors[name]
+
+
+def tie_base_with_what_is_not_merged(tensors: Tensors) -> None:
+    """LoRA's own matrix is a part of the weight that it is merged into."""
+    tensors[f"{query(1)}.lora_A.default.weight"] = tensors[f"{query(0)}.base_layer.weight"][:4]
+
+
+def tie_parts_of_one_buffer(tensors: Tensors) -> None:
+    """Overlapping by half: rows 0 to 127 and rows 64 to 191 of one buffer."""
+    buffer = torch.randn(192, 128, generator=torch.Generator().manual_seed(1)) * 0.1
+    for block in (0, 1):
+        tensors[f"{query(block)}.base_layer.weight"] = buffer[64 * block : 64 * block + 128]
+
+
+def repeat_rows_within_a_tensor(tensors: Tensors) -> None:
+    """Elements of one tensor overlap, and the storage is large enough to pass for its own."""
+    storage = torch.randn(128 * 128, generator=torch.Generator().manual_seed(2)) * 0.1
+    tensors[f"{query(0)}.base_layer.weight"] = storage.as_strided((128, 128), (64, 1))
+
+
+def share_a_flat_buffer_without_overlap(tensors: Tensors) -> None:
+    buffer = torch.randn(2 * 128 * 128, generator=torch.Generator().manual_seed(3)) * 0.1
+    for block, part in enumerate(buffer.chunk(2)):
+        tensors[f"{query(block)}.base_layer.weight"] = part.view(128, 128)
+
+
+@pytest.mark.parametrize("legacy", [False, True], ids=["archive", "before PyTorch 1.6"])
+@pytest.mark.parametrize(
+    "tie",
+    [
+        tie_layers,
+        tie_query_and_key,
+        tie_base_with_what_is_not_merged,
+        tie_parts_of_one_buffer,
+        repeat_rows_within_a_tensor,
+        share_a_flat_buffer_without_overlap,
+    ],
+)
+def test_tied_tensors_give_the_network_of_untied_ones(
+    tie: Callable[[Tensors], None], legacy: bool, tensors: Tensors, tmp_path: Path
+) -> None:
+    tie(tensors)
+    torch.save(tensors, tmp_path / "tied.pth", _use_new_zipfile_serialization=not legacy)
+    torch.save({name: tensor.clone() for name, tensor in tensors.items()}, tmp_path / "untied.pth")
+    tied, untied = (load_stream(GLOBAL_TEXTURE, tmp_path / f"{name}.pth").state_dict() for name in ("tied", "untied"))
+    for name, value in untied.items():
+        assert torch.equal(tied[name], value), name
+
+
+def test_untied_tensors_are_merged_where_they_lie(tensors: Tensors) -> None:
+    """Memory stays near the checkpoint's size."""
+    assert sharing_memory(tensors) == set()
+    tie_layers(tensors)
+    assert sharing_memory(tensors) == {
+        f"{query(block)}.base_layer.{kind}" for block in (0, 1) for kind in ("weight", "bias")
+    }
+
+
+# Sizes
 
 
 sizes = st.integers(1, 40)
@@ -145,6 +223,12 @@ def test_obsolete_integer_buffers_are_ignored(tensors: Tensors, tmp_path: Path) 
     tensors["backbone.vision_model.base_model.model.embeddings.position_ids"] = torch.arange(7)
     torch.save(tensors, tmp_path / "weights.pth")
     load_stream(GLOBAL_TEXTURE, tmp_path / "weights.pth")
+
+
+def test_a_weight_that_is_named_like_an_obsolete_buffer_is_not_ignored(tensors: Tensors, tmp_path: Path) -> None:
+    name = "vision_model.base_model.model.embeddings.position_ids"
+    tensors[f"backbone.{name}"] = torch.zeros(7)
+    assert f"1 unexpected ({name})" in refusal(CheckpointLayoutError, tensors, tmp_path / "weights.pth")
 
 
 def test_reading_leaves_the_file_as_it_is(tiny: Path) -> None:

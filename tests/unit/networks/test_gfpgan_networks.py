@@ -33,9 +33,9 @@ from networks.errors import (
     UnreadableCheckpointError,
     UnsafeCheckpointError,
 )
-from networks.gfpgan import FaceRestorer, Gfpgan
-from networks.gfpgan_aligner import FaceAligner
-from networks.gfpgan_checkpoints import (
+from networks.faces.gfpgan import FaceRestorer, Gfpgan
+from networks.faces.gfpgan_aligner import FaceAligner
+from networks.faces.gfpgan_checkpoints import (
     ALIGNER_FILE,
     GFPGAN_FILE,
     PARSENET_FILE,
@@ -48,7 +48,7 @@ from networks.gfpgan_checkpoints import (
     write_random_gfpgan,
     write_random_parsenet,
 )
-from networks.gfpgan_parsenet import ParseNet
+from networks.faces.gfpgan_parsenet import ParseNet
 from tests.golden import GOLDEN, read_rgb
 
 PACKAGE = np.load(GOLDEN / "gfpgan" / "golden.npz")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from ensemble.faces.retinaface import INPUT, OUTPUTS
 from networks.errors import CheckpointError, CheckpointLayoutError, CheckpointValueError, UnreadableCheckpointError
-from networks.retinaface import RetinaFace, is_random_retinaface, load_retinaface, write_random_retinaface
+from networks.faces.retinaface import RetinaFace
+from networks.faces.retinaface_weights import is_random_retinaface, load_retinaface, write_random_retinaface
 from tests.golden import GOLDEN
 
 PACKAGE = np.load(GOLDEN / "retinaface" / "golden.npz")

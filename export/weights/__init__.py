@@ -1,0 +1,1 @@
+"""The weights folder: found, fetched, verified and compared."""

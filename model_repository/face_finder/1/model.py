@@ -1,0 +1,116 @@
+"""Triton model: every face of an image, cut out for the ensemble to score. See ensemble/faces/every.py."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import triton_python_backend_utils as pb_utils
+
+from ensemble import status
+from ensemble.faces import retinaface
+from ensemble.faces.detection import FaceDetector
+from ensemble.faces.every import FaceFrame, Faces, every_face
+from ensemble.faces.haar import HaarDetector
+from ensemble.faces.localisation import NONE
+from ensemble.faces.restoration import ATTEMPTS
+from ensemble.faces.served import ServedRetinaFace
+from ensemble.images import ImageError, Limits, RgbImage, read_image
+
+FACE_DETECTOR = "face_detector"
+NOBODY = Faces(NONE, 0, [])
+FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+
+
+class TritonPythonModel:
+    """The only instance; the images of a batch are searched one after the other, so that one is in memory at a time."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        parameters = {
+            name: each["string_value"] for name, each in json.loads(args["model_config"])["parameters"].items()
+        }
+        self._limits = Limits(int(parameters["max_bytes"]), int(parameters["max_pixels"]))
+        attempts = parameters["attempts"]
+        if attempts != "all" and not (attempts.isdecimal() and 1 <= int(attempts) <= len(ATTEMPTS)):
+            raise ValueError(
+                f"parameter attempts of face_finder is {attempts!r}; it must be all, or 1 to {len(ATTEMPTS)}"
+            )
+        self._attempts = len(ATTEMPTS) if attempts == "all" else int(attempts)
+        self._detector = _detector(parameters["detector"], Path(args["model_repository"]).parent)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> Any:
+        images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()[:, 0]
+        wanted = pb_utils.get_input_tensor_by_name(request, "ATTEMPTS")
+        attempts = [0] * len(images) if wanted is None else wanted.as_numpy()[:, 0].tolist()
+        return _response([self._find(*each) for each in zip(images, attempts, strict=True)])
+
+    def _find(self, data: bytes, attempts: int) -> tuple[str, Faces]:
+        try:
+            image = read_image(data, self._limits)
+        except ImageError as error:
+            return error.status, NOBODY
+        most = min(attempts, self._attempts) if attempts > 0 else self._attempts
+        return status.OK, every_face([image], self._detector, [ATTEMPTS[:most]])[0]
+
+
+def _detector(setting: str, repository: Path) -> FaceDetector:
+    served = (repository / FACE_DETECTOR).is_dir()
+    if setting == HaarDetector.name or (setting == "auto" and not served):
+        return HaarDetector()
+    if setting in (ServedRetinaFace.name, "auto") and served:
+        return ServedRetinaFace(_infer)
+    raise ValueError(
+        f"parameter detector of face_finder is {setting!r}; it must be auto, {HaarDetector.name}, or "
+        f"{ServedRetinaFace.name} where {repository / FACE_DETECTOR} is"
+    )
+
+
+def _infer(pixels: RgbImage) -> list[npt.NDArray[Any]]:
+    """The network's outputs for a batch; empty where it failed: then these images count as without a face."""
+    request = pb_utils.InferenceRequest(
+        model_name=FACE_DETECTOR,
+        requested_output_names=list(retinaface.OUTPUTS),
+        inputs=[pb_utils.Tensor(retinaface.INPUT, np.ascontiguousarray(pixels))],
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
+    )
+    response = request.exec()
+    if response.has_error():
+        pb_utils.Logger.log_error(f"{FACE_DETECTOR} failed, no face is assumed: {response.error().message()}")
+        return []
+    return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in retinaface.OUTPUTS]
+
+
+def _response(results: Sequence[tuple[str, Faces]]) -> Any:
+    most = max(1, *(len(faces.frames) for _, faces in results))  # a tensor without elements is none to some clients
+    shape = (len(results), most)
+    boxes, frame_boxes = (np.full((*shape, 4), np.nan, np.float32) for _ in range(2))
+    confidences = np.full(shape, np.nan, np.float32)
+    frames = np.full(shape, b"", np.object_)
+    for row, (_, faces) in enumerate(results):
+        for column, face in enumerate(faces.frames):
+            boxes[row, column], frame_boxes[row, column] = face.box, face.frame_box
+            confidences[row, column] = face.confidence
+            frames[row, column] = _png(face)
+    return pb_utils.InferenceResponse(
+        [
+            pb_utils.Tensor("FACES", boxes),
+            pb_utils.Tensor("CONFIDENCES", confidences),
+            pb_utils.Tensor("FRAMES", frames),
+            pb_utils.Tensor("FRAME_BOXES", frame_boxes),
+            pb_utils.Tensor("FOUND", np.array([[faces.found] for _, faces in results], np.int32)),
+            pb_utils.Tensor("FACE_SOURCE", np.array([[faces.source] for _, faces in results], np.object_)),
+            pb_utils.Tensor("STATUS", np.array([[state] for state, _ in results], np.object_)),
+        ]
+    )
+
+
+def _png(face: FaceFrame) -> bytes:
+    encoded, data = cv2.imencode(".png", cv2.cvtColor(face.frame, cv2.COLOR_RGB2BGR), FAST)
+    assert encoded
+    return data.tobytes()

@@ -1,0 +1,236 @@
+"""What is over the limits is refused, tickets come back, and those that never do are forgotten."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble.admission import OVERLOADED, PATIENCE, STUCK, Admission, AdmissionController, Ledger, Release
+
+MIB = 2**20
+
+
+def controller(images: int = 8, size: int = 8 * MIB) -> AdmissionController:
+    return AdmissionController(images, size)
+
+
+@pytest.mark.parametrize(("images", "size"), [(32, 1), (1, 100 * MIB)])
+def test_whatever_comes_to_an_empty_server_is_admitted(images: int, size: int) -> None:
+    assert controller().admit(1, images, size, 0.0) is None
+
+
+def test_images_over_the_limit_are_refused_until_some_have_left() -> None:
+    admission = controller()
+    assert admission.admit(1, 6, 1, 0.0) is None
+    assert admission.admit(2, 2, 1, 0.0) is None
+    refusal = admission.admit(3, 1, 1, 0.0)
+    assert refusal is not None
+    assert refusal.startswith(f"{OVERLOADED}: the queue is full: 8 images (0 MiB) are in the server")
+    assert "1 more (0 MiB) would be over its limits of 8 images and 8 MiB" in refusal
+    admission.release(1, 1.0)
+    assert admission.admit(3, 6, 1, 1.0) is None
+    assert (admission.images, admission.size) == (8, 2)
+
+
+def test_bytes_over_the_limit_are_refused_until_some_have_left() -> None:
+    admission = controller()
+    assert admission.admit(1, 1, 5 * MIB, 0.0) is None
+    assert admission.admit(2, 1, 3 * MIB, 0.0) is None
+    assert "1 more (1 MiB)" in str(admission.admit(3, 1, MIB, 0.0))
+    admission.release(2, 0.0)
+    assert admission.admit(3, 1, MIB, 0.0) is None
+    assert admission.size == 6 * MIB
+
+
+def test_a_ticket_is_released_once_and_no_other_ticket_counts() -> None:
+    admission = controller()
+    admission.admit(1, 4, 1, 0.0)
+    admission.admit(2, 4, 1, 0.0)
+    for ticket in (3, -1, 0, 2**63):
+        admission.release(ticket, 0.0)
+    assert admission.images == 8
+    admission.release(1, 0.0)
+    admission.release(1, 0.0)
+    assert admission.images == 4
+
+
+def test_a_release_says_nothing_of_those_that_came_before() -> None:
+    admission = controller()
+    admission.admit(1, 4, 1, 0.0)
+    admission.admit(2, 4, 1, 0.0)
+    admission.release(2, 1.0)
+    admission.admit(3, 1, 1, 1.0)
+    assert admission.images == 5
+
+
+def test_a_request_that_later_ones_overtook_long_ago_is_lost() -> None:
+    admission = controller()
+    admission.admit(1, 4, 1, 0.0)
+    admission.admit(2, 4, 1, 0.0)
+    admission.release(2, 1.0)  # it took one second
+    admission.admit(3, 1, 1, PATIENCE + 3.0)
+    assert admission.tickets == [1, 3]
+    admission.admit(4, 1, 1, PATIENCE + 3.1)
+    assert admission.tickets == [3, 4]
+
+
+def test_a_slow_request_is_lost_only_after_a_long_time_where_others_are_slow_too() -> None:
+    admission = controller()
+    admission.admit(1, 4, 1, 0.0)
+    admission.admit(2, 4, 1, 0.0)
+    admission.release(2, 100.0)
+    admission.admit(3, 1, 1, PATIENCE + 300)
+    assert 1 in admission.tickets
+    admission.admit(4, 1, 1, PATIENCE + 300.1)
+    assert 1 not in admission.tickets
+
+
+def test_a_request_that_nobody_overtook_is_not_lost() -> None:
+    admission = controller()
+    admission.admit(1, 4, 1, 0.0)
+    admission.release(1, 1.0)
+    admission.admit(2, 4, 1, 1.0)
+    admission.admit(3, 1, 1, 1000.0)
+    assert admission.tickets == [2, 3]
+
+
+def test_where_all_inside_gave_up_one_request_is_let_in_after_a_while_and_then_ever_more_rarely() -> None:
+    admission = controller()
+    admission.admit(1, 8, 1, 0.0)
+    assert str(admission.admit(2, 1, 1, PATIENCE)).startswith(OVERLOADED)
+    assert admission.admit(2, 1, 1, PATIENCE + 0.1) is None
+    assert str(admission.admit(3, 1, 1, PATIENCE + 0.2)).startswith(
+        f"{STUCK}: nothing has left for 10 s, and the queue"
+    )
+    assert admission.admit(3, 1, 1, 2 * PATIENCE) is not None
+    assert admission.admit(3, 1, 1, 2 * PATIENCE + 0.1) is None
+    assert admission.admit(4, 1, 1, 4 * PATIENCE) is not None
+    assert admission.admit(4, 1, 1, 4 * PATIENCE + 0.1) is None
+    admission.release(2, 4 * PATIENCE + 0.2)  # one comes out: the others before it are lost
+    assert admission.admit(5, 8, 1, 200.0) is None
+    assert 1 not in admission.tickets
+
+
+def test_after_a_release_silence_is_measured_anew() -> None:
+    admission = controller()
+    admission.admit(1, 4, 1, 0.0)
+    admission.admit(2, 4, 1, 0.0)
+    assert admission.admit(3, 1, 1, PATIENCE + 1) is None
+    admission.release(2, PATIENCE + 2)  # silent for 12 s so far: 34 are not unusual from now on
+    admission.admit(4, 3, 1, PATIENCE + 2)
+    assert str(admission.admit(5, 8, 1, PATIENCE + 35)).startswith(OVERLOADED)
+    assert admission.admit(5, 8, 1, PATIENCE + 37) is None
+
+
+def test_silence_before_somebody_comes_is_no_sign() -> None:
+    admission = controller()
+    admission.admit(1, 1, 1, 0.0)
+    admission.release(1, 0.5)
+    admission.admit(2, 8, 1, 1000.0)
+    assert str(admission.admit(3, 1, 1, 1000.0 + PATIENCE)).startswith(OVERLOADED)
+
+
+@given(st.integers(1, 64), st.lists(st.tuples(st.integers(1, 32), st.integers(0, 20 * MIB), st.integers(0, 3))))
+def test_never_more_is_inside_than_the_limits_but_for_one_request(
+    limit: int, events: list[tuple[int, int, int]]
+) -> None:
+    admission = AdmissionController(limit, 64 * MIB)
+    for ticket, (images, size, leave) in enumerate(events, 1):
+        before = (admission.images, admission.size)
+        if admission.admit(ticket, images, size, 0.0) is not None:
+            assert before[0] + images > limit or before[1] + size > 64 * MIB
+            assert (admission.images, admission.size) == before
+        assert (admission.images <= limit and admission.size <= 64 * MIB) or len(admission.tickets) == 1
+        for gone in admission.tickets[:leave]:
+            admission.release(gone, 0.0)
+
+
+def test_tickets_go_through_the_ledger_to_another_process_and_back() -> None:
+    admission = Admission(8, 8 * MIB)
+    ticket, refusal = admission.admit(8, 1)
+    assert refusal is None
+    code = f"from ensemble.admission import Ledger; Ledger.find([{os.getpid()}]).give_back({ticket})"
+    assert admission.admit(1, 1)[1] is not None
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert admission.admit(8, 1)[1] is None
+
+
+def test_no_other_number_gives_a_ticket_back() -> None:
+    ledger = Ledger.create(4)
+    ticket = ledger.issue()
+    assert ticket is not None
+    for forged in (0, -1, ticket + 1, ticket ^ (1 << 40), ticket & 0xFFFF, -(2**63), 2**63 - 1):
+        ledger.give_back(forged)
+    assert ledger.left_at(ticket) is None
+    before = time.monotonic()
+    ledger.give_back(ticket)
+    left = ledger.left_at(ticket)
+    assert left is not None
+    assert before <= left <= time.monotonic()
+
+
+def test_tickets_differ_and_run_out_only_where_all_are_out() -> None:
+    ledger = Ledger.create(64)
+    tickets = [ledger.issue() for _ in range(64)]
+    assert len(set(tickets)) == 64
+    assert len({ticket >> 16 for ticket in tickets if ticket is not None}) == 64  # random, not counted up
+    assert all(ticket is not None and ticket > 0 for ticket in tickets)
+    assert ledger.issue() is None
+    ledger.give_back(tickets[5] or 0)
+    assert ledger.issue() not in (None, *tickets)
+
+
+def test_a_refused_request_keeps_no_slot() -> None:
+    admission = Admission(2, MIB)
+    assert admission.admit(2, 1)[1] is None
+    for _ in range(100):
+        refusal = admission.admit(1, 1)[1]
+        assert refusal is not None
+        assert "2 images" in refusal
+
+
+def test_the_ledger_has_no_name_that_others_could_open() -> None:
+    ledger = Ledger.create(4)
+    assert ledger.issue()
+    assert "deepfake" not in Path("/proc/net/unix").read_text()
+    assert not list(Path("/dev/shm").glob("*admission*"))
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_another_user_cannot_open_the_ledger() -> None:
+    ledger = Ledger.create(4)
+    assert ledger.issue()
+    code = f"import os; from ensemble.admission import Ledger; os.setuid(65534); print(Ledger.find([{os.getpid()}]))"
+    answer = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert answer.stdout.strip() == "None"
+
+
+SIBLINGS = """
+import subprocess, sys
+first = subprocess.Popen([sys.executable, "-c", '''
+from ensemble.admission import Admission
+admission = Admission(8, 1000)
+ticket, _ = admission.admit(8, 1)
+print(ticket, flush=True)
+input()
+print(admission.admit(8, 1)[1])
+'''], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+ticket = int(first.stdout.readline())
+last = f"from ensemble.admission import Release; r = Release(); r([{ticket} + 1, -1, 0]); r([{ticket}])"
+subprocess.run([sys.executable, "-c", last], check=True)
+print(first.communicate("\\n")[0])
+"""
+
+
+def test_the_last_step_finds_the_ledger_of_the_first_one_beside_it() -> None:
+    answer = subprocess.run([sys.executable, "-c", SIBLINGS], check=True, capture_output=True, text=True)
+    assert answer.stdout.strip() == "None"
+
+
+def test_a_last_step_without_a_first_one_drops_whatever_tickets_come() -> None:
+    Release()([0, 0, -1, 2**62])
