@@ -8,11 +8,13 @@ The two steps are processes of one server. They share a small piece of memory th
 of the same user can reach it. A ticket is a random number, so that nobody can give back a ticket that is not theirs.
 """
 
+import hashlib
 import mmap
 import os
 import secrets
 import threading
 import time
+import weakref
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,8 @@ _SPARE = 64  # slots for requests that are let in over the limit
 _NAME = "deepfake_admission"
 _SLOT_BITS = 16
 _SLOT_MASK = (1 << _SLOT_BITS) - 1
+_SLOT = np.dtype([("ticket", np.int64), ("left", np.float64), ("since", np.float64), ("digest", "V32")])
+"""One slot of the ledger; `server.in_flight` reads it too."""
 
 
 @dataclass(frozen=True)
@@ -139,21 +143,23 @@ class Ledger:
     """The tickets that are out, in memory that the steps of one server share.
 
     The first step writes a ticket into a free slot; the last step writes when the request left, and clears the slot.
+    What is in the ledger when the server ends tells the launcher which requests were under way.
     """
 
     def __init__(self, descriptor: int) -> None:
-        """Map the memory of a file descriptor; it stays open."""
+        """Map the memory of a file descriptor."""
         memory = mmap.mmap(descriptor, 0)
-        slots = len(memory) // 16
-        self._tickets = np.frombuffer(memory, np.int64, slots)
-        self._left = np.frombuffer(memory, np.float64, slots, offset=8 * slots)
+        self._slots = np.frombuffer(memory, _SLOT)
+        self._tickets = self._slots["ticket"]
 
     @classmethod
     def create(cls, slots: int) -> "Ledger":
         """The first step's side, with room for so many tickets; at most 65,536."""
         descriptor = os.memfd_create(_NAME)
-        os.truncate(descriptor, 16 * min(slots, _SLOT_MASK + 1))
-        return cls(descriptor)
+        os.truncate(descriptor, _SLOT.itemsize * min(slots, _SLOT_MASK + 1))
+        ledger = cls(descriptor)
+        weakref.finalize(ledger, os.close, descriptor)  # while it is open, the other steps find it
+        return ledger
 
     @classmethod
     def find(cls, processes: Iterable[int]) -> "Ledger | None":
@@ -178,19 +184,25 @@ class Ledger:
         if not len(free):
             return None
         ticket = (secrets.randbits(62 - _SLOT_BITS) + 1) << _SLOT_BITS | int(free[0])
-        self._tickets[free[0]] = ticket
+        self._slots[free[0]] = (ticket, 0.0, time.monotonic(), b"")
         return ticket
+
+    def note(self, ticket: int, digest: bytes) -> None:
+        """Say what a request holds that is out."""
+        slot = ticket & _SLOT_MASK
+        if self._tickets[slot] == ticket:
+            self._slots["digest"][slot] = digest
 
     def left_at(self, ticket: int) -> float | None:
         """When a ticket was given back, by `time.monotonic`; None while it is out."""
         slot = ticket & _SLOT_MASK
-        return None if self._tickets[slot] == ticket else float(self._left[slot])
+        return None if self._tickets[slot] == ticket else float(self._slots["left"][slot])
 
     def give_back(self, ticket: int) -> None:
         """Give a ticket back; one that is not out is ignored, whatever number it is."""
         slot = ticket & _SLOT_MASK
         if ticket > 0 and slot < len(self._tickets) and self._tickets[slot] == ticket:
-            self._left[slot] = time.monotonic()
+            self._slots["left"][slot] = time.monotonic()
             self._tickets[slot] = 0
 
 
@@ -229,6 +241,13 @@ class Admission:
             for gone in before.difference(self._controller.tickets):  # refused, or lost
                 self._ledger.give_back(gone)
             return ticket, refused
+
+    def note(self, ticket: int, images: Iterable[bytes]) -> None:
+        """Write down the SHA-256 of the images, one after the other, of a request that is inside."""
+        digest = hashlib.sha256()
+        for image in images:
+            digest.update(image)
+        self._ledger.note(ticket, digest.digest())
 
     def release(self, ticket: int) -> None:
         """Give a ticket back: for a request that goes no further than this step."""

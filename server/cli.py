@@ -1,5 +1,6 @@
 """The command line of the launcher, the install and the doctor."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from server import checks
+from server import access, checks
 from server.doctor import examine, show
 from server.engines import REBUILD, check_engines
 from server.errors import RefusedError, ServerError
@@ -100,7 +101,8 @@ def main() -> None:
       python -m server -- --grpc-restricted-protocol=inference:token=SECRET
       python -m server doctor                           # what is wrong with this machine?
 
-    Where gRPC is secured, HTTP, which has no TLS, listens on this machine alone: the supervision goes over it.
+    Closed unless opened: inference over HTTP, model control, shared memory, traces and log settings. Where gRPC is
+    secured, HTTP, which has no TLS, listens on this machine alone. See docs/security-doors.md.
 
     Exit codes: 0 stopped as asked · 1 the server failed · 2 refused before the start.
     """
@@ -131,6 +133,17 @@ def main() -> None:
     show_default=True,
     help="Seconds that requests in flight get to finish when the server is stopped.",
 )
+@click.option(
+    "--http-inference",
+    is_flag=True,
+    help="Open inference over HTTP. It is closed because deeply nested JSON ends this release.",
+)
+@click.option(
+    "--expose-known-vulnerabilities",
+    "exposed",
+    is_flag=True,
+    help="Allow a --host that other machines reach, although this release has known security faults.",
+)
 @click.argument("extra", nargs=-1, metavar="[-- TRITONSERVER OPTIONS]")
 def serve(
     repository: Path,
@@ -142,12 +155,16 @@ def serve(
     log_level: str,
     startup_timeout: float,
     drain: int,
+    http_inference: bool,
+    exposed: bool,
     extra: tuple[str, ...],
 ) -> None:
     """Serve a model repository (the command that is run when none is named)."""
     ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
     layout = default_layout()
     refuse_own_options(extra)
+    refuse_exposure(host, exposed)
+    refuse_unwatchable(extra)
     refused = [
         finding for finding in needs(layout, repository, config_name, host, ports) if finding.level is Level.WRONG
     ]
@@ -156,13 +173,19 @@ def serve(
     models = read_models(repository, config_name)
     batch = next(model.max_batch_size for model in models if model.name == ENSEMBLE)
 
-    options = Options(repository, host, ports, config_name, log_level, drain, extra)
+    options = Options(repository, host, ports, config_name, log_level, drain, extra, http_inference)
+    if http_inference and access.is_on("--allow-http", extra, default=True):
+        say(
+            f"WARNING: inference over HTTP is open: whoever reaches {host}:{http_port} can end this server by deeply "
+            "nested JSON; gRPC has no such fault"
+        )
 
     def announce(seconds: float) -> None:
         weights, _ = describe_weights(repository)
         grpc, http, metrics = (local_address(options.hosts[name], port) for name, port in ports.items())
         names = ", ".join(model.name for model in models)
-        addresses = f"gRPC {grpc} · HTTP {http} · metrics {metrics}/metrics"
+        over_http = "" if http_inference else " (no inference)"
+        addresses = f"gRPC {grpc} · HTTP {http}{over_http} · metrics {metrics}/metrics"
         faces = describe_face_detector(repository) or "none"
         served = f"models {names} · configuration {config_name or 'default'} · face detector {faces}"
         say(f"ready in {seconds:.1f} s · {addresses} · {served} · {weights}")
@@ -171,7 +194,7 @@ def serve(
         layout,
         options,
         say=say,
-        show_log=lambda line: print(line, file=sys.stderr, flush=True),
+        show_log=lambda line: write_line(sys.stderr.fileno(), line),
         on_ready=announce,
         startup_seconds=startup_timeout,
         max_batch_size=batch,
@@ -245,9 +268,45 @@ def refuse_own_options(extra: tuple[str, ...]) -> None:
             raise RefusedError(f"{word}: this launcher sets {option} itself; use {OWN_OPTIONS[option]}")
 
 
+def refuse_exposure(host: str, exposed: bool) -> None:
+    """Refuse an address that other machines reach, unless the user has confirmed it.
+
+    Raises:
+        RefusedError: With the ways out.
+    """
+    if not exposed and not access.is_loopback(host):
+        raise RefusedError(
+            f"--host {host} lets other machines reach tritonserver {TRITON_VERSION}, which has known security faults "
+            "that later releases have mended\n"
+            "  → serve other machines from NVIDIA's container (`make serve-gpu`), or put a proxy in front of loopback "
+            "(deploy/nginx); or confirm by --expose-known-vulnerabilities"
+        )
+
+
+def refuse_unwatchable(extra: tuple[str, ...]) -> None:
+    """Refuse options that leave the launcher no way to see whether the server answers.
+
+    Raises:
+        RefusedError: With what to change.
+    """
+    without_http = not access.is_on("--allow-http", extra, default=True)
+    without_grpc = access.uses_tls(extra) or not access.is_on("--allow-grpc", extra, default=True)
+    if without_http and without_grpc:
+        raise RefusedError(
+            "--allow-http=false leaves the supervision no way in where gRPC is off or wants certificates\n"
+            "  → leave HTTP on: it then listens on this machine alone, and its inference is closed by a key"
+        )
+
+
 def say(line: str) -> None:
     """Print an event of the launcher itself."""
-    print(f"server: {line}", flush=True)
+    write_line(sys.stdout.fileno(), f"server: {line}")
+
+
+def write_line(descriptor: int, line: str) -> None:
+    """Write a line past all buffers. One that cannot be written is lost: a full disk must not end a healthy server."""
+    with contextlib.suppress(OSError):
+        os.write(descriptor, f"{line}\n".encode())
 
 
 def run() -> None:

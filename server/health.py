@@ -34,17 +34,20 @@ class Health:
         progressed: When some model last answered something.
         next_probe: When to probe next.
         waiting_since: When the first probe started that has had no answer; None when none waits.
+        stuck_since: When the first of the latest probes in a row was refused although nothing leaves the server; None
+            where the latest one was not.
     """
 
     policy: Policy
     progressed: float
     next_probe: float = 0.0
     waiting_since: float | None = None
+    stuck_since: float | None = None
     _failures: list[str] = field(default_factory=list)
     _counts: dict[str, int] = field(default_factory=dict)
 
     def saw_counts(self, counts: dict[str, int], now: float) -> None:
-        """Take note of the models' statistics: how many requests each has answered."""
+        """Take note of the models' statistics: how many requests each has answered well."""
         if counts != self._counts:
             self.progressed = now
         self._counts = counts
@@ -57,11 +60,15 @@ class Health:
     def saw_outcome(self, outcome: Outcome, now: float) -> None:
         """A probe ended."""
         self.next_probe = now + max(self.policy.probe_interval, outcome.seconds / self.policy.share)
+        if outcome.kind is not Kind.STUCK:
+            self.stuck_since = None
+        elif self.stuck_since is None:
+            self.stuck_since = now
         if outcome.kind is Kind.ANSWERED:
             self.progressed = now
             self.waiting_since = None
             self._failures.clear()
-        elif outcome.kind is not Kind.BUSY:
+        elif outcome.kind not in (Kind.BUSY, Kind.STUCK):
             self.next_probe = now + min(1.0, self.policy.probe_interval)
             self.waiting_since = None
             self._failures.append(outcome.detail)
@@ -70,6 +77,8 @@ class Health:
         """Why the server must be restarted; None while it need not be."""
         if len(self._failures) >= self.policy.failures:
             return f"{len(self._failures)} real inferences in a row failed: {self._failures[-1]}"
+        if self.stuck_since is not None and now - self.stuck_since > self.policy.stall:
+            return f"requests are refused, and nothing has left for {now - self.stuck_since:.0f} s"
         if self.waiting_since is None:
             return None
         silent = now - max(self.progressed, self.waiting_since)

@@ -3,17 +3,18 @@
 import http.client
 import json
 import struct
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from server.probe import IMAGE, Kind, PendingProbe
+from server.probe import IMAGE, Kind, PendingProbe, refusal_kind
 from server.repository import ENSEMBLE
 
 
 class HttpProber:
     """Probes one server and asks for its statistics over HTTP; the same face as `server.probe.Prober`."""
 
-    def __init__(self, address: str, headers: dict[str, str]) -> None:
+    def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         """Connect lazily.
 
         Args:
@@ -29,13 +30,13 @@ class HttpProber:
         return PendingProbe(self._pool.submit(self._infer, timeout), _judge)
 
     def counts(self, timeout: float = 2.0) -> dict[str, int] | None:
-        """Requests answered so far by each model, errors included; None where the server does not say in time."""
+        """Requests answered well so far by each model; None where the server does not say in time."""
         try:
             status, body = self._ask("GET", "/v2/models/stats", timeout)
         except (OSError, http.client.HTTPException):
             return None
         models = json.loads(body)["model_stats"] if status == 200 else None
-        return models and {m["name"]: m["inference_stats"]["success"]["count"] + m["execution_count"] for m in models}
+        return models and {m["name"]: m["inference_stats"]["success"]["count"] for m in models}
 
     def close(self) -> None:
         """Start no further probe; one under way ends with the server."""
@@ -55,7 +56,7 @@ class HttpProber:
     ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection(self._address, timeout=timeout)
         try:
-            connection.request(method, path, body, self._headers | (headers or {}))
+            connection.request(method, path, body, {**self._headers, **(headers or {})})
             response = connection.getresponse()
             return response.status, response.read()
         finally:
@@ -84,5 +85,5 @@ def _judge(call: Future[tuple[int, bytes]]) -> tuple[Kind, str]:
         fault = answer_fault(json.loads(body))
         return (Kind.FAILED, fault) if fault else (Kind.ANSWERED, "")
     text = body.decode(errors="replace")
-    kind = Kind.BUSY if "queue" in text.lower() else Kind.UNREACHABLE if status == 503 else Kind.FAILED
+    kind = refusal_kind(text) or (Kind.UNREACHABLE if status == 503 else Kind.FAILED)
     return kind, f"HTTP {status}: {text}"

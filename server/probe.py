@@ -5,7 +5,7 @@ tritonserver's ready end-points keep answering 200 after a model's stub has died
 
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -18,6 +18,9 @@ from server.repository import ENSEMBLE
 
 # A photograph with one face (NASA, public domain), so that a probe takes the way that ordinary images take.
 IMAGE = Path(__file__).with_name("probe.png")
+_STUCK = "STUCK: "
+"""With this, the first step's refusals say so."""
+
 _CHANNEL_OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
@@ -31,6 +34,7 @@ class Kind(Enum):
 
     ANSWERED = "answered"
     BUSY = "busy"  # no answer in time, or turned away from a full queue: says nothing about health
+    STUCK = "stuck"  # turned away by an admission that has heard of nothing leaving for unusually long
     UNREACHABLE = "unreachable"
     FAILED = "failed"
 
@@ -74,27 +78,31 @@ class PendingProbe:
 class Prober:
     """A gRPC connection to one server, for probes and statistics."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, headers: Mapping[str, str] | None = None) -> None:
         """Connect lazily.
 
         Args:
             address: HOST:PORT of the server's gRPC end-point.
+            headers: Sent with each call.
         """
+        self._metadata = tuple((headers or {}).items())
         self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
         self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._request = probe_request(IMAGE.read_bytes())
 
     def start(self, timeout: float) -> PendingProbe:
         """Start an inference that is given up after `timeout` seconds."""
-        return PendingProbe(self._service.ModelInfer.future(self._request, timeout=timeout), _judge_call)
+        call = self._service.ModelInfer.future(self._request, timeout=timeout, metadata=self._metadata)
+        return PendingProbe(call, _judge_call)
 
     def counts(self, timeout: float = 2.0) -> dict[str, int] | None:
-        """Requests answered so far by each model, errors included; None where the server does not say in time."""
+        """Requests answered well so far by each model; None where the server does not say in time."""
         try:
-            reply = self._service.ModelStatistics(service_pb2.ModelStatisticsRequest(), timeout=timeout)
+            request = service_pb2.ModelStatisticsRequest()
+            reply = self._service.ModelStatistics(request, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError:
             return None
-        return {model.name: model.inference_stats.success.count + model.execution_count for model in reply.model_stats}
+        return {model.name: model.inference_stats.success.count for model in reply.model_stats}
 
     def close(self) -> None:
         """Give up whatever is under way."""
@@ -119,6 +127,13 @@ def answer_fault(reply: service_pb2.ModelInferResponse) -> str:
     return "" if reply.outputs else "the answer has no outputs"
 
 
+def refusal_kind(message: str) -> Kind | None:
+    """What an error's message says of a server that turns requests away; None where it is another error."""
+    if _STUCK in message:
+        return Kind.STUCK
+    return Kind.BUSY if "queue" in message.lower() else None
+
+
 def _judge_call(call: grpc.Future) -> tuple[Kind, str]:
     error = call.exception()
     if error is None:
@@ -128,6 +143,9 @@ def _judge_call(call: grpc.Future) -> tuple[Kind, str]:
 
 
 def _judge(code: grpc.StatusCode, details: str) -> Kind:
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED or "queue" in details.lower():
+    if (refused := refusal_kind(details)) is not None:
+        return refused
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Kind.BUSY
-    return Kind.UNREACHABLE if code is grpc.StatusCode.UNAVAILABLE else Kind.FAILED
+    unreachable = code is grpc.StatusCode.UNAVAILABLE and "restricted" not in details
+    return Kind.UNREACHABLE if unreachable else Kind.FAILED

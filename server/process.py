@@ -12,13 +12,13 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
 import psutil
 
+from server import access
 from server.checks import SHARED_MEMORY
 
 LIFELINE = Path(__file__).with_name("lifeline.py")
@@ -31,7 +31,6 @@ LOG_LEVELS = {  # our name → what tritonserver calls it; each shows those befo
 }
 PR_SET_CHILD_SUBREAPER = 36  # from linux/prctl.h
 HARMLESS_ERRORS = ("CudaDriverHelper has not been initialized", "CUDA driver version is insufficient")  # without a GPU
-_SECURING = ("--grpc-use-ssl", "--grpc-restricted-protocol")
 KILL_AFTER = 3.0  # seconds that tritonserver gets beyond the time it grants its own requests
 _LOG_HEADER = re.compile(r"^[IWEFV]\d{4} \d\d:\d\d:\d\d")
 
@@ -68,6 +67,8 @@ class Options:
         log_level: A key of LOG_LEVELS.
         drain_seconds: How long requests in flight may take to finish when the server is asked to stop.
         extra: Further options for tritonserver, as they are.
+        http_inference: Whether inference over HTTP is open to everybody.
+        key: Opens what is closed by default; another one for each start.
     """
 
     repository: Path
@@ -77,25 +78,25 @@ class Options:
     log_level: str = "info"
     drain_seconds: int = 10
     extra: tuple[str, ...] = ()
+    http_inference: bool = False
+    key: str = field(default_factory=access.new_key, repr=False)
 
     @property
-    def secured(self) -> bool:
-        """Whether gRPC asks its clients for certificates or tokens, or is encrypted."""
-        return any(word.startswith(_SECURING) for word in self.extra)
+    def words(self) -> list[str]:
+        """The further options, and those that close what is not needed."""
+        closing = access.closing_options(self.extra, self.key, http_inference=self.http_inference)
+        return [*closing, *self.extra]
+
+    @property
+    def probes_http(self) -> bool:
+        """Whether the launcher's own requests go over HTTP: where gRPC wants certificates, or is not there."""
+        return access.uses_tls(self.extra) or not access.is_on("--allow-grpc", self.extra, default=True)
 
     @property
     def hosts(self) -> dict[str, str]:
         """The address for each port. HTTP, which has no TLS, is for this machine alone where gRPC is secured."""
-        return {name: "127.0.0.1" if name == "http" and self.secured else self.host for name in self.ports}
-
-    @property
-    def http_headers(self) -> dict[str, str]:
-        """What HTTP requests must bear, by --http-restricted-api=APIS:NAME=VALUE among the further options."""
-        option = "--http-restricted-api"
-        joined = [word.removeprefix(f"{option}=") for word in self.extra if word.startswith(f"{option}=")]
-        apart = [value for word, value in pairwise(self.extra) if word == option]
-        pairs = (value.partition(":")[2].partition("=") for value in (*joined, *apart))
-        return {name: value for name, _, value in pairs}
+        secured = access.is_secured(self.extra)
+        return {name: "127.0.0.1" if name == "http" and secured else self.host for name in self.ports}
 
 
 class TritonProcess:
@@ -105,13 +106,20 @@ class TritonProcess:
     stubs can be found and killed after their parent has died.
     """
 
-    def __init__(self, installation: Installation, options: Options, show: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        installation: Installation,
+        options: Options,
+        show: Callable[[str], None],
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
         """Start it.
 
         Args:
             installation: Where tritonserver is.
             options: What to serve.
             show: Called with each line of the server's log, from another thread.
+            variables: Further environment variables.
         """
         # A prefix that no other server has: after a kill, what bears it is ours to remove.
         self._memory_prefix = f"deepfake_detector_{os.getpid()}_{uuid.uuid4().hex[:8]}_"
@@ -124,7 +132,7 @@ class TritonProcess:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=installation.environment,
+            env={**installation.environment, **(variables or {})},
             start_new_session=True,
             encoding="utf-8",
             errors="replace",
@@ -210,7 +218,7 @@ def arguments(installation: Installation, options: Options, memory_prefix: str) 
         command += [f"--{name}-address={options.hosts[name]}", f"--{name}-port={port}"]
     if options.config_name:
         command.append(f"--model-config-name={options.config_name}")
-    return [*command, *LOG_LEVELS[options.log_level], *options.extra]
+    return [*command, *LOG_LEVELS[options.log_level], *options.words]
 
 
 def error_lines(lines: list[str]) -> list[str]:

@@ -11,15 +11,15 @@ from collections.abc import Callable
 
 import psutil
 
+from server import access
 from server.errors import GaveUpError, StartError
 from server.health import Health, Policy
 from server.http_probe import HttpProber
+from server.in_flight import InFlight
 from server.probe import Kind, PendingProbe, Prober
 from server.process import Installation, Options, TritonProcess, adopt_orphans, has_ended
+from server.restarts import Restarts
 
-GIVE_UP_AFTER = 5  # starts in a row that failed
-STEADY_AFTER = 10.0  # seconds of service after which earlier failures are forgotten
-LONGEST_PAUSE = 30.0  # seconds between two starts
 TICK = 0.1  # seconds between two looks
 COUNTS_INTERVAL = 1.0  # seconds between two looks at the statistics
 REMINDER_INTERVAL = 15.0  # seconds between two words about a long start
@@ -73,16 +73,17 @@ class Supervisor:
 
         Raises:
             StartError: The first start failed.
-            GaveUpError: Several starts in a row failed.
+            GaveUpError: Several starts in a row failed. A server that does start is started again, however often it
+                ends.
         """
         adopt_orphans()
-        failures = 0
-        first = True
+        restarts = Restarts()
         while not self.stop.is_set():
-            process = TritonProcess(self._installation, self._options, self._show_log)
-            prober = make_prober(self._options)
+            options = dataclasses.replace(self._options, key=access.new_key())
+            process = TritonProcess(self._installation, options, self._show_log, restarts.environment)
+            prober = make_prober(options)
             try:
-                reason, served = self._serve(process, prober)
+                reason, served, last_request = self._serve(process, prober)
             finally:
                 prober.close()
                 if self.stop.is_set():
@@ -92,35 +93,36 @@ class Supervisor:
             if reason is None:
                 return
             errors = process.error_lines()
-            if first and not served:
+            if not restarts.total and served is None:
                 raise StartError("\n".join([f"the server did not start: {reason}", *errors]))
-            first = False
-            failures = 1 if served > STEADY_AFTER else failures + 1
-            if failures >= GIVE_UP_AFTER:
+            restarts.server_ended(served, last_request)
+            if restarts.hopeless:
+                count = restarts.failed_starts
                 raise GaveUpError(
-                    "\n".join([f"gave up after {failures} failures in a row; the last: {reason}", *errors])
+                    "\n".join([f"gave up after {count} failed starts in a row; the last: {reason}", *errors])
                 )
-            pause = min(LONGEST_PAUSE, 2.0 ** (failures - 2)) if failures > 1 else 0.0
-            self._say(f"RESTARTING {f'in {pause:g} s ' if pause else ''}because {reason}")
-            self.stop.wait(pause)
+            self._say(restarts.describe(reason))
+            self.stop.wait(restarts.pause)
 
-    def _serve(self, process: TritonProcess, prober: Prober | HttpProber) -> tuple[str | None, float]:
+    def _serve(self, process: TritonProcess, prober: Prober | HttpProber) -> tuple[str | None, float | None, str]:
         """Wait until the server answers, then watch it.
 
         Returns:
-            Why it must be replaced (None: we were asked to stop), and for how many seconds it had served.
+            Why it must be replaced (None: we were asked to stop), for how many seconds it had served (None: not at
+            all), and the SHA-256 of the request that was last under way (empty: none was).
         """
         began = time.monotonic()
         reason, probe_seconds = self._wait_until_ready(process, prober)
         if reason is not None or self.stop.is_set():
-            return reason, 0.0
+            return reason, None, ""
         ready = time.monotonic()
+        in_flight = InFlight(stub.pid for stub in process.stubs())
         self._on_ready(ready - began)
         # A busy model is silent for as long as a full batch takes; twice that is a stall.
         stall = max(self._policy.stall, 2 * self._max_batch_size * probe_seconds)
         pause = max(self._policy.probe_interval, probe_seconds / self._policy.share)
         reason = self._watch(process, prober, dataclasses.replace(self._policy, stall=stall), pause)
-        return reason, time.monotonic() - ready
+        return reason, time.monotonic() - ready, in_flight.last()
 
     def _wait_until_ready(self, process: TritonProcess, prober: Prober | HttpProber) -> tuple[str | None, float]:
         """Wait for the first real answer.
@@ -200,9 +202,10 @@ def _first_ended(processes: list[psutil.Process]) -> psutil.Process | None:
 
 def make_prober(options: Options) -> Prober | HttpProber:
     """What probes a server with these options."""
-    name = "http" if options.secured else "grpc"
+    name = "http" if options.probes_http else "grpc"
     address = local_address(options.hosts[name], options.ports[name])
-    return HttpProber(address, options.http_headers) if options.secured else Prober(address)
+    headers = access.headers(name, options.words)
+    return HttpProber(address, headers) if options.probes_http else Prober(address, headers)
 
 
 def local_address(host: str, port: int) -> str:

@@ -279,15 +279,6 @@ def test_server_doctor_says_when_onnxruntime_cannot_use_the_gpu(
     assert "onnxruntime-gpu" in finding.fix
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["--http-restricted-api=inference,health:token=a:b=c"], ["--http-restricted-api", "inference:token=a:b=c"]],
-)
-def test_server_probes_bear_the_token_of_restricted_http(tmp_path: Path, words: list[str]) -> None:
-    options = process.Options(tmp_path, "127.0.0.1", {}, extra=tuple(words))
-    assert options.http_headers == {"token": "a:b=c"}
-
-
 def test_server_help_shows_the_options_without_a_command() -> None:
     text = run("--help").stdout
     for word in ("--model-repository", "--grpc-port", "doctor", "install", "Exit codes"):

@@ -271,7 +271,7 @@ def test_server_first_start_failure_shows_the_model_s_error_and_ends(
 
 
 def test_server_gives_up_after_repeated_failures(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.supervisor.GIVE_UP_AFTER", 2)
+    monkeypatch.setattr("server.restarts.GIVE_UP_AFTER", 2)
     events: list[str] = []
 
     def break_it(_: float) -> None:
@@ -281,10 +281,10 @@ def test_server_gives_up_after_repeated_failures(repository: Path, monkeypatch: 
 
     options = Options(repository, "127.0.0.1", free_ports())
     supervisor = Supervisor(default_layout(), options, say=events.append, show_log=lambda _: None, on_ready=break_it)
-    with pytest.raises(GaveUpError, match="gave up after 2 failures") as caught:
+    with pytest.raises(GaveUpError, match="gave up after 2 failed starts") as caught:
         supervisor.run()
     assert "the disk is on fire" in str(caught.value)
-    assert sum("RESTARTING" in event for event in events) == 1
+    assert sum("RESTARTING" in event for event in events) == 2
     assert own_regions(os.getpid()) == []
 
 

@@ -62,6 +62,7 @@ class TritonPythonModel:
             return
         boxes = pb_utils.get_input_tensor_by_name(request, "FACE_BOX")
         supplied = [None] * len(images) if boxes is None else [tuple(box) for box in boxes.as_numpy().tolist()]
+        self._pool.submit(self._admission.note, ticket, images)
         goes_on = "TICKET" in request.requested_output_names()
         futures = [
             self._pool.submit(prepare, image, box, self._limits, self._decoders)

@@ -1,0 +1,119 @@
+"""How the probe judges answers over gRPC, against a server that answers on demand."""
+
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+import pytest
+
+from ensemble import admission
+from server.probe import IMAGE, Kind, Outcome, Prober, answer_fault, probe_request, refusal_kind
+from tests.fakes.triton import FakeTriton, fail_times, hang, serving
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeTriton]:
+    with serving() as server:
+        yield server
+
+
+def probe(server: FakeTriton, timeout: float = 30.0, headers: dict[str, str] | None = None) -> Outcome:
+    prober = Prober(server.url, headers)
+    try:
+        pending = prober.start(timeout)
+        while (found := pending.outcome()) is None:
+            pass
+        return found
+    finally:
+        prober.close()
+
+
+def test_a_real_answer_counts(fake: FakeTriton) -> None:
+    found = probe(fake)
+    assert (found.kind, found.detail) == (Kind.ANSWERED, "")
+    assert found.seconds > 0
+    assert fake.batches == [1]
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "kind"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, "OVERLOADED: the queue is full: 256 images are in the server", Kind.BUSY),
+        (grpc.StatusCode.UNAVAILABLE, "in ensemble 'x', Exceeds maximum queue size", Kind.BUSY),
+        (grpc.StatusCode.UNAVAILABLE, "in ensemble 'x', STUCK: nothing has left, and the queue is full", Kind.STUCK),
+        (grpc.StatusCode.UNAVAILABLE, "Socket closed", Kind.UNREACHABLE),
+        (grpc.StatusCode.UNAVAILABLE, "This protocol is restricted, expecting header 'x'", Kind.FAILED),
+        (grpc.StatusCode.INTERNAL, "Stub process is not healthy.", Kind.FAILED),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "given up", Kind.BUSY),
+    ],
+)
+def test_errors_are_judged_by_what_they_say_of_the_server(
+    fake: FakeTriton, code: grpc.StatusCode, message: str, kind: Kind
+) -> None:
+    fake.fault = fail_times(1, code, message)
+    found = probe(fake)
+    assert found.kind is kind
+    assert found.detail == f"{code.name}: {message}"
+
+
+def test_no_answer_in_time_is_busy(fake: FakeTriton) -> None:
+    fake.fault = hang(20)
+    assert probe(fake, timeout=0.2).kind is Kind.BUSY
+
+
+def test_nobody_there_is_unreachable() -> None:
+    assert probe(FakeTriton(), timeout=20).kind is Kind.UNREACHABLE
+
+
+def test_headers_go_with_the_inference(fake: FakeTriton) -> None:
+    seen: list[tuple[str, str]] = []
+    fake.fault = lambda request, context: seen.extend(context.invocation_metadata())
+    probe(fake, headers={"triton-grpc-protocol-token": "secret"})
+    assert ("triton-grpc-protocol-token", "secret") in seen
+
+
+def test_an_answer_with_another_status_or_without_bytes_is_a_fault(fake: FakeTriton) -> None:
+    def spoil(outputs: dict[str, np.ndarray]) -> None:
+        outputs["STATUS"][0] = b"unreadable_image"
+
+    fake.garble = spoil
+    found = probe(fake)
+    assert (found.kind, found.detail) == (Kind.FAILED, "the probe image got STATUS 'unreadable_image'")
+
+    def empty(outputs: dict[str, np.ndarray]) -> None:
+        outputs["SCORE"] = np.zeros((0, 1), np.float32)
+
+    fake.garble = empty
+    assert "output SCORE came back empty" in probe(fake).detail
+    fake.garble = lambda outputs: outputs.clear()
+    assert probe(fake).detail == "the answer has no outputs"
+
+
+def test_statistics_that_are_not_there_are_none(fake: FakeTriton) -> None:
+    prober = Prober(fake.url)
+    assert prober.counts() is None  # this server has none
+    prober.close()
+
+
+def test_the_request_holds_the_probe_image() -> None:
+    image = IMAGE.read_bytes()
+    request = probe_request(image)
+    assert request.model_name == "deepfake_detector"
+    assert (request.inputs[0].name, list(request.inputs[0].shape)) == ("IMAGE", [1, 1])
+    assert request.raw_input_contents[0] == len(image).to_bytes(4, "little") + image
+    assert image.startswith(b"\x89PNG")
+
+
+def test_the_words_of_the_first_step_s_refusals_are_understood() -> None:
+    assert refusal_kind(f"{admission.OVERLOADED}: the queue is full") is Kind.BUSY
+    assert refusal_kind(f"{admission.STUCK}: nothing has left for 10 s, and the queue is full") is Kind.STUCK
+    assert refusal_kind("Stub process is not healthy.") is None
+
+
+def test_answer_fault_of_a_good_answer_is_empty() -> None:
+    from tritonclient.grpc import service_pb2
+
+    answer = service_pb2.ModelInferResponse()
+    answer.outputs.add(name="STATUS")
+    answer.raw_output_contents.append(b"\x02\0\0\0ok")
+    assert answer_fault(answer) == ""
