@@ -12,10 +12,11 @@ def main_face(detections: Sequence[Detection], height: int, width: int) -> Detec
     """The face that the Localized Facial stream looks at.
 
     The most confident detection where its lead is clear; else, of those that contain the image centre, the largest;
-    else the one whose centre is nearest to the image centre. Ties go to the later key name.
+    else the one whose centre is nearest to the image centre. Of equal confidences or areas the detection with the
+    greatest key name wins; of equal distances the first one.
 
     Args:
-        detections: In the detector's order.
+        detections: In the detector's order, by falling confidence.
         height: Of the image, in pixels.
         width: Of the image, in pixels.
 
@@ -24,17 +25,18 @@ def main_face(detections: Sequence[Detection], height: int, width: int) -> Detec
     """
     if not detections:
         return None
-    # The reference sorts (confidence, key name) pairs, and its keys are face_1, face_2, … compared as text.
-    numbered = enumerate(detections, start=1)
-    ranked = sorted(numbered, key=lambda item: (item[1].confidence, f"face_{item[0]}"), reverse=True)
-    best, *others = [detection for _, detection in ranked]
+    # The reference's keys are compared as text: of face_1, face_10 and face_2 the last is the greatest.
+    keyed = [(f"face_{number}", face) for number, face in enumerate(detections, start=1)]
+    best, *others = [face for _, face in sorted(keyed, key=lambda item: (item[1].confidence, item[0]), reverse=True)]
     if not others or best.confidence - others[0].confidence >= CLEAR_LEAD:
         return best
     x, y = width / 2, height / 2
-    central = [face for face in (best, *others) if face.box[0] <= x <= face.box[2] and face.box[1] <= y <= face.box[3]]
+    central = [
+        (key, face) for key, face in keyed if face.box[0] <= x <= face.box[2] and face.box[1] <= y <= face.box[3]
+    ]
     if central:
-        return max(central, key=_area)
-    return min((best, *others), key=lambda face: _squared_distance(face, x, y))
+        return max(central, key=lambda item: (_area(item[1]), item[0]))[1]
+    return min(detections, key=lambda face: _squared_distance(face, x, y))
 
 
 def _area(face: Detection) -> float:

@@ -40,6 +40,31 @@ def test_main_face_and_its_size_equal_the_golden_selection(case) -> None:
     assert is_too_small(chosen.box, case["height"], case["width"]) == case["local_is_original"]
 
 
+def test_of_equal_areas_around_the_centre_the_greatest_key_name_wins() -> None:
+    """Keys are compared as text: face_2 is greater than face_10, which is greater than face_1."""
+    around = [Detection((40.0 + n, 40.0, 60.0 + n, 60.0), 0.95) for n in range(10)]
+    assert main_face(around, 100, 100) is around[8]  # face_9
+    two_and_ten = [Detection((0.0, 0.0, 5.0, 5.0), 0.95)] * 10
+    two_and_ten[1], two_and_ten[9] = around[1], around[9]
+    assert main_face(two_and_ten, 100, 100) is around[1]
+    one_and_ten = [around[0], *[Detection((0.0, 0.0, 5.0, 5.0), 0.95)] * 8, around[9]]
+    assert main_face(one_and_ten, 100, 100) is around[9]
+    larger = [*around, Detection((30.0, 30.0, 60.0, 60.0), 0.94)]
+    assert main_face(larger, 100, 100) is larger[-1]
+
+
+def test_of_equal_distances_from_the_centre_the_first_wins_whatever_its_confidence() -> None:
+    left, right = Detection((0.0, 40.0, 20.0, 60.0), 0.94), Detection((80.0, 40.0, 100.0, 60.0), 0.95)
+    assert main_face([left, right], 100, 100) is left
+    assert main_face([right, left], 100, 100) is right
+
+
+@pytest.mark.parametrize(("lead", "chosen"), [(0.02, 0), (0.015, 1)])
+def test_a_clear_lead_in_confidence_decides_over_place(lead: float, chosen: int) -> None:
+    faces = [Detection((0.0, 0.0, 10.0, 10.0), 0.9375 + lead), Detection((40.0, 40.0, 60.0, 60.0), 0.9375)]
+    assert main_face(faces, 100, 100) is faces[chosen]
+
+
 @pytest.mark.parametrize("row", ROWS, ids=[row["image"] for row in ROWS])
 def test_crop_equals_the_golden_crop_in_every_pixel(row) -> None:
     image = read_rgb(GOLDEN / "images" / row["image"])
