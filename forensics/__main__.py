@@ -18,6 +18,7 @@ COMMANDS = {
     "calibrate": "forensics.calibrate.command",
     "robustness": "forensics.robustness.command",
     "explain": "forensics.explain.command",
+    "submission": "forensics.submission.command",
 }
 """Name of each command, and the module whose `command` it is; imported only when it is used."""
 
@@ -67,6 +68,7 @@ def main() -> None:
     python -m forensics calibrate photos/      thresholds for false-alarm rates; what a fitted vote would gain
     python -m forensics robustness photos/     the same under blur, noise, compression and the like
     python -m forensics explain photo.jpg      where each stream looked, and how the votes add up
+    python -m forensics submission images/     a folder's scores in the form of the NTIRE challenge
 
     \b
     Exit codes: 0 done · 1 the data or a file is wrong · 2 wrong command line · 3 no server, or it went away ·

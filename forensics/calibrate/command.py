@@ -88,7 +88,7 @@ def command(
     with DetectorClient(url, batch_size=batch_size, max_in_flight=in_flight) as client:
         server = ask_server(client)
         checkpoints = _checkpoints(server)
-        rows = score_images(client, server, images, output)
+        rows = score_images(client, server, [image.path for image in images], output)
     scores, unscored = collect(images, rows)
     with progress("resampling", count_rounds(scores) * resamples, "resamples") as advance:
         fit = fit_vote(scores, resamples=resamples, advance=advance)

@@ -10,6 +10,7 @@ from itertools import product
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.model_selection import StratifiedKFold
 
 from ensemble.calibration import PAPER_VOTE, ROUNDING_STEPS, Isotonic, Probabilities, ProbabilityMap, Vote, round_to
 from ensemble.streams import STREAMS
@@ -128,10 +129,10 @@ def fit_vote(scores: Scores, *, resamples: int, seed: int = 0, advance: Advance 
 
 def assign_folds(labels: Labels, seed: int) -> Folds:
     """Fold of each image, 0 to `FOLDS` − 1: random, with as many real and as many fake ones in each as can be."""
-    rng = np.random.default_rng(seed)
     folds = np.empty(len(labels), np.int64)
-    for members in (np.flatnonzero(labels), np.flatnonzero(~labels)):
-        folds[rng.permutation(members)] = np.arange(len(members)) % FOLDS
+    splits = StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(labels, labels)
+    for fold, (_, held_out) in enumerate(splits):
+        folds[held_out] = fold
     return folds
 
 

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from forensics.common.errors import ForensicsError
+from deepfake_client.bulk.inputs import IMAGE_EXTENSIONS
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-"""Files of a folder that count as images, in upper or lower case."""
+from forensics.common.errors import ForensicsError
 
 LABELS = {"real": False, "fake": True, "0": False, "1": True}
 """Labels of a CSV, and whether they say fake."""
@@ -21,10 +20,12 @@ class LabelledImage:
     Attributes:
         path: Its file, absolute.
         fake: Whether it is fake.
+        video: Of which video it is a frame; None where of none.
     """
 
     path: Path
     fake: bool
+    video: str | None = None
 
 
 def read_dataset(source: Path) -> list[LabelledImage]:
@@ -32,7 +33,8 @@ def read_dataset(source: Path) -> list[LabelledImage]:
 
     Args:
         source: A folder whose subfolders `real` and `fake` hold the images, at any depth; or a CSV file with the
-            columns `path` (relative to the CSV's folder, or absolute) and `label` (real or fake, 0 or 1).
+            columns `path` (relative to the CSV's folder, or absolute) and `label` (real or fake, 0 or 1), and where
+            the images are frames `video`. In a folder, the images of one subfolder of `real` or `fake` are one video.
 
     Returns:
         The images, those of a folder by name, real ones first.
@@ -52,6 +54,22 @@ def read_dataset(source: Path) -> list[LabelledImage]:
     return images
 
 
+def find_images(folder: Path) -> list[Path]:
+    """The images of a folder at any depth, absolute, by name.
+
+    Raises:
+        ForensicsError: It has none.
+    """
+    found = sorted(path.absolute() for path in folder.rglob("*") if _is_image(path))
+    if not found:
+        raise ForensicsError(f"{folder}: no image ({' '.join(IMAGE_EXTENSIONS)}) in this folder")
+    return found
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_EXTENSIONS and not path.is_dir()
+
+
 def _read_folder(source: Path) -> Iterator[LabelledImage]:
     for name, fake in (("real", False), ("fake", True)):
         folder = source / name
@@ -59,12 +77,14 @@ def _read_folder(source: Path) -> Iterator[LabelledImage]:
             found = ", ".join(sorted(each.name for each in source.iterdir())[:8]) or "nothing"
             raise ForensicsError(f"{source}: no subfolder {name}/; it must have real/ and fake/, and it has: {found}")
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in EXTENSIONS and not path.is_dir():
-                yield LabelledImage(path.absolute(), fake)
+            if _is_image(path):
+                video = None if path.parent == folder else str(path.parent.relative_to(source))
+                yield LabelledImage(path.absolute(), fake, video)
 
 
 def _read_csv(source: Path) -> Iterator[LabelledImage]:
     lines: dict[Path, int] = {}
+    kinds: dict[str, bool] = {}
     try:
         with source.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -79,6 +99,10 @@ def _read_csv(source: Path) -> Iterator[LabelledImage]:
                 if (first := lines.setdefault(image.path, reader.line_num)) != reader.line_num:
                     where = f"{source}, line {reader.line_num}"
                     raise ForensicsError(f"{where}: {row['path']} is there twice, first in line {first}; keep one")
+                if image.video is not None and kinds.setdefault(image.video, image.fake) is not image.fake:
+                    raise ForensicsError(
+                        f"{source}, line {reader.line_num}: the video {image.video!r} has real frames and fake ones"
+                    )
                 yield image
     except (UnicodeDecodeError, csv.Error) as error:
         raise ForensicsError(f"{source}: not a CSV file in UTF-8: {error}") from error
@@ -90,4 +114,5 @@ def _read_row(source: Path, line: int, row: dict[str, str | None]) -> LabelledIm
         raise ForensicsError(f"{source}, line {line}: no path")
     if label.lower() not in LABELS:
         raise ForensicsError(f"{source}, line {line}: the label is {label!r}; it must be real or fake, 0 or 1")
-    return LabelledImage((source.absolute().parent / path), LABELS[label.lower()])
+    video = (row.get("video") or "").strip() or None
+    return LabelledImage((source.absolute().parent / path), LABELS[label.lower()], video)

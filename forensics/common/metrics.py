@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score, roc_curve
 
 from forensics.common.progress import Advance, silent
 
@@ -88,13 +88,8 @@ def equal_error_rate(labels: Labels, scores: Floats) -> float:
 
 def confusion(labels: Labels, scores: Floats, threshold: float) -> Confusion:
     """Counts of right and wrong calls."""
-    called_fake = scores > threshold
-    return Confusion(
-        true_fake=int((called_fake & labels).sum()),
-        false_fake=int((called_fake & ~labels).sum()),
-        true_real=int((~called_fake & ~labels).sum()),
-        false_real=int((~called_fake & labels).sum()),
-    )
+    (true_real, false_fake), (false_real, true_fake) = confusion_matrix(labels, scores > threshold).tolist()
+    return Confusion(true_fake, false_fake, true_real, false_real)
 
 
 def best_threshold(labels: Labels, scores: Floats) -> float:
@@ -115,7 +110,7 @@ def best_threshold(labels: Labels, scores: Floats) -> float:
 
 def brier_score(labels: Labels, scores: Floats) -> float:
     """Mean squared difference between score and label; 0.25 for a constant 0.5."""
-    return float(np.mean((scores - labels) ** 2))
+    return float(brier_score_loss(labels, scores))
 
 
 def reliability(labels: Labels, scores: Floats, bins: int = CALIBRATION_BINS) -> list[ReliabilityBin]:

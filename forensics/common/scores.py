@@ -14,6 +14,7 @@ from forensics.common.errors import ForensicsError
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
+Groups = npt.NDArray[np.int64]
 
 MEAN = "mean"
 VOTE = "vote"
@@ -32,6 +33,7 @@ class Scores:
         votes: float32 [N, 3], those as they enter the vote.
         mean: float64 [N], weighted mean of the streams before rounding.
         vote: float64 [N], the score.
+        videos: int64 [N], the number of the video that an image is a frame of, from 0; None where there are no videos.
     """
 
     labels: Labels
@@ -39,6 +41,7 @@ class Scores:
     votes: npt.NDArray[np.float32]
     mean: Floats
     vote: Floats
+    videos: Groups | None = None
 
     @property
     def columns(self) -> dict[str, Floats]:
@@ -89,12 +92,9 @@ def collect(images: Sequence[LabelledImage], rows: Sequence[Mapping[str, Any]]) 
     Raises:
         ForensicsError: Of real or of fake images none was scored.
     """
-    scored = [(image.fake, row) for image, row in zip(images, rows, strict=True) if row["status"] == "ok"]
-    unscored = [
-        Unscored(str(row["path"]), row["status"], row.get("error") or explain(row["status"]))
-        for row in rows
-        if row["status"] != "ok"
-    ]
+    kept = [(image, row) for image, row in zip(images, rows, strict=True) if row["status"] == "ok"]
+    scored = [(image.fake, row) for image, row in kept]
+    unscored = [Unscored(str(row["path"]), row["status"], reason(row)) for row in rows if row["status"] != "ok"]
     labels = np.array([fake for fake, _ in scored], np.bool_)
     if not labels.any() or labels.all():
         counts = (
@@ -112,5 +112,20 @@ def collect(images: Sequence[LabelledImage], rows: Sequence[Mapping[str, Any]]) 
         votes=by_stream("vote"),
         mean=np.array([row["probability"] for _, row in scored], np.float64),
         vote=np.array([row["score"] for _, row in scored], np.float64),
+        videos=_group([image for image, _ in kept]),
     )
     return scores, unscored
+
+
+def reason(row: Mapping[str, Any]) -> str:
+    """Why an image has no score, in words."""
+    return str(row.get("error") or explain(row["status"]))
+
+
+def _group(images: Sequence[LabelledImage]) -> Groups | None:
+    """The number of each image's video; an image without one is a video of its own."""
+    if all(image.video is None for image in images):
+        return None
+    names = [(image.video, "") if image.video is not None else (None, str(image.path)) for image in images]
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return np.array([numbers[name] for name in names], np.int64)

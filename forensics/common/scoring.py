@@ -12,7 +12,6 @@ from deepfake_client import Calibration, DetectorClient, DetectorError
 
 from ensemble.calibration import PAPER_VOTE, Vote
 from ensemble.calibration_file import CalibrationError, parse_calibration
-from forensics.common.dataset import LabelledImage
 from forensics.common.errors import ForensicsError
 from forensics.common.progress import progress
 from forensics.common.score_store import ScoreStore, old_path
@@ -76,9 +75,7 @@ def ask_server(client: DetectorClient) -> Server:
     return server
 
 
-def score_images(
-    client: DetectorClient, server: Server, images: Sequence[LabelledImage], folder: Path
-) -> list[dict[str, Any]]:
+def score_images(client: DetectorClient, server: Server, images: Sequence[Path], folder: Path) -> list[dict[str, Any]]:
     """Scores images, but those that were scored before by the same server and have not changed since.
 
     Args:
@@ -101,7 +98,7 @@ def score_images(
         if store.replaced:
             kept = old_path(path)
             _warn(f"{path} held scores of other weights or another calibration, now in {kept}: all are scored again")
-        rows = {image.path: store.get(image.path) for image in images}
+        rows = {image: store.get(image) for image in images}
         missing = [path for path, row in rows.items() if row is None]
         if len(missing) < len(rows):
             click.echo(f"{len(rows) - len(missing)} of {len(rows)} images were scored before ({path})", err=True)
@@ -112,7 +109,7 @@ def score_images(
             for image_path, verdict in zip(missing, verdicts, strict=True):
                 rows[image_path] = store.keep(image_path, verdict.to_dict())
                 advance()
-    return [row for image in images if (row := rows[image.path]) is not None]
+    return [row for image in images if (row := rows[image]) is not None]
 
 
 def _warn(text: str) -> None:

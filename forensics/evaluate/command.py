@@ -25,15 +25,18 @@ def command(data: Path, url: str, batch_size: int, in_flight: int, output: Path,
     """Measure the ensemble on labelled images.
 
     DATA is a folder whose subfolders real/ and fake/ hold images at any depth, or a CSV file with the columns path
-    (relative to the CSV, or absolute) and label (real or fake, 0 or 1).
+    (relative to the CSV, or absolute) and label (real or fake, 0 or 1). Where images are frames of videos, those of
+    one video lie in one subfolder of real/ or fake/, or the CSV names it in the column video: then videos are measured
+    too, each by the mean of its frames.
 
     The images are scored by the running server. Scores are kept in scores.jsonl of the output folder: a run that was
     stopped goes on where it was, and one that was done takes new images only. A server with other weights or another
     calibration starts afresh. Images that cannot be scored are listed and left out of every number.
 
     For each stream, the unrounded weighted mean and the vote: ROC AUC with intervals, average precision, equal error
-    rate, accuracy and confusion at 0.5 and at the best threshold, calibration error, Brier score. For the ensemble:
-    what each stream adds, what rounding costs, every subset of streams and other weights, how far streams agree.
+    rate, accuracy and confusion at 0.5 and at the best threshold, calibration error, Brier score, the challenge's
+    numbers. For the ensemble: what each stream adds, what rounding costs, every subset of streams and other weights,
+    how far streams agree.
 
     \b
     Written to the output folder:
@@ -49,7 +52,7 @@ def command(data: Path, url: str, batch_size: int, in_flight: int, output: Path,
     images = read_dataset(data)
     with DetectorClient(url, batch_size=batch_size, max_in_flight=in_flight) as client:
         server = ask_server(client)
-        rows = score_images(client, server, images, output)
+        rows = score_images(client, server, [image.path for image in images], output)
     scores, unscored = collect(images, rows)
     vote = server.vote
     with progress("resampling", resamples, "resamples") as advance:

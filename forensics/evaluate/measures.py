@@ -22,6 +22,7 @@ from forensics.common.metrics import (
 from forensics.common.progress import Advance, silent
 from forensics.common.scores import MEAN, VOTE, Floats, Labels, Scores
 from forensics.evaluate.agreement import PairAgreement, ensemble_score, pairwise_agreement, weight_choices
+from forensics.evaluate.challenge import Challenge, challenge
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Evaluation:
         rounding_cost: ROC AUC of the unrounded mean above that of the vote, paired.
         weight_choices: The ensemble by other weights, fewest streams first.
         agreement: Every pair of streams.
+        challenge: The challenge's numbers, by column.
     """
 
     real: int
@@ -91,6 +93,7 @@ class Evaluation:
     rounding_cost: Estimate
     weight_choices: list[WeightChoice]
     agreement: list[PairAgreement]
+    challenge: dict[str, Challenge]
 
 
 def evaluate(
@@ -146,6 +149,7 @@ def evaluate(
             for choice in weight_choices()
         ],
         agreement=pairwise_agreement(scores),
+        challenge=challenge(scores),
     )
 
 

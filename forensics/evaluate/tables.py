@@ -13,6 +13,7 @@ def evaluation_tables(evaluation: Evaluation) -> list[Table]:
     return [
         _ranking(evaluation),
         _decisions(evaluation),
+        _challenge(evaluation),
         _contributions(evaluation),
         _agreement(evaluation),
         _weights(evaluation),
@@ -54,6 +55,29 @@ def _decisions(evaluation: Evaluation) -> Table:
         (
             *("", "accuracy", "caught", "missed", "accused", "cleared", "at 0.5"),
             *("best at", "accuracy"),
+        ),
+        rows,
+    )
+
+
+def _challenge(evaluation: Evaluation) -> Table:
+    numbers = evaluation.challenge.values()
+    videos = any(each.rounded.video_auc is not None for each in numbers)
+    rows = []
+    for name, each in evaluation.challenge.items():
+        cells = [f"{each.rounded.auc:.4f}", f"{each.unrounded.auc:.4f}"]
+        cells += [f"{each.rounded.accuracy:.2%}", f"{each.unrounded.accuracy:.2%}"]
+        if videos:
+            cells += [_optional(value.video_auc, ".4f") for value in (each.rounded, each.unrounded)]
+        rows.append((TITLES[name], *cells))
+    by_video = " A video's score is the mean of its frames'." if videos else ""
+    return Table(
+        "Challenge numbers",
+        "As the authors compute them: every prediction is first rounded to one decimal, then ROC AUC is taken, and the "
+        f"accuracy with fake above 0.5. Beside them the same numbers of the predictions as they are.{by_video}",
+        (
+            *("", "AUC, rounded", "AUC", "accuracy, rounded", "accuracy"),
+            *(("video AUC, rounded", "video AUC") if videos else ()),
         ),
         rows,
     )
@@ -108,5 +132,5 @@ def _weights(evaluation: Evaluation) -> Table:
     )
 
 
-def _optional(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"
+def _optional(value: float | None, form: str = ".3f") -> str:
+    return "undefined" if value is None else f"{value:{form}}"

@@ -10,18 +10,18 @@ from typing import Any
 
 import click
 import numpy as np
-from deepfake_client import DetectorClient, explain
+from deepfake_client import DetectorClient
 from rich.console import Console
 
 from degradation import SWEEPS, Sweep
 from ensemble import status
-from forensics.common.dataset import EXTENSIONS, LabelledImage, read_dataset
+from forensics.common.dataset import LabelledImage, find_images, read_dataset
 from forensics.common.errors import ForensicsError
 from forensics.common.inspection import Inspector
 from forensics.common.options import data_argument, resamples_option, server_options
 from forensics.common.progress import progress
 from forensics.common.score_store import ScoreStore
-from forensics.common.scores import Unscored
+from forensics.common.scores import Unscored, reason
 from forensics.common.scoring import Server, ask_server
 from forensics.robustness.measures import SweepMeasures, analyse
 from forensics.robustness.report import (
@@ -135,7 +135,7 @@ def command(
         seed=seed,
         keep_face=keep_face,
         resamples=resamples,
-        unscored=[Unscored(str(path), row["status"], _reason(row)) for path, row in failed.items()],
+        unscored=[Unscored(str(path), row["status"], reason(row)) for path, row in failed.items()],
         sweeps=measured,
     )
     print_report(Console(), report)
@@ -152,10 +152,7 @@ def read_images(data: Path) -> tuple[list[LabelledImage], bool]:
     """
     if not data.is_dir() or any((data / name).is_dir() for name in ("real", "fake")):
         return read_dataset(data), True
-    found = sorted(path for path in data.rglob("*") if path.suffix.lower() in EXTENSIONS and not path.is_dir())
-    if not found:
-        raise ForensicsError(f"{data}: no image ({' '.join(sorted(EXTENSIONS))}) in this folder")
-    return [LabelledImage(path.absolute(), False) for path in found], False
+    return [LabelledImage(path, False) for path in find_images(data)], False
 
 
 def _settings(server: Server, sweep: Sweep, seed: int, keep_face: bool) -> dict[str, Any]:
@@ -208,8 +205,4 @@ def _require_scored(labels: Any, labelled: bool, failed: Rows) -> None:
         return
     kinds = "of real or of fake images none was scored" if labelled else "no image was scored"
     path, row = next(iter(failed.items()))
-    raise ForensicsError(f"{kinds} ({len(failed)} were not): {path}: {_reason(row)}")
-
-
-def _reason(row: dict[str, Any]) -> str:
-    return str(row.get("error") or explain(row["status"]))
+    raise ForensicsError(f"{kinds} ({len(failed)} were not): {path}: {reason(row)}")
