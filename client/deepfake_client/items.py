@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from .errors import DetectorError, RequestFailedError
+from .files import open_file
 from .results import Verdict
 
 Image = bytes | bytearray | memoryview | str | os.PathLike[str]
@@ -123,7 +124,7 @@ def read(item: Item) -> EncodedImage:
     if item.data is not None:
         return EncodedImage(item.path, item.data, item.box, item.faces, item.attempts)
     assert item.path is not None
-    with Path(item.path).open("rb") as file:
+    with open_file(item.path) as file:
         data = file.read(MAX_IMAGE_BYTES + 1)
     check_size(len(data), MAX_IMAGE_BYTES)
     return EncodedImage(item.path, data, item.box, item.faces, item.attempts)

@@ -1,7 +1,9 @@
 """What a client gets back: verdicts, and what is known about the server."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Literal
 
 from .contract.streams import STREAMS
@@ -143,6 +145,12 @@ class Provenance:
 
     untrained: bool
     document: Mapping[str, Any] = field(hash=False)
+
+    @property
+    def identity(self) -> str:
+        """Twelve hexadecimal digits that stand for the document, whenever it was made: other weights, other digits."""
+        undated = {name: value for name, value in self.document.items() if name != "created"}
+        return sha256(json.dumps(undated, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True)

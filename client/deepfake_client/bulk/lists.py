@@ -1,17 +1,26 @@
-"""Lists of paths: text with one a line, or a column of a CSV or Parquet file; read a piece at a time."""
+"""Lists of paths: text with one a line, or a column of a CSV, TSV or Parquet file; read a piece at a time."""
 
+import codecs
 import csv
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..items import Item, make_item
 from . import parquet
+
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+_DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+_MOST_FIELD = 64 << 20
+"""Most characters of one field of a CSV file: Python's own limit of 128 K stops at a long caption beside a path."""
 
 STDIN = "-"
 """The list on standard input, one path a line."""
@@ -22,7 +31,7 @@ BOX_COLUMNS = ("face_x1", "face_y1", "face_x2", "face_y2")
 
 @dataclass(frozen=True)
 class Columns:
-    """What to take from a CSV or Parquet file.
+    """What to take from a CSV, TSV or Parquet file.
 
     Attributes:
         path: Name of the column of paths.
@@ -48,17 +57,21 @@ def check_list(source: str, columns: Columns) -> None:
     match _kind(source):
         case ".parquet":
             found = parquet.column_names(source)
-        case ".csv":
+        case ".csv" | ".tsv":
             with _open_csv(source) as file:
-                found = next(csv.reader(file), [])
+                found = next(_csv_lines(file, source), [])
         case _ if columns.boxes:
-            raise ValueError(f"{source} is a list of paths alone, without face boxes; give a .csv or .parquet file")
+            raise ValueError(
+                f"{source} is a list of paths alone, without face boxes; give a .csv, .tsv or .parquet file"
+            )
         case _:
             if source != STDIN and Path(source).is_file():
                 Path(source).open("rb").close()
             return
     if missing := [name for name in columns.names if name not in found]:
         raise ValueError(f"{source} has no column {', '.join(missing)}; it has {', '.join(found) or 'none'}")
+    if twice := [name for name in columns.names if found.count(name) > 1]:
+        raise ValueError(f"{source} has the column {', '.join(twice)} more than once; rename or drop the other")
 
 
 def read_list(source: str, columns: Columns) -> Iterator[Item]:
@@ -79,9 +92,9 @@ def _records(source: str, columns: Columns) -> Iterator[list[Any]]:
     match _kind(source):
         case ".parquet":
             yield from parquet.read_columns(source, columns.names)
-        case ".csv":
+        case ".csv" | ".tsv":
             with _open_csv(source) as file:
-                lines = csv.reader(file)
+                lines = _csv_lines(file, source)
                 header = next(lines, [])
                 places = [header.index(name) for name in columns.names]
                 for line in lines:
@@ -89,12 +102,34 @@ def _records(source: str, columns: Columns) -> Iterator[list[Any]]:
                         yield [line[place] if place < len(line) else None for place in places]
         case _:
             with _open_stdin() if source == STDIN else Path(source).open("rb") as raw:
-                yield from ([os.fsdecode(path)] for line in raw if (path := line.rstrip(b"\r\n")))
+                yield from ([path] for line in _text_lines(raw) if (path := line.rstrip("\r\n")))
+
+
+def _text_lines(raw: Iterable[bytes]) -> Iterator[str]:
+    """The lines of a text, without its byte-order mark; UTF-16 where that says so, as Windows writes lists."""
+    lines = iter(raw)
+    first = next(lines, b"")
+    if not first.startswith(_UTF_16):
+        # A name that is not UTF-8 gets through as on the disk.
+        yield from map(os.fsdecode, chain([first.removeprefix(codecs.BOM_UTF8)], lines))
+        return
+    rest = ""
+    for text in codecs.iterdecode(chain([first], lines), "utf-16"):
+        *whole, rest = (rest + text).split("\n")
+        yield from whole
+    yield rest
 
 
 def _open_csv(source: str) -> Any:
-    # utf-8-sig: spreadsheets begin their files with a mark. A name that is not UTF-8 gets through as on the disk.
-    return Path(source).open(newline="", encoding="utf-8-sig", errors="surrogateescape")
+    with Path(source).open("rb") as file:
+        # Spreadsheets begin their files with a mark.
+        encoding = "utf-16" if file.read(2) in _UTF_16 else "utf-8-sig"
+    return Path(source).open(newline="", encoding=encoding, errors="surrogateescape")
+
+
+def _csv_lines(file: Any, source: str) -> Iterator[list[str]]:
+    csv.field_size_limit(max(csv.field_size_limit(), _MOST_FIELD))
+    return csv.reader(file, delimiter=_DELIMITERS[_kind(source)])
 
 
 def _open_stdin() -> Any:
@@ -107,9 +142,10 @@ def _open_stdin() -> Any:
 
 def _item(source: str, entry: int, values: list[Any]) -> Item:
     path, *box = values
-    if path in (None, ""):
+    if path in (None, "", b""):
         return Item(source, None, None, error=f"entry {entry} has no path")
+    path = os.fsdecode(path) if isinstance(path, bytes) else str(path)
     try:
-        return make_item(str(path), None if all(value in (None, "") for value in box) else box)
+        return make_item(path, None if all(value in (None, "") for value in box) else box)
     except (TypeError, ValueError):
-        return Item(str(path), None, None, error=f"the face box of entry {entry} is {box}; it must be four numbers")
+        return Item(path, None, None, error=f"the face box of entry {entry} is {box}; it must be four numbers")

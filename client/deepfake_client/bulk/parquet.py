@@ -29,7 +29,7 @@ def require_pyarrow() -> None:
 
 
 def column_names(path: str) -> list[str]:
-    """The columns of text or numbers of a file, or of the first file of a folder.
+    """The columns of text, bytes or numbers of a file, or of the first file of a folder.
 
     Raises:
         ParquetError: It cannot be read.
@@ -49,8 +49,9 @@ def read_columns(path: str, columns: Sequence[str]) -> Iterator[list[Any]]:
     pa = _pyarrow()
     for file in _files(path):
         with _told(pa, file), pa.parquet.ParquetFile(file) as parquet:
-            if missing := set(columns) - set(parquet.schema_arrow.names):
-                raise ParquetError(f"{file} has no column {', '.join(sorted(missing))}")
+            names = parquet.schema_arrow.names
+            if wrong := [name for name in columns if names.count(name) != 1]:
+                raise ParquetError(f"{file} has no column {', '.join(wrong)}, or has it more than once")
             for batch in parquet.iter_batches(BATCH_ROWS, columns=list(columns)):
                 yield from map(list, zip(*(batch.column(name).to_pylist() for name in columns), strict=True))
 
@@ -89,7 +90,8 @@ def _is_usable(pa: Any, kind: Any) -> bool:
         test(value)
         for test in (
             *(pa.types.is_string, pa.types.is_large_string, pa.types.is_floating, pa.types.is_integer),
-            *(pa.types.is_null, getattr(pa.types, "is_string_view", pa.types.is_null)),
+            *(pa.types.is_binary, pa.types.is_large_binary, pa.types.is_fixed_size_binary, pa.types.is_null),
+            *(getattr(pa.types, name, pa.types.is_null) for name in ("is_string_view", "is_binary_view")),
         )
     )
 

@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
-from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
+from ..files import open_file
 from ..items import MAX_IMAGE_BYTES, Item, check_size
 
 SHARD_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
@@ -27,18 +27,30 @@ class _Damaged(tarfile.ReadError):
     """A shard ends within a member, without its end mark, or in something that is none."""
 
 
+class _TrailingData(_Damaged):
+    """Something that is no tar file follows the end mark."""
+
+
 class _Header(tarfile.TarInfo):
-    # tarfile takes a damaged header after the first for the end, and would leave out the rest without a word.
+    """Headers of one archive. tarfile takes a damaged one for the end, and would leave out the rest without a word."""
+
+    end_mark_seen = False
+
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        if not buf:
+        if not buf and not cls.end_mark_seen:
             raise _Damaged("it ends without the end mark of a tar file, so it was cut off; copy it again")
         try:
-            return super().frombuf(buf, encoding, errors)
+            header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
-            if any(buf):
-                raise _Damaged(f"{error}; copy it again") from error
-            raise  # the end mark
+            if not any(buf):
+                cls.end_mark_seen = True  # another archive may follow: tar files are joined by `cat`
+                raise
+            if cls.end_mark_seen:
+                raise _TrailingData("data that are no tar file follow its end mark; copy it again") from error
+            raise _Damaged(f"{error}; copy it again") from error
+        cls.end_mark_seen = False
+        return header
 
 
 def is_shard(path: str) -> bool:
@@ -57,19 +69,33 @@ def read_shard(shard: str, extensions: tuple[str, ...]) -> Iterator[Item]:
     what = "cannot be read beyond its start"
     try:
         # gzip checks what it has read, which tarfile's own decompression does not.
-        with gzip.open(shard) if streamed else Path(shard).open("rb") as file:
-            with closing(tarfile.open(fileobj=file, mode="r|" if streamed else "r:", tarinfo=_Header)) as tar:
-                while (member := tar.next()) is not None:
-                    tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps every header for random access
-                    what = f"cannot be read beyond member {member.name}"
-                    if member.name.lower().endswith(extensions) and not member.isdir():
-                        yield _item(shard, tar, member, streamed)
-            what = "was read to its end, but some of it is damaged"
+        with open_file(shard) as raw, gzip.open(raw) if streamed else raw as file:
+            trailing: _TrailingData | None = None
+            try:
+                with closing(_open_tar(file, streamed)) as tar:
+                    while (member := tar.next()) is not None:
+                        tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all for random access
+                        what = f"cannot be read beyond member {member.name}"
+                        if member.name.lower().endswith(extensions) and not member.isdir():
+                            yield _item(shard, tar, member, streamed)
+            except _TrailingData as error:
+                trailing = error
+            beyond, what = what, "was read to its end, but some of it is damaged"
             while streamed and file.read(_REST_BYTES):
-                pass
+                pass  # gzip compares its checksum at the end
+            if trailing is not None:
+                what = beyond
+                raise trailing
     except _DAMAGES as error:
         reason = getattr(error, "strerror", None) or str(error)
         yield Item(shard, None, None, error=f"the shard {what}: {reason}" if os.path.exists(shard) else reason)  # noqa: PTH110 - Path.exists raises for a name that is too long
+
+
+def _open_tar(file: gzip.GzipFile | BinaryIO, streamed: bool) -> tarfile.TarFile:
+    header = type("_HeaderOfOne", (_Header,), {})  # what it has seen is of one file
+    if streamed:
+        return tarfile.open(fileobj=file, mode="r|", tarinfo=header, ignore_zeros=True)
+    return tarfile.open(fileobj=file, mode="r:", tarinfo=header, ignore_zeros=True)
 
 
 def _item(shard: str, tar: tarfile.TarFile, member: tarfile.TarInfo, streamed: bool) -> Item:
@@ -95,7 +121,7 @@ def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _read_part(shard: str, offset: int, size: int) -> bytes:
     check_size(size, MAX_IMAGE_BYTES)
-    with Path(shard).open("rb") as file:
+    with open_file(shard) as file:
         file.seek(offset)
         data = file.read(size)
     if len(data) < size:

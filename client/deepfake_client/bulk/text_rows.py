@@ -8,6 +8,16 @@ from typing import Any, TextIO
 
 from ..columns import COLUMNS, flatten
 from ..results import Verdict
+from ..text import printable
+
+_JSON_ESCAPES = {
+    code: f"\\u{code:04x}"
+    for code in (*range(0x7F, 0xA0), *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+}
+"""JSON escapes control characters below a space; these too act on a terminal that prints the row."""
+
+_FORMULA = ("=", "+", "@", "-", "\t", "\r")
+"""What a cell begins with that a spreadsheet takes for a formula."""
 
 Sink = Callable[[Verdict], None]
 """Takes one verdict after the other."""
@@ -26,12 +36,15 @@ def jsonl(file: TextIO) -> Sink:
 
 def csv_rows(file: TextIO) -> Sink:
     """One line an image below a header of `CSV_COLUMNS`; what is not there is left empty."""
+    if file.isatty():
+        return _lines(file, csv_header(), lambda verdict: printable(csv_row(verdict), keep="\n"))
     return _lines(file, csv_header(), csv_row)
 
 
 def jsonl_row(verdict: Verdict) -> str:
     """A line of JSONL."""
-    return json.dumps(verdict.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
+    row = json.dumps(verdict.to_dict(), ensure_ascii=False, allow_nan=False)
+    return row.translate(_JSON_ESCAPES) + "\n"
 
 
 def csv_header() -> str:
@@ -42,7 +55,7 @@ def csv_header() -> str:
 def csv_row(verdict: Verdict) -> str:
     """A record of a CSV file."""
     row = flatten(verdict)
-    return _csv_line(row[column] for column in CSV_COLUMNS)
+    return _csv_line(_harmless(column, row[column]) for column in CSV_COLUMNS)
 
 
 def _lines(file: TextIO, header: str, render: Callable[[Verdict], str]) -> Sink:
@@ -56,5 +69,13 @@ def _lines(file: TextIO, header: str, render: Callable[[Verdict], str]) -> Sink:
 
 def _csv_line(values: Iterable[Any]) -> str:
     line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
-    return line.getvalue()
+    # Every Python quotes the characters of the line terminator; the first of 3.11 quotes no other carriage return.
+    csv.writer(line, lineterminator="\r\n").writerow(values)
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _harmless(name: str, value: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula. A path stays the path of its file."""
+    if not isinstance(value, str) or not value.startswith(_FORMULA):
+        return value
+    return f"./{value}" if name == "path" else f"'{value}"

@@ -10,5 +10,6 @@ def command(connection: Connection) -> None:
 
 from .commands import main
 from .connection import Connection, connection_options
+from .group import SuggestingGroup
 
-__all__ = ["Connection", "connection_options", "main"]
+__all__ = ["Connection", "SuggestingGroup", "connection_options", "main"]

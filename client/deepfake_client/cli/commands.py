@@ -1,49 +1,28 @@
 """The command line: `deepfake-client score` and `deepfake-client info`."""
 
 import csv
-import time
-from collections.abc import Iterator
+import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ..bulk.inputs import IMAGE_EXTENSIONS, Inputs, find_images
-from ..bulk.lists import BOX_COLUMNS, Columns, check_list
-from ..errors import DetectorError
+from ..bulk.lists import BOX_COLUMNS, STDIN, Columns, check_list
 from ..items import Faces
-from ..results import Provenance
+from ..text import printable
 from .connection import Connection, connection_options
-from .destination import check_output, errors_told, open_destination, score_missing
+from .destination import check_output, check_standard_output, errors_told, open_destination, score_missing
+from .group import INTERRUPTED, NO_IMAGES, SOME_FAILED, Commands
 from .identity import ask_provenance, identity, warn_if_different
-from .operating_point import describe_vote, find_operating_point, operating_point_option
+from .info import info
+from .operating_point import find_operating_point, operating_point_option
 from .progress import ProgressBar
 from .stopping import stoppable
 from .summary import RunSummary
 
-SOME_FAILED = 1
-SERVER_UNREACHABLE = 3
-INTERRUPTED = 130
-"""Exit codes; click exits with 2 where the command line is wrong."""
 
-_TEST_IMAGE_SECONDS = 60.0
-
-
-class _Commands(click.Group):
-    """A group whose commands end with a line and an exit code, never with a traceback, on what users can run into."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except DetectorError as error:
-            click.echo(f"error: {error}", err=True)
-            ctx.exit(SERVER_UNREACHABLE)
-        except KeyboardInterrupt:
-            ctx.exit(INTERRUPTED)
-
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="deepfake-client")
 def main() -> None:
     """Ask a deepfake detector on NVIDIA Triton about images.
@@ -64,15 +43,23 @@ def main() -> None:
     multiple=True,
     type=click.Path(exists=True, readable=True),
     metavar="FILE",
-    help="Score what FILE lists: text with a path a line, or a .csv or .parquet with paths in a column. Repeatable.",
+    help="Score what FILE lists: text with a path a line, or a .csv, .tsv or .parquet with paths in a column."
+    " Repeatable.",
 )
 @click.option(
-    "--column", default="path", show_default=True, metavar="NAME", help="Column of a .csv or .parquet list with paths."
+    "--column",
+    default="path",
+    show_default=True,
+    metavar="NAME",
+    help="Column of a .csv, .tsv or .parquet list with paths.",
 )
 @click.option(
     "--face-boxes",
     is_flag=True,
     help=f"Take the face from the columns {BOX_COLUMNS[0]} to {BOX_COLUMNS[-1]} of the lists, in pixels, where filled.",
+)
+@click.option(
+    "--follow-links", is_flag=True, help="Follow links in folders. Without it a link to a file is a row that says so."
 )
 @connection_options
 @click.option(
@@ -123,6 +110,7 @@ def score(
     lists: tuple[str, ...],
     column: str,
     face_boxes: bool,
+    follow_links: bool,
     connection: Connection,
     output: Path | None,
     overwrite: bool,
@@ -162,6 +150,7 @@ def score(
       2    wrong command line
       3    the server cannot be reached, or went away for good
       4    rows cannot be written (a full disk): the run has not come to its end
+      5    no images were found
       130  stopped by Ctrl-C
 
     \b
@@ -178,8 +167,11 @@ def score(
         raise click.UsageError("Missing argument 'PATH...' or option '--list'.", ctx)
     if output is None and (overwrite or retry_failed):
         raise click.UsageError("--overwrite and --retry-failed are about a file: name it with --output.", ctx)
-    inputs = Inputs(paths, lists, Columns(column, face_boxes))
+    inputs = Inputs(paths, lists, Columns(column, face_boxes), follow_links)
     _check_lists(inputs)
+    if output is None:
+        check_standard_output()
+    links: list[str] = []
     summary = RunSummary()
     with connection.make_client(timeout=timeout, max_in_flight=in_flight, batch_size=batch_size) as client:
         client.server_info()  # a wrong address is told in seconds, and before a file is replaced
@@ -199,7 +191,7 @@ def score(
                 )
             scored = score_missing(
                 client,
-                find_images(inputs),
+                find_images(inputs, links.append),
                 rows,
                 faces=faces,
                 ordered=not unordered,
@@ -216,79 +208,32 @@ def score(
             except KeyboardInterrupt:
                 pass  # the second Ctrl-C
             finally:
-                click.echo(summary.summary(client.servers), err=True)
+                click.echo(summary.text(client.servers), err=True)
             failed_before = rows.count_failed() > summary.failed
     if stop.is_set():
         if output is not None:
             without = " without --overwrite" if overwrite else ""
             click.echo(f"the same command{without} goes on from here", err=True)
         ctx.exit(INTERRUPTED)
+    if links:
+        told = f"{len(links)} links to folders were not followed, such as {printable(links[0])}: see --follow-links"
+        click.echo(told, err=True)
+    if failed_before:
+        click.echo(f"{output} has rows from before of images that could not be scored: see --retry-failed", err=True)
     if not summary.total:
         none = "every image has its row from before" if rows.earlier else "no images found"
         click.echo(f"{none} (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
-    if failed_before:
-        click.echo(f"{output} has rows from before of images that could not be scored: see --retry-failed", err=True)
+        if not rows.earlier:
+            ctx.exit(NO_IMAGES)
     ctx.exit(SOME_FAILED if summary.failed or failed_before else 0)
 
 
-@main.command()
-@connection_options
-@click.option(
-    "--wait",
-    default=0.0,
-    type=click.FloatRange(0),
-    metavar="SECONDS",
-    help="Wait so long for a server that is starting.  [default: do not wait]",
-)
-@click.pass_context
-def info(ctx: click.Context, connection: Connection, wait: float) -> None:
-    """Show what the server at each address runs and whether it scores a test image.
-
-    Exit codes: 0 they all do, 2 wrong command line, 3 one cannot be reached or scores nothing.
-    """
-    failed = False
-    for one in connection.each():
-        try:
-            _show_server(one, wait)
-        except DetectorError as error:
-            click.echo(f"error: {error}", err=True)
-            failed = True
-    ctx.exit(SERVER_UNREACHABLE if failed else 0)
-
-
-def _show_server(connection: Connection, wait: float) -> None:
-    with connection.make_client() as client:
-        if wait:
-            client.wait_ready(wait)
-        server = client.server_info()
-        _show("server", f"{server.name} {server.version} at {', '.join(connection.urls)}")
-        _show("model", f"{server.model}, at most {server.max_batch_size} images a request")
-        for name, value in _describe(client.provenance()):
-            _show(name, value)
-        _show("vote", describe_vote(client.calibration()))
-        ask_provenance(client)
-        started = time.monotonic()
-        client.wait_ready(_TEST_IMAGE_SECONDS)
-        _show("ready", f"yes, it scored a test image after {time.monotonic() - started:.2f} s")
-
-
-def _describe(provenance: Provenance | None) -> Iterator[tuple[str, str]]:
-    if provenance is None:
-        yield "weights", "unknown: the server has no provenance model"
-        return
-    document = dict(provenance.document)
-    yield "weights", "UNTRAINED" if document.pop("untrained") else "trained"
-    for name, stream in dict(document.pop("streams", {})).items():
-        yield name, ", ".join(f"{key} {value}" for key, value in dict(stream).items())
-    for name, value in document.items():
-        yield name.replace("_", " "), str(value)
-
-
-def _show(name: str, value: str) -> None:
-    click.echo(f"{name:<16}{value}")
+main.add_command(info)
 
 
 def _check_lists(inputs: Inputs) -> None:
+    if STDIN in inputs.paths and sys.stdin is None:
+        raise click.UsageError("standard input is closed; open it, or give the list as a file: --list FILE")
     for source in inputs.lists:
         try:
             check_list(source, inputs.columns)

@@ -1,6 +1,8 @@
 """Where the command line puts rows, and the scoring of what has none yet."""
 
+import errno
 import io
+import os
 import sqlite3
 import sys
 import threading
@@ -70,6 +72,12 @@ class _Printed:
         return 0
 
 
+def check_standard_output() -> None:
+    """Raises an error that ends the command where rows are to go to a standard output that is closed."""
+    if sys.stdout is None:
+        raise _UnwrittenError("standard output is closed; name a file with --output, or open it")
+
+
 def check_output(ctx: click.Context, parameter: click.Parameter, value: Path | None) -> Path | None:
     """Callback of the option that names the output."""
     if value is None:
@@ -78,6 +86,8 @@ def check_output(ctx: click.Context, parameter: click.Parameter, value: Path | N
         raise click.BadParameter(f"{value}: the name must end in .jsonl, .csv or .parquet, such as scores.csv")
     if not value.absolute().parent.is_dir():
         raise click.BadParameter(f"{value}: the folder {value.parent} does not exist; create it first")
+    if not os.access(value.absolute().parent, os.W_OK):
+        raise click.BadParameter(f"{value}: the folder {value.parent} cannot be written to; choose another")
     if value.suffix.lower() == ".parquet":
         try:
             require_pyarrow()
@@ -125,6 +135,9 @@ def errors_told(output: Path | None) -> Iterator[None]:
     except OutputError as error:
         raise click.BadParameter(str(error), param_hint="--output") from None
     except OSError as error:
+        if output is not None and not output.exists() and error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            why = f"the folder {output.parent} cannot be written to ({error.strerror}); choose another"
+            raise click.BadParameter(f"{output}: {why}", param_hint="--output") from None
         raise _UnwrittenError(f"{output or 'standard output'}: {error.strerror or error}") from error
     except sqlite3.Error as error:
         raise _UnwrittenError(f"the journal of {output}: {error}") from error

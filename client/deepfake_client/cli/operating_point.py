@@ -4,6 +4,7 @@ import click
 
 from ..calibration import Calibration, OperatingPoint
 from ..client import DetectorClient
+from ..text import printable
 
 _OPTION = "--operating-point"
 
@@ -55,4 +56,5 @@ def describe_vote(calibration: Calibration | None) -> str:
     if calibration.document is None:
         return "the published method's own; no operating points"
     points = ", ".join(f"far={point.far:g}" for point in calibration.operating_points) or "none"
-    return f"calibrated {calibration.document.get('created')}; operating points: {points}"
+    created = printable(str(calibration.document.get("created")))
+    return f"calibrated {created}; operating points: {points}"

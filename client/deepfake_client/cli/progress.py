@@ -27,7 +27,7 @@ class ProgressBar:
     """
 
     def __init__(self, inputs: Inputs) -> None:
-        shown = sys.stderr.isatty()
+        shown = sys.stderr is not None and sys.stderr.isatty()
         self._bar = Progress(
             TextColumn("scoring"),
             BarColumn(),

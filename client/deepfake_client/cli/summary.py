@@ -4,10 +4,9 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-import click
-
 from ..results import ServerStatus, Verdict
 from ..status import explain
+from ..text import printable
 
 
 class RunSummary:
@@ -37,7 +36,7 @@ class RunSummary:
         """Images that could not be scored."""
         return self._failures.total()
 
-    def summary(self, servers: Sequence[ServerStatus] = ()) -> str:
+    def text(self, servers: Sequence[ServerStatus] = ()) -> str:
         """A line of counts and speed, one for each server, one for each kind of failure with its reason or its fix."""
         seconds = time.monotonic() - self._started
         scored = self._verdicts.total()
@@ -46,7 +45,7 @@ class RunSummary:
             line += ": " + _list(self._verdicts)
         if self._failures:
             line += "; not scored: " + _list(self._failures)
-        reasons = (f"  {s}: {click.format_filename(text)}" for s, text in self._first_error.items() if s != text)
+        reasons = (f"  {s}: {printable(text)}" for s, text in self._first_error.items() if s != text)
         return "\n".join((line, *map(_describe, servers), *reasons))
 
 

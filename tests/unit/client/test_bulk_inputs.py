@@ -210,7 +210,7 @@ def test_empty_and_missing_shards(server: FakeTriton) -> None:
     with tarfile.open("empty.tar", "w"):
         pass
     result = score(server.url, "empty.tar")
-    assert (result.exit_code, result.stdout) == (0, "")
+    assert (result.exit_code, result.stdout) == (5, "")
     (row,) = printed(score(server.url, "missing.tar"))
     assert row["error"] == "missing.tar: No such file or directory"
 
@@ -299,14 +299,20 @@ def test_entry_that_is_no_path_or_box_gets_its_row(server: FakeTriton) -> None:
         (["-l", "empty.csv"], "empty.csv has no column path; it has none"),
         (["-l", "bad.parquet"], "bad.parquet is not readable as Parquet"),
         (["-l", "no_files.parquet"], "the folder no_files.parquet holds no .parquet files"),
-        (["-l", "binary.parquet"], "binary.parquet has no column path; it has id"),
+        (["-l", "lists.parquet"], "lists.parquet has no column path; it has id"),
+        (["-l", "twice.parquet"], "twice.parquet has the column path more than once; rename or drop the other"),
+        (["-l", "twice.csv"], "twice.csv has the column path more than once; rename or drop the other"),
+        (["-l", "ok.tsv"], "ok.tsv has no column path; it has file, id"),
         (["-l", "missing.txt"], "'missing.txt' does not exist"),
     ],
 )
 def test_list_that_cannot_be_used_is_refused_before_anything(arguments: list[str], message: str) -> None:
     write_table("ok.csv", path=["x.jpg"])
     write_table("ok.parquet", path=["x.jpg"])
-    write_table("binary.parquet", path=[b"x.jpg"], id=[1])
+    write_table("lists.parquet", path=[["x.jpg"]], id=[1])
+    pq.write_table(pa.Table.from_arrays([pa.array(["x.jpg"])] * 2, names=["path", "path"]), "twice.parquet")
+    Path("twice.csv").write_text("path,path\nx.jpg,y.jpg\n")
+    Path("ok.tsv").write_text("file\tid\nx.jpg\t1\n")
     Path("ok.txt").write_text("x.jpg")
     Path("empty.csv").touch()
     Path("bad.parquet").write_bytes(b"PAR1 no PAR1")

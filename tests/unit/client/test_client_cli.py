@@ -99,12 +99,15 @@ def test_missing_file_gets_its_row_and_costs_no_other(server: FakeTriton, photos
     assert rows["missing.jpg"]["error"].endswith("missing.jpg: No such file or directory")
 
 
-def test_broken_link_gets_a_row_and_a_pipe_is_left_alone(server: FakeTriton, tmp_path: Path) -> None:
+def test_links_and_pipes_in_a_folder_get_rows_and_circles_are_left_alone(server: FakeTriton, tmp_path: Path) -> None:
     (tmp_path / "link.jpg").symlink_to(tmp_path / "gone.jpg")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "circle").symlink_to(tmp_path)
     result = run(server, "score", tmp_path)
-    assert [(name, row["status"]) for name, row in rows_of(result.stdout).items()] == [("link.jpg", "unreadable_file")]
+    assert [(name, row["status"]) for name, row in rows_of(result.stdout).items()] == [
+        ("link.jpg", "unreadable_file"),
+        ("pipe.jpg", "unreadable_file"),
+    ]
 
 
 def test_list_on_standard_input_names_files_and_folders(server: FakeTriton, photos: Path) -> None:
@@ -116,7 +119,7 @@ def test_list_on_standard_input_names_files_and_folders(server: FakeTriton, phot
 
 def test_empty_folder_says_so(server: FakeTriton, tmp_path: Path) -> None:
     result = run(server, "score", tmp_path)
-    assert (result.exit_code, result.stdout) == (0, "")
+    assert (result.exit_code, result.stdout) == (5, "")
     assert "no images found (in folders: .jpg" in result.stderr
 
 

@@ -1,0 +1,40 @@
+"""Opening of files that others named: only regular ones, so that a pipe or a device cannot hold up a run."""
+
+import errno
+import os
+import stat
+from typing import BinaryIO
+
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a file for reading.
+
+    Raises:
+        OSError: It cannot be opened, or is a folder, a pipe, a socket or a device.
+        ValueError: There is a NUL character in its name.
+    """
+    _require_file(os.stat(path).st_mode)  # noqa: PTH116 - to open a device may do something to it
+    descriptor = os.open(path, _FLAGS)
+    try:
+        _require_file(os.fstat(descriptor).st_mode)
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _require_file(mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        what = _KINDS.get(stat.S_IFMT(mode), "something else")
+        raise OSError(f"it is {what} and not a file; give a file with the image in it")
