@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo weights test check docs lock export serve bench bench-compare image engines serve-gpu bench-gpu clean
+.PHONY: help setup demo weights test check check-engines docs lock export serve bench bench-compare image engines serve-gpu bench-gpu clean
 
 BIN := .venv/bin
 WEIGHTS ?= weights
@@ -29,6 +29,9 @@ test: .venv/.test  ## run the tests, against the real server
 
 check: .venv/.test  ## lint and type-check
 	scripts/check
+
+check-engines: .venv/.tensorrt-check  ## build all networks' engines without a GPU, by TensorRT for RTX; PRESET=giant: full size
+	$(BIN)/python -m export.tensorrt $(if $(PRESET),--preset $(PRESET))
 
 docs: .venv/.test .venv/.docs  ## build the documentation into build/site
 	$(BIN)/mkdocs build --strict --quiet
