@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ensemble import status
 from ensemble.calibration import Isotonic, NoMap, Platt, Temperature, Vote
-from ensemble.voting import EnsembleScore
+from ensemble.streams import STREAMS
+from ensemble.voting import EnsembleScore, fake_probability
 
 FAKE = "fake"
 REAL = "real"
@@ -131,3 +133,68 @@ def require_rising(vote: Vote) -> None:
                 f"stream {index}: the vote falls where its probability rises ({each}, weight {weight}), so that no "
                 "verdict is certain before all streams ran; calibrate again"
             )
+
+
+@dataclass
+class Evidence:
+    """What is known of N images so far.
+
+    Attributes:
+        statuses: `ok`, or why there is no verdict; N of them.
+        probabilities: float32 [N, streams], in the order of `STREAMS`; NaN where the stream was not asked.
+        ran: bool [N, streams], which streams were asked.
+        thresholds: float32 [N], as `verdicts` takes them.
+        vote: The vote in force.
+    """
+
+    statuses: list[str]
+    probabilities: npt.NDArray[np.float32]
+    ran: npt.NDArray[np.bool_]
+    thresholds: npt.NDArray[np.float32]
+    vote: Vote
+
+    @classmethod
+    def none(cls, statuses: Sequence[str], thresholds: npt.NDArray[np.float32], vote: Vote) -> "Evidence":
+        """Nothing is known yet; images whose status is not `ok` stay out."""
+        shape = (len(statuses), len(STREAMS))
+        return cls(list(statuses), np.full(shape, np.nan, np.float32), np.zeros(shape, bool), thresholds, vote)
+
+    @property
+    def bounds(self) -> Bounds:
+        """What the full ensemble could still say; NaN at both ends where the status is not `ok`."""
+        found = np.where(self._alive()[:, None], self.probabilities, np.float32(np.nan))
+        return bounds(found, self.ran | ~self._alive()[:, None], self.vote)
+
+    @property
+    def verdicts(self) -> list[str | None]:
+        """The verdict where it is certain."""
+        return self.bounds.verdicts(self.thresholds)
+
+    @property
+    def undecided(self) -> list[int]:
+        """Images whose verdict a stream that was not asked could still change."""
+        return [
+            index
+            for index, (alive, verdict) in enumerate(zip(self._alive(), self.verdicts, strict=True))
+            if alive and verdict is None
+        ]
+
+    def add(self, stream: int, images: Sequence[int], logits: npt.NDArray[np.float32]) -> None:
+        """Adds what a stream said; an image for which that is no number has no verdict from then on.
+
+        Args:
+            stream: Its index in `STREAMS`.
+            images: Indices of the images that it was asked about.
+            logits: float32 [len(images), 2].
+        """
+        found = fake_probability(logits)
+        for index, probability in zip(images, found, strict=True):
+            if self.statuses[index] != status.OK:
+                continue
+            self.probabilities[index, stream] = probability
+            self.ran[index, stream] = True
+            if np.isnan(probability):
+                self.statuses[index] = status.NON_FINITE_LOGITS
+
+    def _alive(self) -> npt.NDArray[np.bool_]:
+        return np.array([each == status.OK for each in self.statuses], bool)

@@ -26,14 +26,14 @@ ENSEMBLE = CONFIGS[ENSEMBLE_NAME]
 # Of the models that the export puts there, too: beside it lie NAME.pbtxt and NAME.OTHER.pbtxt.
 DEFAULTS = CONFIGS | {
     path.stem: text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
-    for path in sorted(EXPORT.glob("*.pbtxt"))
+    for path in sorted(EXPORT.rglob("*.pbtxt"))
     if "." not in path.stem
 }
 ALTERNATIVES = {
     (name, kind): text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
     for path, name, kind in (
         *((path, path.parent.parent.name, path.stem) for path in sorted(REPOSITORY.glob("*/configs/*.pbtxt"))),
-        *((path, *path.stem.split(".")) for path in sorted(EXPORT.glob("*.*.pbtxt"))),
+        *((path, *path.stem.split(".")) for path in sorted(EXPORT.rglob("*.*.pbtxt"))),
     )
 }
 
@@ -65,9 +65,11 @@ def test_batch_size_is_the_specified_one(name: str) -> None:
     assert CONFIGS[name].max_batch_size == MAX_BATCH_SIZE
 
 
-@pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"provenance", ENSEMBLE_NAME}))
+@pytest.mark.parametrize("name", sorted(set(CONFIGS) - {"provenance", ENSEMBLE_NAME, "deepfake_verdict"}))
 def test_steps_batch_and_warm_up_and_state_their_instances(name: str) -> None:
-    assert CONFIGS[name].HasField("dynamic_batching") == (name != "preprocess")  # which admits requests one by one
+    assert CONFIGS[name].HasField("dynamic_batching") == (
+        name not in ("preprocess", "decision")
+    )  # which answer requests one by one
     assert CONFIGS[name].model_warmup
     assert [group.count for group in CONFIGS[name].instance_group] == [2 if name == "face_crop" else 1]
 

@@ -46,7 +46,7 @@ SHA256 = "sha256"
 STATUSES = frozenset(value for name, value in vars(status).items() if name.isupper())
 """Every value of `STATUS`."""
 
-FACE_SUPPLIED, FACE_TOO_SMALL, FACE_NONE = "supplied", "too_small", "none"
+FACE_SUPPLIED, FACE_TOO_SMALL, FACE_NONE, FACE_NOT_NEEDED = "supplied", "too_small", "none", "not_needed"
 """Values of `FACE_SOURCE` beside the names of detection attempts."""
 
 MAX_TEXT = 64

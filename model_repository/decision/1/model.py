@@ -1,0 +1,168 @@
+"""Triton step: the verdict as soon as it is certain, by as few streams as that takes. See ensemble/decision.py."""
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import triton_python_backend_utils as pb_utils
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from ensemble import status
+from ensemble.admission import Release
+from ensemble.calibration import PAPER_VOTE, Vote
+from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, read_in_force
+from ensemble.contract import FACE_NONE, FACE_NOT_NEEDED, VOTER_MODEL
+from ensemble.decision import Evidence, require_rising
+from ensemble.streams import STREAMS, Stream
+
+FACE_CROP = "face_crop"
+UNDER_WAY = 64
+"""Requests that wait for late streams at once; these batch what comes from all of them."""
+
+
+class LateStepError(Exception):
+    """A step that this one called gave no answer."""
+
+
+class TritonPythonModel:
+    """One instance of the step. Each request waits for its late streams in a thread of its own."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        self._release = Release()
+        self._vote = _vote_in_force(Path(args["model_repository"]).parent / VOTER_MODEL, args["model_version"])
+        require_rising(self._vote)
+        inputs = {each["name"] for each in json.loads(args["model_config"])["input"]}
+        self._early = [stream for stream in STREAMS if _logits(stream) in inputs]
+        # The heaviest vote first: it decides most.
+        weight = dict(zip(STREAMS, self._vote.weights, strict=True))
+        self._late = sorted((stream for stream in STREAMS if stream not in self._early), key=lambda each: -weight[each])
+        self._threads = ThreadPoolExecutor(UNDER_WAY)
+
+    def execute(self, requests: list[Any]) -> list[None]:
+        for request in requests:
+            self._threads.submit(self._answer, request, request.get_response_sender())
+        return [None] * len(requests)
+
+    def finalize(self) -> None:
+        self._threads.shutdown()
+
+    def _answer(self, request: Any, sender: Any) -> None:
+        try:
+            response = self._decide(request)
+        except LateStepError as error:
+            response = _error(f"{error}; send the images again", pb_utils.TritonError.UNAVAILABLE)
+        except Exception as error:  # noqa: BLE001 - the process boundary: without an answer the request would hang
+            response = _error(f"decision: {type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
+        tickets = pb_utils.get_input_tensor_by_name(request, "TICKET")
+        self._release([] if tickets is None else tickets.as_numpy().ravel().tolist())
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _decide(self, request: Any) -> Any:
+        statuses = [
+            row[0].decode(errors="replace")
+            for row in pb_utils.get_input_tensor_by_name(request, "IMAGE_STATUS").as_numpy()
+        ]
+        supplied = pb_utils.get_input_tensor_by_name(request, "THRESHOLD")
+        thresholds = np.full(len(statuses), np.nan, np.float32) if supplied is None else supplied.as_numpy()[:, 0]
+        evidence = Evidence.none(statuses, thresholds, self._vote)
+        for stream in self._early:
+            logits = pb_utils.get_input_tensor_by_name(request, _logits(stream)).as_numpy()
+            evidence.add(STREAMS.index(stream), range(len(statuses)), logits)
+        faces = _Faces(request, evidence)
+        for stream in self._late:
+            if undecided := evidence.undecided:
+                if stream.framing == "face":
+                    pixels = faces.find(undecided)
+                else:
+                    pixels = pb_utils.get_input_tensor_by_name(request, _pixels(stream)).as_numpy()[undecided]
+                (logits,) = _infer(stream.name, [pb_utils.Tensor("PIXELS", pixels)], ["LOGITS"])
+                evidence.add(STREAMS.index(stream), undecided, logits)
+        return _response(evidence, faces)
+
+
+class _Faces:
+    """The faces of a request's images, as far as they were needed."""
+
+    def __init__(self, request: Any, evidence: Evidence) -> None:
+        self._request = request
+        self._evidence = evidence
+        needed = [each == status.OK for each in evidence.statuses]
+        self.boxes = np.full((len(needed), 4), np.nan, np.float32)
+        self.confidences = np.full((len(needed), 1), np.nan, np.float32)
+        self.sources = np.array([[FACE_NOT_NEEDED if ok else FACE_NONE] for ok in needed], np.object_)
+
+    def find(self, images: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """The face crops of some images: uint8 [N, side, side, 3]."""
+        inputs = [
+            pb_utils.Tensor(
+                name,
+                np.ascontiguousarray(pb_utils.get_input_tensor_by_name(self._request, name).as_numpy()[list(images)]),
+            )
+            for name in ("IMAGE", "DECODED", "BOX", "IMAGE_STATUS")
+        ]
+        (stream,) = (each for each in STREAMS if each.framing == "face")
+        names = [_pixels(stream), "FACE", "FACE_CONFIDENCE", "FACE_SOURCE", "STATUS"]
+        pixels, boxes, confidences, sources, statuses = _infer(FACE_CROP, inputs, names)
+        self.boxes[images], self.confidences[images], self.sources[images] = boxes, confidences, sources
+        for index, (found,) in zip(images, statuses, strict=True):
+            self._evidence.statuses[index] = found.decode(errors="replace")
+        return pixels
+
+
+def _vote_in_force(voter: Path, version: str) -> Vote:
+    text = (voter / "config.pbtxt").read_text(encoding="utf-8")
+    parameters = text_format.Parse(text, model_config_pb2.ModelConfig()).parameters
+    file, echo = (parameters[key].string_value for key in (FILE_PARAMETER, ECHO_PARAMETER))
+    calibration = read_in_force(voter / version, file, echo)
+    return PAPER_VOTE if calibration is None else calibration.vote
+
+
+def _infer(model: str, inputs: list[Any], outputs: list[str]) -> list[npt.NDArray[Any]]:
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        requested_output_names=outputs,
+        inputs=inputs,
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
+    )
+    response = request.exec()
+    if response.has_error():
+        raise LateStepError(f"{model} failed: {response.error().message()}")
+    return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in outputs]
+
+
+def _response(evidence: Evidence, faces: _Faces) -> Any:
+    bounds = evidence.bounds
+    verdicts = evidence.verdicts
+    known = evidence.vote.score(evidence.probabilities)  # row by row NaN where a stream was not asked
+    names = [",".join(stream.name for stream, ran in zip(STREAMS, row, strict=True) if ran) for row in evidence.ran]
+    return pb_utils.InferenceResponse(
+        [
+            pb_utils.Tensor("VERDICT", np.array([[verdict or ""] for verdict in verdicts], np.object_)),
+            pb_utils.Tensor("SCORE_RANGE", bounds.score_range),
+            pb_utils.Tensor("PROBABILITY_RANGE", bounds.probability_range),
+            pb_utils.Tensor("STREAM_PROBABILITIES", known.stream_probabilities),
+            pb_utils.Tensor("STREAM_VOTES", known.stream_votes),
+            pb_utils.Tensor("STREAMS_RUN", np.array([[name] for name in names], np.object_)),
+            pb_utils.Tensor("FACE", faces.boxes),
+            pb_utils.Tensor("FACE_CONFIDENCE", faces.confidences),
+            pb_utils.Tensor("FACE_SOURCE", faces.sources),
+            pb_utils.Tensor("STATUS", np.array([[each] for each in evidence.statuses], np.object_)),
+        ]
+    )
+
+
+def _error(message: str, code: Any) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+
+
+def _logits(stream: Stream) -> str:
+    return f"{stream.name.upper()}_LOGITS"
+
+
+def _pixels(stream: Stream) -> str:
+    return f"{stream.name.upper()}_PIXELS"

@@ -1,0 +1,161 @@
+"""`deepfake_verdict` on the real server: the verdict of the full ensemble, by as few streams as that takes."""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import tritonclient.grpc as triton
+from tritonclient.utils import InferenceServerException, np_to_triton_dtype
+
+from ensemble.decision import verdicts
+from ensemble.streams import STREAMS
+from ensemble.voting import EnsembleScore
+from tests import hostile
+from tests.conftest import Server, start_server
+from tests.golden import BOXES, IMAGES, read_rgb
+
+pytestmark = pytest.mark.server
+
+FULL, EARLY = "deepfake_detector", "deepfake_verdict"
+NAMES = [stream.name for stream in STREAMS]
+
+
+def ask(url: str, model: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+    tensors = []
+    for name, values in inputs.items():
+        tensor = triton.InferInput(name, values.shape, np_to_triton_dtype(values.dtype))
+        tensor.set_data_from_numpy(values)
+        tensors.append(tensor)
+    with triton.InferenceServerClient(url) as client:
+        answer = client.infer(model, tensors, client_timeout=250)
+    return {output.name: answer.as_numpy(output.name) for output in answer.get_response().outputs}
+
+
+def column(files: list[bytes]) -> np.ndarray:
+    return np.array([[data] for data in files], np.object_)
+
+
+def photographs() -> list[bytes]:
+    """The golden images and parts of them, each a little different to every stream."""
+    pixels = [read_rgb(path) for path in IMAGES]
+    parts = [image[top : top + 200, top : top + 200] for image in pixels for top in (0, 20, 56)]
+    return [path.read_bytes() for path in IMAGES] + [hostile.encode(part, ".png") for part in parts]
+
+
+def full_verdicts(full: dict[str, np.ndarray], threshold: float) -> list[str]:
+    score = EnsembleScore(full["SCORE"][:, 0], full["PROBABILITY"][:, 0], *(np.empty(0, np.float32),) * 2)
+    found = verdicts(score, np.full(len(score.score), threshold, np.float32))
+    return [verdict or "" for verdict in found]
+
+
+def text(values: np.ndarray) -> list[str]:
+    return [value.decode() for value in values[:, 0]]
+
+
+@pytest.fixture(scope="module")
+def mixed(server: Server) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Photographs with a box each, and what the full ensemble says of them."""
+    files = column(photographs())
+    # One box each, so that the face search, which no test here is about, takes no time.
+    boxes = np.float32([[60, 50, 190, 190] if n % 3 else [90, 90, 120, 120] for n in range(len(files))])
+    return files, boxes, ask(server.url, FULL, IMAGE=files, FACE_BOX=boxes)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.2, 0.3, 0.35, 0.4, 0.5, 0.9])
+def test_every_verdict_is_the_full_ensembles(
+    server: Server, mixed: tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]], threshold: float | None
+) -> None:
+    files, boxes, full = mixed
+    inputs: dict[str, Any] = {"IMAGE": files, "FACE_BOX": boxes}
+    if threshold is not None:
+        inputs["THRESHOLD"] = np.full((len(files), 1), threshold, np.float32)
+    early = ask(server.url, EARLY, **inputs)
+    assert text(early["STATUS"]) == ["ok"] * len(files)
+    assert text(early["VERDICT"]) == full_verdicts(full, np.nan if threshold is None else threshold)
+    for ends, value in (("SCORE_RANGE", "SCORE"), ("PROBABILITY_RANGE", "PROBABILITY")):
+        # The networks' own last digits depend on the batch.
+        assert (early[ends][:, 0] <= full[value][:, 0] + 1e-5).all()
+        assert (early[ends][:, 1] >= full[value][:, 0] - 1e-5).all()
+    for row, run in enumerate(text(early["STREAMS_RUN"])):
+        ran = [name in run.split(",") for name in NAMES]
+        assert ran[0]
+        assert ran[2]
+        for values in ("STREAM_PROBABILITIES", "STREAM_VOTES"):
+            assert np.isfinite(early[values][row]).tolist() == ran
+            np.testing.assert_allclose(early[values][row][ran], full[values][row][ran], atol=1e-5)
+        alike = early["SCORE_RANGE"][row, 0] == early["SCORE_RANGE"][row, 1]
+        assert alike == all(ran)
+        if all(ran):
+            np.testing.assert_array_equal(early["FACE"][row], full["FACE"][row])
+            assert early["FACE_SOURCE"][row] == full["FACE_SOURCE"][row]
+        else:
+            assert np.isnan(early["FACE"][row]).all()
+            assert early["FACE_SOURCE"][row] == b"not_needed"
+
+
+def test_both_ways_are_taken(server: Server, mixed: tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]) -> None:
+    files, boxes, _ = mixed
+    ran = text(ask(server.url, EARLY, IMAGE=files, FACE_BOX=boxes)["STREAMS_RUN"])
+    assert {"global_texture,semantic_fusion", ",".join(NAMES)} == set(ran)
+
+
+def test_a_threshold_on_an_images_own_probability_is_not_passed(server: Server) -> None:
+    files, boxes = column([IMAGES[0].read_bytes()]), np.float32([BOXES[IMAGES[0].name]])
+    own = ask(server.url, FULL, IMAGE=files, FACE_BOX=boxes)["PROBABILITY"]
+    tie = ask(server.url, EARLY, IMAGE=files, FACE_BOX=boxes, THRESHOLD=own)
+    assert (text(tie["VERDICT"]), text(tie["STREAMS_RUN"])) == (["real"], [",".join(NAMES)])
+    under = ask(server.url, EARLY, IMAGE=files, FACE_BOX=boxes, THRESHOLD=np.nextafter(own, np.float32(0)))
+    assert text(under["VERDICT"]) == ["fake"]
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in hostile.CASES if case.status != "ok"][:12], ids=lambda case: case.name
+)
+def test_a_bad_image_gets_its_status_and_its_neighbour_a_verdict(server: Server, case: hostile.Case) -> None:
+    early = ask(server.url, EARLY, IMAGE=column([IMAGES[1].read_bytes(), case.data]))
+    assert text(early["STATUS"]) == ["ok", case.status]
+    assert text(early["VERDICT"]) == ["real", ""]
+    assert np.isnan(early["SCORE_RANGE"][1]).all()
+    assert np.isnan(early["STREAM_PROBABILITIES"][1]).all()
+    assert text(early["STREAMS_RUN"])[1] == ""
+
+
+def test_whoever_is_answered_has_left(server: Server) -> None:
+    # More images, one after the other, than may be inside at once.
+    files = column([path.read_bytes() for path in IMAGES[:1]] * 32)
+    for _ in range(10):
+        assert set(text(ask(server.url, EARLY, IMAGE=files, THRESHOLD=np.float32([[0.99]] * 32))["STATUS"])) == {"ok"}
+
+
+@pytest.mark.slow
+def test_a_dead_late_step_leaves_no_request_without_an_answer(tiny_repository: Path, tmp_path: Path) -> None:
+    server = start_server(tiny_repository, tmp_path / "log")
+    files, boxes = column([IMAGES[0].read_bytes()]), np.float32([BOXES[IMAGES[0].name]])
+
+    def answer(_: int) -> str:
+        try:
+            return text(ask(server.url, EARLY, IMAGE=files, FACE_BOX=boxes)["VERDICT"])[0]
+        except InferenceServerException as error:
+            return str(error.message())
+
+    try:
+        assert answer(0) == "fake"
+        for stub in psutil.Process(server.process.pid).children(recursive=True):
+            if "stub" in stub.name() and "/local_facial/" in " ".join(stub.cmdline()):
+                os.kill(stub.pid, signal.SIGKILL)
+        with ThreadPoolExecutor(8) as threads:
+            answers = list(threads.map(answer, range(8)))
+        assert all(answers)
+        assert set(answers) != {"fake"}
+        deadline = time.monotonic() + 120
+        while answer(0) != "fake":  # The supervisor has started another server.
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+    finally:
+        server.stop()
