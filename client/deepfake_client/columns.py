@@ -17,6 +17,26 @@ COLUMNS: dict[str, type[str] | type[float]] = {
 """The columns with their types, in the order of a CSV file, where `path` stands before them."""
 
 
+FILE_COLUMNS: dict[str, type[str] | type[float]] = {
+    "face_count": float,
+    "time": float,
+    **{
+        f"video_{field}": float
+        for field in ("duration", "frames", "frames_failed", "mean", "fake_share", "worst_start", "worst_end")
+    },
+    "video_warning": str,
+}
+"""What files have beyond that, empty where it does not apply: the number of faces where all were asked for, the second
+of a frame, and what is said of a video."""
+
+
+def file_row(verdict: Verdict) -> dict[str, Any]:
+    """The row of a verdict in a file: `path`, `COLUMNS` and `FILE_COLUMNS`."""
+    row = dict.fromkeys(FILE_COLUMNS) | flatten(verdict)
+    row["face_count"] = None if verdict.faces is None else len(verdict.faces)
+    return row | verdict.extra_columns()
+
+
 def flatten(verdict: Verdict) -> dict[str, Any]:
     """The row of a verdict, `path` and `COLUMNS`; None for what is not there."""
     box = verdict.face.box or (None,) * 4

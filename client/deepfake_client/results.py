@@ -1,7 +1,7 @@
 """What a client gets back: verdicts, and what is known about the server."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Literal
@@ -96,6 +96,14 @@ class Verdict:
         if self.threshold is not None and self.probability is not None:
             return "fake" if self.probability > self.threshold else "real"
         return None if self.score is None else decide(self.score)
+
+    def rows(self) -> "Iterable[Verdict]":
+        """What has a row of its own in a file: for an image itself."""
+        return (self,)
+
+    def extra_columns(self) -> dict[str, Any]:
+        """Fields of a file's row, by column, that images do not have."""
+        return {}
 
     def to_dict(self) -> dict[str, Any]:
         """The row of a JSONL file: plain values, None for what is not there, `error` only where there is one."""

@@ -13,6 +13,8 @@ STATUS_HINTS = {
     "non_finite_logits": "a network gave NaN or infinity; check the exported models (fp16 overflow?)",
     # from this client
     "unreadable_file": "the file could not be read; check its path and permissions",
+    "unreadable_video": "the video is damaged, or of a kind that is not read; convert it to H.264 in an MP4 file",
+    "no_pictures": "the file has sound only; give a video",
     "request_failed": "the server did not answer the request; see its error and the server's log",
 }
 """Explanation and fix of each `Verdict.status` other than "ok"."""

@@ -15,6 +15,22 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 """Files of a folder, and members of a shard, that are sent, in upper or lower case."""
 
 
+VIDEO_EXTENSIONS = (
+    *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg"),
+    *(".mts", ".m2ts", ".3gp", ".wmv", ".flv", ".ogv"),
+)
+"""Files of a folder that are scored as videos, in upper or lower case. (`.ts` is more often a program.)"""
+
+
+_EXTENSIONS = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
+
+
+def is_video(item: Item) -> bool:
+    """Whether an item is a video, by its name."""
+    named = item.path is not None and item.path.lower().endswith(VIDEO_EXTENSIONS)
+    return named and item.load is None and item.error is None
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What the command line names.
@@ -151,7 +167,7 @@ class _Search:
             for entry in entries:
                 if self._is_searched(entry, above):
                     searched.append((entry.path, above))
-                elif entry.name.lower().endswith(IMAGE_EXTENSIONS):
+                elif entry.name.lower().endswith(_EXTENSIONS):
                     yield self._image(entry)
             folders += reversed(searched)
 
@@ -170,7 +186,7 @@ class _Search:
             if not entry.is_dir():
                 return False
             if not self._follow:
-                if not entry.name.lower().endswith(IMAGE_EXTENSIONS):  # else it has a row
+                if not entry.name.lower().endswith(_EXTENSIONS):  # else it has a row
                     self._not_followed(entry.path)
                 return False
             return _id_of(entry.path) not in above

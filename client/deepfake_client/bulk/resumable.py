@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from ..results import Verdict
 from .content import content_of
 from .journal import Journal, JournalError
 from .rows import KINDS, REPLACE, OutputError, sync_folder
+from .text_rows import CSV_COLUMNS
 
 _COMMIT_SECONDS = 1.0
 """Work that a kill may cost, in seconds: its rows are scored again."""
@@ -25,7 +26,13 @@ class ResumableOutput:
     """
 
     def __init__(
-        self, path: Path, run: Mapping[str, Any], *, overwrite: bool = False, retry_failed: bool = False
+        self,
+        path: Path,
+        run: Mapping[str, Any],
+        *,
+        overwrite: bool = False,
+        retry_failed: bool = False,
+        columns: Sequence[str] = CSV_COLUMNS,
     ) -> None:
         """Opens an output.
 
@@ -34,6 +41,7 @@ class ResumableOutput:
             run: What a run must share with the one that wrote the rows, in plain values by what to call them.
             overwrite: Whether to begin anew, in place of what is there.
             retry_failed: Whether to take out the rows of images that could not be scored.
+            columns: Of a table.
 
         Raises:
             OutputError: There is something else, or another run's output, or another run is writing it.
@@ -42,7 +50,7 @@ class ResumableOutput:
         """
         run = json.loads(json.dumps(run))
         self._path = path
-        self._rows = KINDS[path.suffix.lower()](path.resolve())  # what a link names is replaced, not the link
+        self._rows = KINDS[path.suffix.lower()](path.resolve(), columns)  # what a link names is replaced, not the link
         self._half_done = False
         self._committed = time.monotonic()
         self._turn = threading.Lock()

@@ -2,18 +2,19 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from io import FileIO
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..columns import flatten
+from ..columns import file_row
 from ..results import Verdict
 from . import parquet
 from .content import Content, content_of, find_changed
 from .journal import Journal
-from .text_rows import CSV_COLUMNS, TEXT_COLUMNS, csv_header, csv_row, jsonl_row
+from .text_rows import TEXT_COLUMNS, csv_header, csv_row, jsonl_row
 
 SHARD_ROWS = 100_000
 """Rows of one Parquet shard."""
@@ -133,8 +134,8 @@ class TextRows:
 class ParquetShards:
     """A folder of Parquet files; rows wait in the journal until there are enough for one more."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, columns: Sequence[str]) -> None:
+        self._path, self._columns = path, columns
         self._waiting = 0
         self.journal_path = path / "_journal"  # readers of such folders pass over names that begin so
 
@@ -165,8 +166,9 @@ class ParquetShards:
         self._waiting = journal.count_waiting()
 
     def append(self, journal: Journal, verdict: Verdict) -> int:
-        journal.wait(flatten(verdict), verdict.ok)
-        self._waiting += 1
+        for each in verdict.rows():
+            journal.wait(file_row(each), each.ok)
+            self._waiting += 1
         return 0
 
     def sync(self, journal: Journal, *, last: bool) -> None:
@@ -175,7 +177,7 @@ class ParquetShards:
             return
         shards = journal["content"]
         stage, shard = self._shard(len(shards), "_staged"), self._shard(len(shards))
-        parquet.write(stage, map(_escaped, journal.waiting(parquet.BATCH_ROWS)), CSV_COLUMNS, TEXT_COLUMNS)
+        parquet.write(stage, map(_escaped, journal.waiting(parquet.BATCH_ROWS)), self._columns, TEXT_COLUMNS)
         _sync_file(stage)
         shards[shard.name] = content_of(stage).known
         stage.rename(shard)
@@ -206,12 +208,12 @@ class ParquetShards:
         return self._path / f"{prefix}-{number:05d}.parquet"
 
 
-KINDS: Mapping[str, Callable[[Path], Rows]] = {
-    ".jsonl": lambda path: TextRows(path, "", jsonl_row),
-    ".csv": lambda path: TextRows(path, csv_header(), csv_row),
+KINDS: Mapping[str, Callable[[Path, Sequence[str]], Rows]] = {
+    ".jsonl": lambda path, columns: TextRows(path, "", jsonl_row),
+    ".csv": lambda path, columns: TextRows(path, csv_header(columns), partial(csv_row, columns=columns)),
     ".parquet": ParquetShards,
 }
-"""The kinds of output by the endings of their names."""
+"""The kinds of output by the endings of their names; columns matter where rows are tables."""
 
 
 def _require_unchanged(folder: Path, journal: Journal) -> None:

@@ -3,10 +3,11 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, TextIO
 
-from ..columns import COLUMNS, flatten
+from ..columns import COLUMNS, FILE_COLUMNS, file_row
 from ..results import Verdict
 from ..text import printable
 
@@ -22,10 +23,13 @@ _FORMULA = ("=", "+", "@", "-", "\t", "\r")
 Sink = Callable[[Verdict], None]
 """Takes one verdict after the other."""
 
-CSV_COLUMNS = ("path", *COLUMNS)
+CSV_COLUMNS: tuple[str, ...] = ("path", *COLUMNS)
 """The fields of a JSONL row, flattened."""
 
-TEXT_COLUMNS = {"path", *(name for name, kind in COLUMNS.items() if kind is str)}
+WIDE_COLUMNS: tuple[str, ...] = (*CSV_COLUMNS, *FILE_COLUMNS)
+"""The same where videos or every face are asked for."""
+
+TEXT_COLUMNS = {"path", *(name for name, kind in (COLUMNS | FILE_COLUMNS).items() if kind is str)}
 """Those that are text; the others are numbers."""
 
 
@@ -34,28 +38,28 @@ def jsonl(file: TextIO) -> Sink:
     return _lines(file, "", jsonl_row)
 
 
-def csv_rows(file: TextIO) -> Sink:
-    """One line an image below a header of `CSV_COLUMNS`; what is not there is left empty."""
+def csv_rows(file: TextIO, columns: Sequence[str] = CSV_COLUMNS) -> Sink:
+    """One line an image below a header of some columns; what is not there is left empty."""
     if file.isatty():
-        return _lines(file, csv_header(), lambda verdict: printable(csv_row(verdict), keep="\n"))
-    return _lines(file, csv_header(), csv_row)
+        return _lines(file, csv_header(columns), lambda verdict: printable(csv_row(verdict, columns), keep="\n"))
+    return _lines(file, csv_header(columns), partial(csv_row, columns=columns))
 
 
 def jsonl_row(verdict: Verdict) -> str:
-    """A line of JSONL."""
-    row = json.dumps(verdict.to_dict(), ensure_ascii=False, allow_nan=False)
-    return row.translate(_JSON_ESCAPES) + "\n"
+    """A line of JSONL; more where more than one row belongs to the verdict."""
+    rows = (json.dumps(each.to_dict(), ensure_ascii=False, allow_nan=False) for each in verdict.rows())
+    return "".join(row.translate(_JSON_ESCAPES) + "\n" for row in rows)
 
 
-def csv_header() -> str:
+def csv_header(columns: Sequence[str] = CSV_COLUMNS) -> str:
     """The first line of a CSV file."""
-    return _csv_line(CSV_COLUMNS)
+    return _csv_line(columns)
 
 
-def csv_row(verdict: Verdict) -> str:
-    """A record of a CSV file."""
-    row = flatten(verdict)
-    return _csv_line(_harmless(column, row[column]) for column in CSV_COLUMNS)
+def csv_row(verdict: Verdict, columns: Sequence[str] = CSV_COLUMNS) -> str:
+    """A record of a CSV file; more where more than one row belongs to the verdict."""
+    rows = map(file_row, verdict.rows())
+    return "".join(_csv_line(_harmless(column, row[column]) for column in columns) for row in rows)
 
 
 def _lines(file: TextIO, header: str, render: Callable[[Verdict], str]) -> Sink:

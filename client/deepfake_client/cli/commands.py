@@ -7,10 +7,13 @@ from pathlib import Path
 
 import click
 
-from ..bulk.inputs import IMAGE_EXTENSIONS, Inputs, find_images
+from ..bulk.inputs import IMAGE_EXTENSIONS, Inputs, find_images, is_video
 from ..bulk.lists import BOX_COLUMNS, STDIN, Columns, check_list
-from ..items import Faces
+from ..bulk.text_rows import CSV_COLUMNS, WIDE_COLUMNS
+from ..items import Faces, Item
 from ..text import printable
+from ..video import Sampling, VideoOptions, VideoVerdict
+from ..video.sampling import DEFAULT_FPS
 from .connection import Connection, connection_options
 from .destination import check_output, check_standard_output, errors_told, open_destination, score_missing
 from .group import INTERRUPTED, NO_IMAGES, SOME_FAILED, Commands
@@ -20,6 +23,7 @@ from .operating_point import find_operating_point, operating_point_option
 from .progress import ProgressBar
 from .stopping import stoppable
 from .summary import RunSummary
+from .timelines import save_timeline
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -75,9 +79,24 @@ def main() -> None:
 @click.option(
     "--faces",
     type=click.Choice(["main", "all"]),
-    default="main",
-    show_default=True,
-    help="Judge an image by its main face, or every face that is large enough, and the image by the worst of them.",
+    help="Judge images by their main face, or every face that is large enough, and the image by the worst of them."
+    "  [default: main for images, all for videos]",
+)
+@click.option(
+    "--fps",
+    type=click.FloatRange(0, 1000, min_open=True),
+    metavar="RATE",
+    help=f"Frames of a video to score each second.  [default: {DEFAULT_FPS:g}]",
+)
+@click.option(
+    "--frames", "frame_count", type=click.IntRange(1), metavar="N", help="Frames of a video to score in all, instead."
+)
+@click.option("--frame-rows", is_flag=True, help="Write a row for each scored frame, too, before that of its video.")
+@click.option(
+    "--timelines",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Draw a timeline of each video into DIR, as SVG.",
 )
 @click.option("--unordered", is_flag=True, help="Write rows as they come: no image waits for a slow one before it.")
 @click.option(
@@ -115,7 +134,11 @@ def score(
     output: Path | None,
     overwrite: bool,
     retry_failed: bool,
-    faces: Faces,
+    faces: Faces | None,
+    fps: float | None,
+    frame_count: int | None,
+    frame_rows: bool,
+    timelines: Path | None,
     unordered: bool,
     printed: str | None,
     batch_size: int,
@@ -123,15 +146,20 @@ def score(
     timeout: float,
     far: float | None,
 ) -> None:
-    """Score images: single ones, folders, tar shards, lists; any number of them.
+    """Score images and videos: single ones, folders, tar shards, lists; any number of them.
 
-    PATH is an image; a folder (searched with its subfolders for .jpg .jpeg .png .webp .bmp .tif .tiff); a shard (.tar
-    .tar.gz .tgz, whose images are called SHARD/MEMBER); a quoted pattern such as 'shards/*.tar'; or -
-    for a list of paths on standard input. Relative paths in lists start at the current folder. Every image gets a row,
+    PATH is an image (.jpg .jpeg .png .webp .bmp .tif .tiff, or any other name); a video (.mp4 .mov .webm .mkv .avi and
+    more); a folder, searched with its subfolders for both; a shard (.tar .tar.gz .tgz, whose images are called
+    SHARD/MEMBER); a quoted pattern such as 'shards/*.tar'; or - for a list of paths on standard input. Relative paths
+    in lists start at the current folder. Every image gets a row,
     those that could not be scored too: their status says why.
 
     The score is the ensemble's vote, a probability of being fake in steps of 0.1; the verdict is "fake" above 0.5,
     "real" below, "uncertain" at 0.5. To rank images, use the probability.
+
+    A video gets one row, by the worst three seconds of one face: --fps or --frames say which frames are scored,
+    --frame-rows gives each of them a row as well, --timelines draws them. A table has columns for videos and the number
+    of faces where one of these options, --faces or a video is given.
 
     Where false alarms cost more than misses, or less, --operating-point decides the verdict by a threshold on the
     probability instead, which `python -m forensics calibrate` chose on labelled images: "fake" above it, else "real".
@@ -157,6 +185,8 @@ def score(
     Examples:
       deepfake-client score photo.jpg
       deepfake-client score photos/ --url gpu-box:8001 --output scores.csv
+      deepfake-client score clips/ --fps 4 --output clips.jsonl --timelines timelines/
+      deepfake-client score group.jpg --faces all
       deepfake-client score photos/ --url gpu-1:8001 --url gpu-2:8001
       deepfake-client score photos/ --url gpu-box:8001 --ca authority.pem --header triton-grpc-protocol-token=@token
       deepfake-client score 'shards/*.tar' --batch-size 32 --unordered --output scores.parquet
@@ -167,6 +197,8 @@ def score(
         raise click.UsageError("Missing argument 'PATH...' or option '--list'.", ctx)
     if output is None and (overwrite or retry_failed):
         raise click.UsageError("--overwrite and --retry-failed are about a file: name it with --output.", ctx)
+    if fps is not None and frame_count is not None:
+        raise click.UsageError("--fps and --frames both say which frames of a video are scored: give one.", ctx)
     inputs = Inputs(paths, lists, Columns(column, face_boxes), follow_links)
     _check_lists(inputs)
     if output is None:
@@ -178,11 +210,19 @@ def score(
         warn_if_different(connection)
         provenance = ask_provenance(client, needed=output is not None)
         point = None if far is None else find_operating_point(client, far)
-        run = {} if output is None else identity(inputs, client, provenance, point, faces)
+        videos = VideoOptions(
+            Sampling(fps, frame_count), faces or "all", frame_rows, None if point is None else point.threshold
+        )
+        wide = faces is not None or any((fps, frame_count, frame_rows, *map(is_video, map(Item, paths))))
+        columns = WIDE_COLUMNS if wide else CSV_COLUMNS
+        faces = faces or "main"
+        run = {} if output is None else identity(inputs, client, provenance, point, faces, videos)
         bar = ProgressBar(inputs)
         with (
             errors_told(output),
-            open_destination(output, printed, bar.console, run, overwrite=overwrite, retry_failed=retry_failed) as rows,
+            open_destination(
+                output, printed, bar.console, run, columns=columns, overwrite=overwrite, retry_failed=retry_failed
+            ) as rows,
             stoppable() as stop,
         ):
             if rows.earlier:
@@ -194,6 +234,7 @@ def score(
                 find_images(inputs, links.append),
                 rows,
                 faces=faces,
+                videos=videos,
                 ordered=not unordered,
                 stop=stop,
                 passed=bar.advance,
@@ -202,6 +243,8 @@ def score(
                 with bar, closing(scored):
                     for key, each in scored:
                         verdict = each if point is None else point.apply(each)
+                        if timelines is not None and isinstance(verdict, VideoVerdict):
+                            save_timeline(timelines, verdict)
                         rows.write(key, verdict)
                         summary.add(verdict)
                         bar.advance()

@@ -6,16 +6,18 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 import click
 from rich.console import Console
 
+from ..bulk.inputs import is_video
 from ..bulk.journal import key_of
 from ..bulk.parquet import ParquetError, require_pyarrow
 from ..bulk.resumable import ResumableOutput
@@ -24,9 +26,8 @@ from ..bulk.text_rows import Sink, csv_rows, jsonl
 from ..client import DetectorClient
 from ..items import Faces, Item
 from ..results import Verdict
+from ..video import VideoOptions, score_items
 from .table import table
-
-_PRINTED = {"jsonl": jsonl, "csv": csv_rows}
 
 
 class _UnwrittenError(click.ClickException):
@@ -105,24 +106,26 @@ def open_destination(
     beside_bar: Console | None,
     run: Mapping[str, Any],
     *,
+    columns: Sequence[str],
     overwrite: bool,
     retry_failed: bool,
 ) -> Iterator[Destination]:
     """The output file with its journal; else standard output. Errors as `ResumableOutput`."""
+    sinks: dict[str, Callable[[TextIO], Sink]] = {"jsonl": jsonl, "csv": partial(csv_rows, columns=columns)}
     # A file name that is not valid UTF-8 is written as the escape by which JSON can carry it.
     encoding, errors = "utf-8", "backslashreplace"
     if output is not None and output.exists() and not (output.is_file() or output.is_dir()):
         with output.open("w", newline="", encoding=encoding, errors=errors) as file:
-            yield _Printed(_PRINTED[output.suffix.lower().removeprefix(".")](file))
+            yield _Printed(sinks[output.suffix.lower().removeprefix(".")](file))
     elif output is not None:
-        with ResumableOutput(output, run, overwrite=overwrite, retry_failed=retry_failed) as rows:
+        with ResumableOutput(output, run, overwrite=overwrite, retry_failed=retry_failed, columns=columns) as rows:
             yield rows
     elif printed == "table" or (printed is None and sys.stdout.isatty()):
         yield _Printed(table(beside_bar or Console()))
     else:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(encoding=encoding, errors=errors)
-        yield _Printed(_PRINTED[printed or "jsonl"](sys.stdout))
+        yield _Printed(sinks[printed or "jsonl"](sys.stdout))
 
 
 @contextmanager
@@ -149,6 +152,7 @@ def score_missing(
     destination: Destination,
     *,
     faces: Faces,
+    videos: VideoOptions,
     ordered: bool,
     stop: threading.Event,
     passed: Callable[[], None],
@@ -160,6 +164,7 @@ def score_missing(
         found: All images.
         destination: Where rows are.
         faces: Whose verdict each image gets.
+        videos: How videos are scored.
         ordered: Whether verdicts come in the order of the images.
         stop: Once it is set, no more images are taken.
         passed: Called for each image that has its row.
@@ -171,9 +176,9 @@ def score_missing(
         DetectorError: As `DetectorClient.score_many`.
     """
     keys: dict[int, bytes] = {}
+    place = count()
 
     def missing() -> Iterator[Item]:
-        place = count()
         for item in found:
             if stop.is_set():
                 return
@@ -184,7 +189,7 @@ def score_missing(
                 keys[next(place)] = key
                 yield replace(item.held(), faces=faces)
 
-    with closing(client.score_many(missing(), ordered=ordered)) as verdicts:
-        for verdict in verdicts:
-            assert verdict.index is not None  # score_many says it
-            yield keys.pop(verdict.index), verdict
+    scored = score_items(client, missing(), videos, is_video, ordered=ordered, stop=stop)
+    with closing(scored) as verdicts:
+        for number, verdict in verdicts:
+            yield keys.pop(number), verdict

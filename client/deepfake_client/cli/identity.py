@@ -12,6 +12,7 @@ from ..client import DetectorClient
 from ..errors import DetectorError
 from ..items import Faces
 from ..results import Provenance
+from ..video import VideoOptions
 from .connection import Connection
 
 
@@ -51,6 +52,7 @@ def identity(
     provenance: Provenance | None,
     point: OperatingPoint | None,
     faces: Faces,
+    videos: VideoOptions,
 ) -> dict[str, Any]:
     """What a run must share with an earlier one, for their rows to stand in one file."""
     return {
@@ -59,7 +61,8 @@ def identity(
         "current folder": None if inputs.are_absolute else str(Path.cwd()),
         "weights": _undated(provenance),
         "calibration": _undated(client.calibration()),
-        "faces": faces,
+        "faces": [faces, videos.faces],
+        "frames": [videos.sampling.fps, videos.sampling.frames, videos.keep_frames],
         "operating point": None if point is None else [point.far, point.threshold],
     }
 

@@ -1,0 +1,25 @@
+"""Videos: frames by a rate or a number, scored as a stream; one verdict of many. Needs the extra `video` (PyAV)."""
+
+from .reading import VideoError
+from .rule import Judgement, Sample, Track, Window, judge
+from .sampling import Sampling
+from .scoring import VideoOptions, score_items, score_video
+from .timeline import draw_timeline
+from .verdict import FrameVerdict, VideoSummary, VideoVerdict
+
+__all__ = [
+    "FrameVerdict",
+    "Judgement",
+    "Sample",
+    "Sampling",
+    "Track",
+    "VideoError",
+    "VideoOptions",
+    "VideoSummary",
+    "VideoVerdict",
+    "Window",
+    "draw_timeline",
+    "judge",
+    "score_items",
+    "score_video",
+]
