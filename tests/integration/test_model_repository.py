@@ -170,7 +170,9 @@ def test_the_ensemble_is_wired_without_a_gap_or_a_mismatch() -> None:
 
 
 def test_no_step_limits_its_queue_since_the_first_one_admits() -> None:
-    assert not [n for n, c in CONFIGS.items() if c.dynamic_batching.default_queue_policy.max_queue_size]
+    ensembles = [config for config in CONFIGS.values() if config.platform == "ensemble"]
+    steps = {step.model_name for config in ensembles for step in config.ensemble_scheduling.step}
+    assert not [name for name in steps if CONFIGS[name].dynamic_batching.default_queue_policy.max_queue_size]
 
 
 def test_limits_are_the_defaults_of_the_library() -> None:
