@@ -15,14 +15,11 @@ from ensemble.images.errors import ImageError
 from ensemble.images.framing import RgbImage
 from ensemble.images.headers import jpeg
 
-_MISSING = re.compile(r"premature end", re.IGNORECASE)
-_DAMAGED = re.compile(
-    # libjpeg
-    r"bad Huffman code|bad arithmetic code|instead of RST"
-    # libtiff's decoders
-    r"|Not enough data|Read error|Decoding error|Error at scanline|Discarding \d+|Premature EOL|Bad code word|Corrupt"
-    r"|not yet in table|Line length mismatch|Uncompressed data|Zlib error",
-    re.IGNORECASE,
+_MISSING = "premature end"
+_JPEG_DAMAGE = re.compile(r"bad Huffman code|bad arithmetic code|instead of RST")
+_TIFF_DAMAGE = re.compile(
+    r"Not enough data|Read error|Decoding error|Error at scanline|Discarding \d+|Premature EOL|Bad code word|Corrupt"
+    r"|not yet in table|Line length mismatch|Uncompressed data|Zlib error"
 )
 _PADDING = bytes(range(3, 251, 4))
 """What a JPEG's pixels are padded with to see whether any were missing: bytes that decode to something, no 0xFF."""
@@ -48,16 +45,19 @@ def decode_still(still: bytes, canvas: Canvas | None, heard: Callable[[], str]) 
     """
     bgr = _imdecode(still)
     said = heard()
-    if still.startswith(jpeg.SIGNATURE):
-        _check_missing(said)
+    is_jpeg = still.startswith(jpeg.SIGNATURE)
+    if is_jpeg:
         # libjpeg tells its first complaint alone: a harmless one may hide a missing end. And the arithmetic decoder
         # never complains. Pixels that stay the same when more bytes follow each part were not missing.
-        if (said or jpeg.is_arithmetic(still)) and not np.array_equal(
-            bgr, _imdecode(jpeg.with_padded_scans(still, _PADDING))
-        ):
-            _check_missing("premature end")
-        heard()
-    if damage := _DAMAGED.search(said):
+        missing = _MISSING in said
+        if not missing and (said or jpeg.is_arithmetic(still)):
+            missing = not np.array_equal(bgr, _imdecode(jpeg.with_padded_scans(still, _PADDING)))
+            heard()
+        if missing:
+            raise ImageError(
+                status.TRUNCATED_IMAGE, "pixels are missing before the JPEG's end marker; fetch the file again"
+            )
+    if damage := (_JPEG_DAMAGE if is_jpeg else _TIFF_DAMAGE).search(said):
         raise ImageError(status.UNREADABLE_IMAGE, f"the pixels are damaged ({damage.group()}); fetch the file again")
     if canvas is None:
         return bgr
@@ -75,10 +75,3 @@ def _imdecode(still: bytes) -> RgbImage:
     if bgr is None:
         raise ImageError(status.UNREADABLE_IMAGE, "cannot be decoded; the file is damaged or of an unusual kind")
     return bgr.astype(np.uint8, copy=False)
-
-
-def _check_missing(said: str) -> None:
-    if _MISSING.search(said):
-        raise ImageError(
-            status.TRUNCATED_IMAGE, "pixels are missing before the JPEG's end marker; fetch the file again"
-        )

@@ -108,8 +108,9 @@ class Decoders:
     def close(self) -> None:
         """Ends the processes; another call of `decode` would start new ones."""
         with self._lock:
-            for _ in range(self._places.qsize()):
-                if (worker := self._places.get()) is not None:
+            idle = [self._places.get() for _ in range(self._places.qsize())]
+            for worker in idle:
+                if worker is not None:
                     worker.jobs.close()
                 self._places.put(None)
             self._end_template()

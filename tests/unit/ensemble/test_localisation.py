@@ -81,6 +81,17 @@ def test_a_large_image_is_restored_small_and_its_box_comes_back_large() -> None:
     np.testing.assert_allclose(location.box, np.array([300, 300, 700, 800]) * 2.56)
 
 
+def test_a_box_in_the_padded_version_of_a_large_image_comes_back_to_where_it_lies() -> None:
+    """That version is padded by a share of the reduced image's side, not of the image's own."""
+    photo = cv2.resize(read_rgb(IMAGES[1]), (2560, 2560))
+    number = [attempt.name for attempt in ATTEMPTS].index("pad_equalize")
+    detector = RecordingDetector(number, (500, 400, 1000, 900))
+    [location] = locate_faces([photo], [None], detector)
+    assert detector.views[number][0].shape == (1400, 1400, 3)
+    np.testing.assert_allclose(location.box, (np.array([500, 400, 1000, 900]) - 200) * 2.56)
+    assert location.source == "pad_equalize"
+
+
 def test_nothing_to_search_calls_no_detector() -> None:
     detector = RecordingDetector(0)
     assert locate_faces([], [], detector) == []

@@ -1,0 +1,97 @@
+"""Pixels are those of the method's decoder for every kind of file, and none of them are made up."""
+
+import hashlib
+import random
+
+import cv2
+import numpy as np
+import pytest
+
+from ensemble import status
+from ensemble.images import Decoders, ImageError, Limits, decode, read_image
+from ensemble.images.headers import Header
+from tests.mutations import mutated
+from tests.wellformed import FILES
+
+LIMITS = Limits(max_pixels=4_000_000)
+PATTERNS = ("85", "170")
+"""What glibc fills fresh memory with: uninitialised pixels differ between the two."""
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_pixels_are_those_of_opencv(name: str) -> None:
+    expected = cv2.imdecode(np.frombuffer(FILES[name], np.uint8), cv2.IMREAD_COLOR)
+    np.testing.assert_array_equal(read_image(FILES[name], LIMITS)[:, :, ::-1], expected)
+    np.testing.assert_array_equal(decode(FILES[name])[:, :, ::-1], expected)
+
+
+@pytest.mark.parametrize("number", range(1, 9))
+def test_jpeg_and_png_are_turned_as_exif_says_and_webp_is_not(number: int) -> None:
+    turned = number > 4
+    for kind in ("jpeg", "png"):
+        shape = read_image(FILES[f"{kind}_exif_{number}"], LIMITS).shape
+        assert shape == ((137, 101, 3) if turned else (101, 137, 3))
+    assert read_image(FILES["webp_exif_6"], LIMITS).shape == (101, 137, 3)
+
+
+def test_colours_of_a_tiff_are_multiplied_by_its_alpha() -> None:
+    plain, alpha = read_image(FILES["tiff_rgb_raw"], LIMITS), read_image(FILES["tiff_rgba"], LIMITS)
+    assert (alpha <= plain).all()
+    assert alpha[:30].mean() < 0.3 * plain[:30].mean()
+
+
+def cut_and_closed(name: str, share: float) -> bytes:
+    data = FILES[name]
+    return data[: data.index(b"\xff\xda") + int(share * (len(data) - data.index(b"\xff\xda")))] + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize(
+    "name", ["plain", "restarts", "grey", "cmyk", "rgb", "optimised", "subsampling_4:2:2", "garbage_between"]
+)
+def test_a_jpeg_closed_before_its_pixels_end_is_truncated(name: str, share: float) -> None:
+    with pytest.raises(ImageError) as caught:
+        read_image(cut_and_closed(f"jpeg_{name}", share), LIMITS)
+    assert caught.value.status == status.TRUNCATED_IMAGE
+
+
+@pytest.mark.parametrize("name", ["rgb_tiff_lzw", "rgb_packbits", "group4"])
+def test_a_tiff_of_damaged_rows_is_unreadable(name: str) -> None:
+    data = bytearray(FILES[f"tiff_{name}"])
+    middle = len(data) // 2
+    data[middle : middle + 300] = bytes(300)
+    with pytest.raises(ImageError, match="the pixels are damaged") as caught:
+        read_image(bytes(data), LIMITS)
+    assert caught.value.status == status.UNREADABLE_IMAGE
+
+
+def outcomes(pattern: str, monkeypatch: pytest.MonkeyPatch, jobs: list[Header | bytes]) -> list[str]:
+    """What becomes of each file in a process whose fresh memory has that pattern."""
+    monkeypatch.setenv("MALLOC_PERTURB_", pattern)
+    decoders = Decoders(1)
+    found = []
+    for job in jobs:
+        try:
+            image = decoders.decode(job) if isinstance(job, Header) else read_image(job, LIMITS, decoders)
+            found.append(f"{status.OK} {image.shape} {hashlib.sha256(image).hexdigest()}")
+        except ImageError as error:
+            found.append(error.status)
+    decoders.close()
+    return found
+
+
+def test_nothing_uninitialised_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(0)
+    files = [mutated(data, chance) for data in FILES.values() for _ in range(12)]
+    first, second = (outcomes(pattern, monkeypatch, files) for pattern in PATTERNS)
+    assert first == second
+    assert sum(outcome.startswith(status.OK) for outcome in first) > len(files) // 10
+
+
+def test_that_the_patterns_show_what_is_uninitialised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV's animation path, which read_image does not enter, scores memory that nobody wrote."""
+    chance = random.Random(3)
+    files = [mutated(FILES["png_animated"], chance) for _ in range(100)]
+    jobs = [Header("PNG", 137, 101, len(data), data) for data in files]
+    first, second = (outcomes(pattern, monkeypatch, jobs) for pattern in PATTERNS)
+    assert first != second

@@ -1,0 +1,264 @@
+"""Decoding processes are expendable: what one image does to its process costs that image alone."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from ensemble import status
+from ensemble.images import Decoders, ImageError, workers
+from ensemble.images.headers import Header, read_header
+from tests import hostile
+from tests.golden import IMAGES, read_rgb
+from tests.wellformed import opencv, png, png_chunk
+
+GOOD = read_header(IMAGES[0].read_bytes())
+PIXELS = read_rgb(IMAGES[0])
+LARGE = np.random.default_rng(0).integers(0, 255, (1500, 1000, 3), np.uint8)
+
+
+def deadly() -> Header:
+    """An animated PNG as the reader of headers would never hand it on: OpenCV 4.11 ends by SIGSEGV."""
+    data = hostile.animated_png(first_is_bad=True)
+    return Header("PNG", 64, 64, len(data), data)
+
+
+def bomb() -> Header:
+    """A file of a few bytes that says it has a tenth of a gigapixel, as the header does not."""
+    data = png(30_000, 30_000, bytes(1000))
+    return Header("PNG", 64, 64, len(data), data)
+
+
+@pytest.fixture
+def decoders(others: set[int]) -> Iterator[Decoders]:
+    made = Decoders(1)
+    yield made
+    made.close()
+
+
+@pytest.fixture(autouse=True)
+def others() -> set[int]:
+    """Process ids of what this process had started before the test: the pool that other tests share."""
+    return {process.pid for process in psutil.Process().children(recursive=True)}
+
+
+def started(others: set[int]) -> list[psutil.Process]:
+    """The template, then the workers."""
+    processes = [process for process in psutil.Process().children(recursive=True) if process.pid not in others]
+    return sorted(processes, key=lambda process: process.ppid() != os.getpid())
+
+
+def wait_until_gone(processes: list[psutil.Process]) -> None:
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert not alive
+
+
+def assert_decodes(decoders: Decoders) -> None:
+    np.testing.assert_array_equal(decoders.decode(GOOD), PIXELS)
+
+
+def test_an_image_that_ends_its_process_is_unreadable_and_the_pool_refills(decoders: Decoders) -> None:
+    for _ in range(3):
+        with pytest.raises(ImageError, match="ended the decoder") as caught:
+            decoders.decode(deadly())
+        assert caught.value.status == status.UNREADABLE_IMAGE
+        assert_decodes(decoders)
+
+
+def test_neighbours_of_deadly_images_are_decoded() -> None:
+    decoders = Decoders(2)
+
+    def outcome(header: Header) -> bool:
+        try:
+            return bool((decoders.decode(header) == PIXELS).all())
+        except ImageError:
+            return False
+
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(outcome, [deadly(), GOOD, bomb(), GOOD] * 8))
+    assert found == [False, True, False, True] * 8
+    decoders.close()
+
+
+def test_memory_is_limited_by_what_the_header_declares(others: set[int], decoders: Decoders) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    with pytest.raises(ImageError) as caught:
+        decoders.decode(bomb())
+    assert caught.value.status == status.UNREADABLE_IMAGE
+    assert_decodes(decoders)
+    _, worker = started(others)
+    assert worker.memory_info().rss < 400 << 20
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss - before < 400 << 10
+
+
+def test_an_image_that_takes_too_long_is_given_up(decoders: Decoders, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_decodes(decoders)
+    monkeypatch.setattr(workers, "SECONDS", 0.02)
+    slow = opencv(np.random.default_rng(0).integers(0, 255, (3000, 3000, 3), np.uint8), ".png")
+    with pytest.raises(ImageError, match="memory or time") as caught:
+        decoders.decode(Header("PNG", 64, 64, len(slow), slow))
+    assert caught.value.status == status.UNREADABLE_IMAGE
+    monkeypatch.undo()
+    assert_decodes(decoders)
+
+
+def test_a_process_that_hangs_is_killed_and_another_decodes(
+    others: set[int], decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_decodes(decoders)
+    _, worker = started(others)
+    worker.suspend()
+    monkeypatch.setattr(workers, "PATIENCE", 0.2)
+    # It is not this image's fault: a fresh process gets it too, with all the patience that a busy machine may need.
+    fork = decoders._fork
+
+    def patient() -> object:
+        monkeypatch.setattr(workers, "PATIENCE", 20)
+        return fork()
+
+    monkeypatch.setattr(decoders, "_fork", patient)
+    assert_decodes(decoders)
+    wait_until_gone([worker])
+
+
+@pytest.mark.parametrize("victim", [0, 1], ids=["template", "worker"])
+def test_a_killed_process_costs_no_image(others: set[int], decoders: Decoders, victim: int) -> None:
+    assert_decodes(decoders)
+    processes = started(others)
+    processes[victim].send_signal(signal.SIGKILL)
+    # The processes end with the template that they come from.
+    wait_until_gone(list(processes[victim:]))
+    assert_decodes(decoders)
+
+
+def test_large_images_come_in_memory_of_their_own_and_leave_it(decoders: Decoders) -> None:
+    header = read_header(opencv(LARGE[:, :, ::-1], ".bmp"))
+    for _ in range(3):
+        np.testing.assert_array_equal(decoders.decode(header), LARGE)
+    kept = decoders.decode(header)
+    assert_decodes(decoders)
+    np.testing.assert_array_equal(kept, LARGE)
+
+
+def test_an_image_stays_as_it_is_when_the_next_is_decoded(decoders: Decoders) -> None:
+    kept = decoders.decode(GOOD)
+    decoders.decode(read_header(IMAGES[1].read_bytes()))
+    np.testing.assert_array_equal(kept, PIXELS)
+
+
+def test_a_decoder_that_finds_another_size_is_not_believed(decoders: Decoders) -> None:
+    for width, height in ((256, 255), (128, 512), (512, 128), (1, 1), (512, 512)):
+        with pytest.raises(ImageError, match=r"size|pixels") as caught:
+            decoders.decode(Header("PNG", width, height, GOOD.end, GOOD.still))
+        assert caught.value.status == status.UNREADABLE_IMAGE
+    assert_decodes(decoders)
+
+
+def test_a_process_is_retired_after_many_images(
+    others: set[int], decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "IMAGES_PER_WORKER", 3)
+    seen = set()
+    for _ in range(7):
+        assert_decodes(decoders)
+        seen |= {process.pid for process in started(others)}
+    assert len(seen) >= 3  # the template, and two or three workers
+
+
+def test_nothing_is_left(others: set[int]) -> None:
+    def counts() -> tuple[int, set[str]]:
+        names = {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith("deepfake_detector_")}
+        return len(list(Path("/proc/self/fd").iterdir())), names
+
+    before = counts()
+    decoders = Decoders(2)
+    for header in (GOOD, deadly(), bomb(), read_header(opencv(LARGE, ".png"))) * 3:
+        try:
+            decoders.decode(header)
+        except ImageError:
+            continue
+    processes = started(others)
+    decoders.close()
+    wait_until_gone(processes)
+    assert counts() == before
+    assert not started(others)
+
+
+def test_a_worker_has_no_rights_that_it_does_not_need(others: set[int], decoders: Decoders) -> None:
+    assert_decodes(decoders)
+    _, worker = started(others)
+    state = dict(line.split(":\t", 1) for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines())
+    assert state["NoNewPrivs"] == "1"
+    assert worker.num_threads() == 1
+    assert int(state["CapEff"], 16) == 0 or os.getuid() != 0
+    if os.getuid() == 0:
+        assert set(state["Uid"].split()) == {"65534"}
+        assert state["Groups"].strip() == ""
+    used = list(Path(f"/proc/{worker.pid}/fd").iterdir())
+    lines = Path(f"/proc/{worker.pid}/limits").read_text().splitlines()[1:]
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in lines}  # soft, hard
+    assert limits["Max processes"] == ["0", "0"]
+    assert limits["Max core file size"] == ["0", "0"]
+    assert int(limits["Max file size"][1]) <= 1 << 16
+    assert int(limits["Max open files"][1]) <= len(used) + 2
+    assert int(limits["Max address space"][0]) < worker.memory_info().vms + (600 << 20)
+
+
+def test_processes_end_with_the_one_that_started_them() -> None:
+    code = """if True:
+        import os, sys
+        from ensemble.images import Decoders
+        from ensemble.images.headers import read_header
+        decoders = Decoders(1)
+        decoders.decode(read_header(open(sys.argv[1], "rb").read()))
+        print("ready", flush=True)
+        os.read(0, 1)
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", code, str(IMAGES[0])], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    assert parent.stdin is not None
+    assert parent.stdout.readline() == b"ready\n"
+    children = psutil.Process(parent.pid).children(recursive=True)
+    assert len(children) == 2
+    parent.kill()
+    parent.wait()
+    parent.stdin.close()
+    parent.stdout.close()
+    wait_until_gone(children)
+
+
+def test_threads_share_the_processes(others: set[int]) -> None:
+    decoders = Decoders(2)
+    failures: list[str] = []
+
+    def work(number: int) -> None:
+        path = IMAGES[number % len(IMAGES)]
+        for _ in range(10):
+            if not (decoders.decode(read_header(path.read_bytes())) == read_rgb(path)).all():
+                failures.append(path.name)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert len(started(others)) >= 3
+    decoders.close()
+
+
+def test_a_chunk_of_metadata_ends_nothing(decoders: Decoders) -> None:
+    rows = b"".join(b"\0" + row.tobytes() for row in PIXELS)
+    for chunk in (png_chunk(b"iCCP", b"x" * 100_000), png_chunk(b"tEXt", b"k\0" + b"x" * 1_000_000)):
+        np.testing.assert_array_equal(decoders.decode(read_header(png(256, 256, rows, before=chunk))), PIXELS)
