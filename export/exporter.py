@@ -35,6 +35,7 @@ class Source:
         is_untrained: Whether the network that they gave has random weights.
         interface: Of the graph.
         batches: Images to compare on.
+        stand_in_note: What they were trained on where they are stand-ins (`networks.stand_in`); empty otherwise.
         fuses_attention: Whether a second model with fused attention is written beside it.
         metadata: Further entries of the model's metadata.
     """
@@ -45,6 +46,7 @@ class Source:
     is_untrained: Callable[[nn.Module], bool]
     interface: Interface
     batches: Mapping[str, Pixels]
+    stand_in_note: Callable[[nn.Module], str] = lambda network: ""
     fuses_attention: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -58,6 +60,7 @@ class ModelExport:
         weights: Its weights files.
         hashes: SHA-256 of each, hexadecimal.
         untrained: Whether weights are random.
+        stand_in: What they were trained on where they are stand-ins; empty otherwise.
         precision: Of `export.half.conversion.PRECISIONS`.
         files: The model's files: model.onnx, model.onnx.data where the weights lie beside it, and model.fused.onnx
             where there is one (`export.onnx.fused_attention`).
@@ -71,6 +74,7 @@ class ModelExport:
     weights: tuple[Path, ...]
     hashes: tuple[str, ...]
     untrained: bool
+    stand_in: str
     precision: str
     files: tuple[Path, ...]
     size: int
@@ -103,7 +107,7 @@ def export_model(
     start = time.monotonic()
     on_stage(f"reading and running {' and '.join(path.name for path in source.weights)}")
     network = source.load()
-    untrained = source.is_untrained(network)
+    untrained, stand_in = source.is_untrained(network), source.stand_in_note(network)
     hashes = tuple(sha256_of(path) for path in source.weights)
     require_hashes(dict(zip(source.weights, hashes, strict=True)))
     expected = torch_outputs(network, source.batches)
@@ -117,6 +121,7 @@ def export_model(
         "checkpoint": ", ".join(path.name for path in source.weights),
         "checkpoint_sha256": ", ".join(hashes),
         "untrained": str(untrained).lower(),
+        "stand_in": stand_in,
         "precision": precision,
         "exporter": ", ".join(f"{package} {version(package)}" for package in ("torch", "onnx", "onnxscript")),
     }
@@ -133,6 +138,7 @@ def export_model(
         weights=source.weights,
         hashes=hashes,
         untrained=untrained,
+        stand_in=stand_in,
         precision=precision,
         files=written,
         size=sum(file.stat().st_size for file in written),

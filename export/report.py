@@ -83,6 +83,8 @@ def print_report(
                 style="bold red",
             )
         )
+    if note := next((export.stand_in for export in exports if export.stand_in), ""):
+        console.print(Panel(f"STAND-IN weights: {note}.", style="bold yellow"))
 
 
 def describe_bases(bases: BaseComparison, seeded: bool) -> str:

@@ -120,10 +120,11 @@ def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequ
 
 
 def describe(exports: Sequence[StreamExport], face_models: Sequence[ModelExport] = ()) -> dict[str, object]:
-    """What provenance.json says: which weights give the verdicts, and whether they are random."""
+    """What provenance.json says: which weights give the verdicts, and whether they are random or stand-ins."""
     bases = compare_bases({export.checkpoint.name: export.base for export in exports})
     return {
         "untrained": any(export.untrained for export in exports) or any(model.untrained for model in face_models),
+        "stand_in": next((export.stand_in for export in exports if export.stand_in), ""),
         "precision": exports[0].precision,
         "same_base_network": bases.identical,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

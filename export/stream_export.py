@@ -10,7 +10,7 @@ from export.onnx.graph import INLINE_LIMIT
 from export.onnx.interface import stream_interface
 from export.samples import sample_batches
 from export.weights.base_weights import base_digests
-from networks import is_untrained, load_stream
+from networks import is_untrained, load_stream, stand_in_note
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ def export_stream(
         weights=(checkpoint,),
         load=lambda: load_stream(stream, checkpoint),
         is_untrained=lambda network: is_untrained(stream, checkpoint, network),
+        stand_in_note=lambda network: stand_in_note(checkpoint, network),
         interface=stream_interface(stream),
         batches=sample_batches(stream.pixels),
         fuses_attention=True,

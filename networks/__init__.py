@@ -7,6 +7,15 @@ checkpoints in the same layout; what can go wrong is in `networks.errors`.
 from networks.checkpoints import load_stream
 from networks.errors import WeightsError
 from networks.random_weights import PRESETS, is_untrained, write_random_weights
+from networks.stand_in import stand_in_note
 from networks.streams import StreamNetwork
 
-__all__ = ["PRESETS", "StreamNetwork", "WeightsError", "is_untrained", "load_stream", "write_random_weights"]
+__all__ = [
+    "PRESETS",
+    "StreamNetwork",
+    "WeightsError",
+    "is_untrained",
+    "load_stream",
+    "stand_in_note",
+    "write_random_weights",
+]

@@ -116,6 +116,8 @@ def describe_weights(repository: Path) -> tuple[str, bool]:
         return f"weights of unknown origin ({path} is missing)", False
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"weights of unknown origin ({path} is unreadable: {type(error).__name__}: {error})", False
+    if note := str(provenance.get("stand_in", "")):
+        return f"STAND-IN weights: {note} (exported {created}, {precision})", False
     if untrained:
         return f"UNTRAINED random weights (exported {created}, {precision}): the scores mean nothing", False
     return f"weights {checkpoints} (exported {created}, {precision})", True

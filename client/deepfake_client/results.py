@@ -160,6 +160,11 @@ class Provenance:
         undated = {name: value for name, value in self.document.items() if name != "created"}
         return sha256(json.dumps(undated, sort_keys=True).encode()).hexdigest()[:12]
 
+    @property
+    def stand_in(self) -> str:
+        """What the weights were trained on where they are stand-ins, good for nothing else; empty otherwise."""
+        return str(self.document.get("stand_in") or "")
+
 
 @dataclass(frozen=True)
 class ServerInfo:

@@ -108,8 +108,8 @@ def command(
     write_calibration_report(output / REPORT_JSON, fit, calibration)
     _print(Console(), headline(f"{scores.kinds} of {data}", unscored), fit, points, scores, rates)
     click.echo(f"calibration: {output / CALIBRATION_FILE}, {output / REPORT_JSON}", err=True)
-    if server.untrained:
-        click.secho("warning: UNTRAINED weights: this calibration means nothing", fg="yellow", err=True)
+    if server.warning:
+        click.secho(f"warning: {server.warning}", fg="yellow", err=True)
     if repository is None:
         click.echo("no server uses it yet: give --install REPOSITORY for that", err=True)
     else:

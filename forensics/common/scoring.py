@@ -37,6 +37,18 @@ class Server:
         return self.provenance is not None and bool(self.provenance["untrained"])
 
     @property
+    def stand_in(self) -> str:
+        """What its weights were trained on where they are stand-ins, good for nothing else; empty otherwise."""
+        return "" if self.provenance is None else str(self.provenance.get("stand_in") or "")
+
+    @property
+    def warning(self) -> str:
+        """What whoever sees its scores must know; empty for trained weights."""
+        if self.untrained:
+            return "UNTRAINED weights: the networks are random, and what they give means nothing"
+        return f"STAND-IN weights: {self.stand_in}" if self.stand_in else ""
+
+    @property
     def vote(self) -> Vote:
         """Its vote; the method's own where it does not say.
 
@@ -72,6 +84,8 @@ def ask_server(client: DetectorClient) -> Server:
         _warn("the server does not say which weights it runs; kept scores are taken for its own")
     if server.untrained:
         _warn("UNTRAINED weights: the networks are random, and every number below means nothing")
+    if server.stand_in:
+        _warn(f"STAND-IN weights: {server.stand_in}")
     return server
 
 

@@ -55,6 +55,8 @@ def print_report(console: Console, report: Report) -> None:
     print_tables(console, evaluation_tables(report.evaluation))
     if report.server.untrained:
         console.print("[yellow]UNTRAINED weights: these numbers mean nothing.")
+    if report.server.stand_in:
+        console.print(f"[yellow]STAND-IN weights: {report.server.stand_in}.")
 
 
 def write_json(path: Path, report: Report) -> None:

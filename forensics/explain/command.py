@@ -183,7 +183,7 @@ def command(
     explained, console = [], Console()
     for path, name, start in zip(images, _names(images), range(0, len(views), per_image), strict=True):
         own = views[start : start + per_image]
-        png = draw_views(path.name, METHODS[method], own, vote.weights, server.untrained)
+        png = draw_views(path.name, METHODS[method], own, vote.weights, server.warning)
         (output / name).write_bytes(png)
         explained.append(Explained(path, output / name, png, own))
         print_explained(console, explained[-1], vote.weights)
@@ -191,8 +191,8 @@ def command(
     report = ExplainReport(created, server, METHODS[method], vote.weights, seed if degradation else None, explained)
     write_json(output / REPORT_JSON, report)
     write_html(output / REPORT_HTML, report)
-    if server.untrained:
-        console.print("[yellow]UNTRAINED weights: these maps and numbers mean nothing.")
+    if server.warning:
+        console.print(f"[yellow]{server.warning}.")
     click.echo(f"report: {output / REPORT_HTML}, {output / REPORT_JSON}", err=True)
 
 

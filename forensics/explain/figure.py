@@ -34,7 +34,7 @@ PANEL_WIDTH = 3.1
 MUTED = "#52525b"
 
 
-def draw_views(name: str, method: str, views: Sequence[View], weights: Sequence[float], untrained: bool) -> bytes:
+def draw_views(name: str, method: str, views: Sequence[View], weights: Sequence[float], warning: str) -> bytes:
     """A PNG with a row for each view.
 
     Args:
@@ -42,7 +42,7 @@ def draw_views(name: str, method: str, views: Sequence[View], weights: Sequence[
         method: What the maps are, for the colour bar.
         views: The clean image, and the degraded one where there is one.
         weights: Vote weights in force.
-        untrained: Whether the weights are random, which the picture then says.
+        warning: What the picture says of the weights at its foot; empty for nothing.
     """
     height, width = views[0].image.shape[:2]
     panel_height = PANEL_WIDTH * min(max(height / width, 0.5), 1.6)
@@ -68,9 +68,9 @@ def draw_views(name: str, method: str, views: Sequence[View], weights: Sequence[
         scores = "; ".join(f"{each.title}: score {each.score:g}, {decide(each.score)}" for each in views)
         scores = scores if len(views) > 1 else scores.removeprefix(f"{views[0].title}: ")
         figure.suptitle(f"{_shortened(name)}\n{scores}", fontweight="bold", fontsize=13)
-        if untrained:
+        if warning:
             figure.supxlabel(
-                "UNTRAINED weights: the networks are random, and this picture means nothing",
+                warning,
                 color="#b91c1c",
                 fontweight="bold",
                 fontsize=11,

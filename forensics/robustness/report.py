@@ -72,6 +72,8 @@ def print_report(console: Console, report: RobustnessReport) -> None:
     print_tables(console, [summary_table(report.sweeps)])
     if report.server.untrained:
         console.print("[yellow]UNTRAINED weights: these numbers mean nothing.")
+    if report.server.stand_in:
+        console.print(f"[yellow]STAND-IN weights: {report.server.stand_in}.")
 
 
 def write_json(path: Path, report: RobustnessReport) -> None:

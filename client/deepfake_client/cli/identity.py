@@ -30,6 +30,8 @@ def ask_provenance(client: DetectorClient, *, needed: bool = False) -> Provenanc
         return None
     if provenance is not None and provenance.untrained:
         click.secho("warning: UNTRAINED weights: these scores mean nothing", fg="yellow", err=True)
+    if provenance is not None and provenance.stand_in:
+        click.secho(f"warning: STAND-IN weights: {provenance.stand_in}", fg="yellow", err=True)
     return provenance
 
 

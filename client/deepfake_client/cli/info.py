@@ -65,6 +65,8 @@ def _describe(provenance: Provenance | None) -> Iterator[tuple[str, str]]:
         return
     document = dict(provenance.document)
     trained = "UNTRAINED" if document.pop(contract.UNTRAINED) else "trained"
+    if note := document.pop("stand_in", ""):
+        trained = f"STAND-IN: {note}"
     yield "weights", f"{trained}, {provenance.identity}"
     streams = document.pop(contract.STREAMS_KEY, {})
     for name, value in (streams if isinstance(streams, Mapping) else {"streams": streams}).items():

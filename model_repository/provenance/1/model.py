@@ -14,8 +14,11 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         path = Path(args["model_repository"]) / args["model_version"] / "provenance.json"
         self._text = path.read_text(encoding="utf-8")
-        if json.loads(self._text)["untrained"]:
+        provenance = json.loads(self._text)
+        if provenance["untrained"]:
             pb_utils.Logger.log_warn("UNTRAINED weights: every score of this server is meaningless")
+        if note := provenance.get("stand_in"):
+            pb_utils.Logger.log_warn(f"STAND-IN weights: {note}")
 
     def execute(self, requests: list[Any]) -> list[Any]:
         tensor = pb_utils.Tensor("PROVENANCE", np.array([self._text], np.object_))

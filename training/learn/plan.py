@@ -1,0 +1,96 @@
+"""How the stand-ins are trained: the published recipes, with what the small size and the few minutes ask for."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from training.learn.base import Settings
+from training.learn.spectral import CLIP, DINO
+
+SEED = 1024
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done.
+
+    Attributes:
+        pairs: Of a real and a fake image, by split.
+        base: Training of the base.
+        epochs: Of each stream, on the training images.
+        sweeps: Of `forensics robustness`.
+    """
+
+    pairs: dict[str, int]
+    base: Settings
+    epochs: int
+    sweeps: tuple[str, ...]
+
+
+FULL = Effort({"train": 600, "validation": 60, "test": 120}, Settings(updates=220), 2, ("jpeg", "noise", "blur"))
+QUICK = Effort({"train": 200, "validation": 24, "test": 60}, Settings(updates=90), 1, ())
+"""About two minutes: enough to beat chance."""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One call of `fit`.
+
+    Attributes:
+        recipe: The published one.
+        run: Folder of the run.
+        start: `base`, or the run whose checkpoint it goes on from.
+        overrides: What differs from the recipe, beside `COMMON`.
+    """
+
+    recipe: str
+    run: str
+    start: str = "base"
+    overrides: tuple[str, ...] = field(default=())
+
+
+COMMON = (
+    f"network.hidden={DINO.hidden}",
+    f"network.blocks={DINO.blocks}",
+    f"network.rank={DINO.rank}",
+    f"network.alpha={2 * DINO.rank}",
+    f"network.head={CLIP.head}",
+    "network.lora_dropout=0.05",
+    "optimiser.learning_rate=2e-3",
+    "optimiser.learning_rate_floor=1e-5",
+    "optimiser.warmup_updates=5",
+    "optimiser.weight_decay=0.0",
+    "optimiser.batch=32",
+    "optimiser.accumulation=1",
+    "data.frames=1",
+    "augmentation.rotate=0.1",
+    "augmentation.degrade=0.1",
+    "run.validations_per_epoch=2",
+    "run.checkpoint_updates=1000",
+)
+"""Head and LoRA are new and must learn in tens of updates; what degradation hides can hardly be learnt at this size."""
+
+PHASES = (
+    Phase("global_texture", "global"),
+    Phase("local_facial", "local", overrides=("run.seed=2048",)),
+    Phase("semantic_fusion_phase1", "fusion1", "global", ("optimiser.epochs=1",)),
+    Phase("semantic_fusion_phase2", "fusion2", "fusion1"),
+)
+
+
+def fit_arguments(phase: Phase, effort: Effort, folder: Path, dino: Path, clip: Path, manifest: Path) -> list[str]:
+    """The command line of one phase, after `python -m training fit`."""
+    runs = folder / "runs"
+    arguments = ["--recipe", phase.recipe, "--data", str(manifest), "--output", str(runs / phase.run), "--cpu"]
+    if phase.start == "base":
+        arguments += ["--base", str(dino)]
+    else:
+        checkpoint = "dinov2_252.pth" if phase.start == "global" else "dinov2_clip.pth"
+        arguments += ["--from", str(runs / phase.start / checkpoint), "--clip", str(clip)]
+    epochs = (
+        ()
+        if any(each.startswith("optimiser.epochs") for each in phase.overrides)
+        else (f"optimiser.epochs={effort.epochs}",)
+    )
+    for override in (*COMMON, *phase.overrides, *epochs):
+        arguments += ["--set", override]
+    return [*arguments, "--workers", "1", "--weights", str(folder / "weights")]
