@@ -96,11 +96,7 @@ def check_repository(repository: Path, config_name: str, served: Collection[str]
     try:
         models = read_models(repository, config_name)
     except RepositoryError as error:
-        yield Finding("repository", Level.WRONG, str(error))
-        return
-    missing = missing_parts(models, repository)
-    if missing:
-        yield Finding("repository", Level.WRONG, "; ".join(missing), EXPORT_HINT.format(repository=repository))
+        yield Finding("repository", Level.WRONG, str(error), error.fix)
         return
     foreign = sorted({f"{model.backend} ({model.name})" for model in models if model.backend not in {"", *served}})
     if foreign:
@@ -108,8 +104,13 @@ def check_repository(repository: Path, config_name: str, served: Collection[str]
             "repository",
             Level.WRONG,
             f"this server has no backend {', '.join(foreign)}, only {', '.join(served)}",
-            "serve these in NVIDIA's tritonserver container, or without --model-config-name",
+            "serve these in NVIDIA's container (`make engines` builds TensorRT engines, and "
+            "`make serve-gpu CONFIG=tensorrt` serves them), or leave --model-config-name out",
         )
+        return
+    missing = missing_parts(models, repository)
+    if missing:
+        yield Finding("repository", Level.WRONG, "; ".join(missing), EXPORT_HINT.format(repository=repository))
         return
     yield Finding("repository", Level.OK, f"{repository}: {', '.join(model.name for model in models)}")
     if detector := describe_face_detector(repository):

@@ -1,6 +1,7 @@
 """The command line of the launcher, the install and the doctor."""
 
 import contextlib
+import difflib
 import os
 import signal
 import sys
@@ -70,7 +71,11 @@ class ServeByDefault(click.Group):
     """A group whose command `serve` need not be named: `python -m server --grpc-port 9001` serves."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Put `serve` in front of arguments that name no command."""
+        """Put `serve` in front of arguments that name no command; refuse a word that is none."""
+        if args and not args[0].startswith("-") and args[0] not in self.commands:
+            near = difflib.get_close_matches(args[0], self.commands, n=1)
+            hint = f"did you mean `{near[0]}`?" if near else f"there are {', '.join(self.commands)}"
+            raise click.UsageError(f"no command {args[0]!r}; {hint}", ctx)
         if not args or (args[0] not in self.commands and args[0] not in ctx.help_option_names):
             args = ["serve", *args]
         return super().parse_args(ctx, args)

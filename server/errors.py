@@ -26,7 +26,15 @@ class RefusedError(ServerError):
 
 
 class RepositoryError(RefusedError):
-    """The model repository cannot be served as it is."""
+    """The model repository cannot be served as it is.
+
+    Attributes:
+        fix: How to mend it.
+    """
+
+    def __init__(self, text: str, fix: str = "") -> None:
+        super().__init__(text)
+        self.fix = fix
 
 
 class StartError(ServerError):

@@ -43,25 +43,24 @@ def read_models(repository: Path, config_name: str = "") -> list[Model]:
     Raises:
         RepositoryError: The folder is missing or empty, no model has the named configuration, or one does not parse.
     """
+    export = EXPORT_HINT.format(repository=repository)
     if not repository.is_dir():
-        raise RepositoryError(f"{repository}: no such model repository; {EXPORT_HINT.format(repository=repository)}")
+        raise RepositoryError(f"{repository}: no such model repository", export)
     folders = sorted(path for path in repository.iterdir() if path.is_dir())
     if not any((folder / "config.pbtxt").is_file() for folder in folders):
-        raise RepositoryError(
-            f"{repository}: no model in it (looked for */config.pbtxt); {EXPORT_HINT.format(repository=repository)}"
-        )
+        raise RepositoryError(f"{repository}: no model in it (looked for */config.pbtxt)", export)
     for folder in folders:
         if not (folder / "config.pbtxt").is_file():
             raise RepositoryError(
-                f"{folder} has no config.pbtxt, and tritonserver starts with no such folder in its repository; "
-                "remove it, or wait until the export that writes it is done"
+                f"{folder} has no config.pbtxt, and tritonserver starts with no such folder in its repository",
+                "remove it, or wait until the export that writes it is done",
             )
     # Triton itself serves a model without the named configuration by its default one, and says nothing.
     if config_name and not any((folder / "configs" / f"{config_name}.pbtxt").is_file() for folder in folders):
         there = sorted({path.stem for path in repository.glob("*/configs/*.pbtxt")})
         raise RepositoryError(
-            f"{repository}: no model has a configuration {config_name!r} (configs/{config_name}.pbtxt); "
-            + (f"there is {', '.join(there)}" if there else EXPORT_HINT.format(repository=repository))
+            f"{repository}: no model has a configuration {config_name!r} (configs/{config_name}.pbtxt)",
+            f"choose {' or '.join(there)}, or leave --model-config-name out" if there else export,
         )
     return [_read_model(folder, config_name) for folder in folders]
 
@@ -74,7 +73,7 @@ def _read_model(folder: Path, config_name: str) -> Model:
     try:
         text_format.Parse(path.read_text(encoding="utf-8"), config)
     except (text_format.ParseError, UnicodeDecodeError) as error:
-        raise RepositoryError(f"{path}: not a Triton model configuration: {error}") from error
+        raise RepositoryError(f"{path}: not a Triton model configuration: {error}", "mend or remove it") from error
     steps = tuple(step.model_name for step in config.ensemble_scheduling.step)
     backend = "" if steps else config.backend or config.platform.split("_")[0]
     versions = [int(child.name) for child in folder.iterdir() if child.is_dir() and child.name.isdigit()]

@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,13 @@ def free_ports(count: int) -> list[int]:
 
 
 def start_server(
-    repository: Path, log: Path, *extra: str, config_name: str = "", grpc_port: int | None = None, **client_options: Any
+    repository: Path,
+    log: Path,
+    *extra: str,
+    config_name: str = "",
+    grpc_port: int | None = None,
+    launcher: Sequence[str] = (),
+    **client_options: Any,
 ) -> Server:
     """Starts `python -m server` on free ports and waits until it answers a real inference.
 
@@ -60,15 +66,17 @@ def start_server(
         extra: Further options of tritonserver.
         config_name: Of the models' named configurations.
         grpc_port: Port for gRPC, where it is not to be a free one.
+        launcher: Further options of `python -m server` itself.
         client_options: How a client connects to it.
     """
     grpc, http, metrics = free_ports(3)
     grpc = grpc_port or grpc
     ports = ["--grpc-port", str(grpc), "--http-port", str(http), "--metrics-port", str(metrics)]
     named = ["--model-config-name", config_name] if config_name else []
+    command = [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, *named, *launcher]
     with log.open("wb") as stream:
         process = subprocess.Popen(
-            [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, *named, "--", *extra],
+            [*command, "--", *extra],
             stdout=stream,
             stderr=subprocess.STDOUT,
         )

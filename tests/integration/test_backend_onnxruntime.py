@@ -39,6 +39,9 @@ def served(
         text = f'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{threads}" }} }}'
         save_net(repository / f"threads{threads}", text)
     save_lookup(repository / "lookup")
+    config = repository / "lookup" / "config.pbtxt"
+    limit = 'parameters { key: "max_input_elements" value { string_value: "6" } }'
+    config.write_text(f"{config.read_text()}\n{limit}")
     process, client = start(layout, repository, log)
     assert process.exit_status() is None, log
     yield process, client
@@ -70,6 +73,17 @@ def test_backend_failing_request_fails_alone(served: Any, good_shape: tuple[int,
     for ids, answer in zip(good, answers, strict=True):
         np.testing.assert_array_equal(answer.as_numpy("ROWS"), TABLE[ids])
     with pytest.raises(InferenceServerException, match=r"lookup.*out of data bounds"):
+        failing.result()
+
+
+@pytest.mark.server
+def test_backend_refuses_more_elements_than_the_model_s_limit_and_no_neighbour(served: Any) -> None:
+    _, client = served
+    with ThreadPoolExecutor(6) as pool:
+        failing = pool.submit(infer, client, "lookup", np.zeros((1, 7), np.int64))
+        answers = list(pool.map(lambda size: infer(client, "lookup", np.zeros((2, size), np.int64)), [6] * 5))
+    assert all(answer.as_numpy("ROWS").shape == (2, 6, 4) for answer in answers)
+    with pytest.raises(InferenceServerException, match=r"lookup: input IDS is \[1, 7\]: over the limit of 6 elements"):
         failing.result()
 
 
@@ -127,26 +141,6 @@ def backend() -> Iterator[Any]:
         yield module
 
 
-def accelerators(**kinds: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"optimization": {"execution_accelerators": kinds}}
-
-
-def test_backend_gpu_instance_gets_tensorrt_then_cuda_of_its_device(backend: Any) -> None:
-    parameters = {"precision_mode": "FP16", "max_workspace_size_bytes": "1024", "trt_engine_cache_enable": "1"}
-    config = accelerators(gpu_execution_accelerator=[{"name": "tensorrt", "parameters": parameters}])
-    providers = dict(backend.execution_providers(config, "GPU", 3))
-    assert list(providers) == ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert providers["TensorrtExecutionProvider"] == {
-        "trt_fp16_enable": "True",
-        "trt_max_workspace_size": "1024",
-        "trt_engine_cache_enable": "True",
-        "device_id": "3",
-    }
-    assert providers["CUDAExecutionProvider"] == {"device_id": "3"}
-    # The same configuration on a CPU instance ignores the GPU's accelerators, as the C++ backend does.
-    assert backend.execution_providers(config, "CPU", 0) == [("CPUExecutionProvider", {})]
-
-
 def test_backend_repository_runs_on_cuda_where_there_is_a_gpu(backend: Any) -> None:
     for path in (ROOT / "model_repository").glob("*/config.pbtxt"):
         message = text_format.Parse(path.read_text(), model_config_pb2.ModelConfig())
@@ -159,14 +153,17 @@ def test_backend_repository_runs_on_cuda_where_there_is_a_gpu(backend: Any) -> N
             assert backend.execution_providers(config, "CPU", 0) == [("CPUExecutionProvider", {})]
 
 
-def test_backend_cpu_accelerator_is_openvino_or_an_error(backend: Any) -> None:
-    config = accelerators(cpu_execution_accelerator=[{"name": "openvino"}])
-    assert [name for name, _ in backend.execution_providers(config, "CPU", 0)] == [
-        "OpenVINOExecutionProvider",
-        "CPUExecutionProvider",
-    ]
-    with pytest.raises(backend.ConfigurationError, match="unknown CPU execution accelerator 'magic'"):
-        backend.execution_providers(accelerators(cpu_execution_accelerator=[{"name": "magic"}]), "CPU", 0)
+@pytest.mark.parametrize("kind", ["gpu_execution_accelerator", "cpu_execution_accelerator"])
+def test_backend_refuses_accelerators_that_it_does_not_have(backend: Any, kind: str) -> None:
+    config = {"optimization": {"execution_accelerators": {kind: [{"name": "tensorrt"}]}}}
+    with pytest.raises(backend.ConfigurationError, match="no execution_accelerators; serve the model in NVIDIA's"):
+        backend.execution_providers(config, "GPU", 0)
+
+
+def test_backend_refuses_a_search_for_algorithms_that_cudnn_does_not_have(backend: Any) -> None:
+    config = {"parameters": {"cudnn_conv_algo_search": {"string_value": "7"}}}
+    with pytest.raises(backend.ConfigurationError, match=r"is '7'; it must be one of \['0', '1', '2'\]"):
+        backend.execution_providers(config, "GPU", 0)
 
 
 @pytest.mark.parametrize(

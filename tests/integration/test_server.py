@@ -158,7 +158,7 @@ def test_server_repository_reads_the_named_configuration(repository: Path) -> No
     (repository / "net" / "configs" / "tensorrt.pbtxt").write_text(text)
     models = {model.name: model for model in read_models(repository, "tensorrt")}
     assert models["net"].file == repository / "net" / "1" / "model.plan"
-    with pytest.raises(RepositoryError, match=r"no model has a configuration 'tensort'.*there is tensorrt"):
+    with pytest.raises(RepositoryError, match="no model has a configuration 'tensort'"):
         read_models(repository, "tensort")
     (repository / "net" / "1" / "model.plan").touch()
     finding = next(iter(checks.check_repository(repository, "tensorrt", standin.SERVED_BACKENDS)))

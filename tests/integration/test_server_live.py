@@ -257,6 +257,40 @@ def test_server_ends_with_its_killed_launcher(launch: Callable[..., Launched], r
     assert own_regions(server.process.pid) == []
 
 
+def test_server_with_restricted_grpc_and_without_http_starts_and_is_watched(
+    launch: Callable[..., Launched], repository: Path
+) -> None:
+    restricted = "--grpc-restricted-protocol=inference:token=SECRET"
+    server = launch(repository, "--", "--allow-http=false", restricted)
+    server.wait_for_line("ready in")
+    assert server.probe() is Kind.FAILED  # restricted, as asked for
+    server.stubs()["pixels"].kill()
+    server.wait_for_line("RESTARTING because a model's stub", 20)
+    server.wait_for_line("ready in", 60, occurrence=2)
+
+
+def test_server_with_a_full_disk_under_its_output_goes_on(repository: Path) -> None:
+    ports = free_ports()
+    options = [f"--{name}-port={port}" for name, port in ports.items()]
+    command = [sys.executable, "-m", "server", "--model-repository", str(repository), "--log-level=verbose", *options]
+    with Path("/dev/full").open("wb") as full:
+        process = subprocess.Popen(command, cwd=CHECKOUT, stdout=full, stderr=full)
+    prober = Prober(f"127.0.0.1:{ports['grpc']}")
+    try:
+        for _ in range(3):
+
+            def answered() -> bool:
+                probe = prober.start(10)
+                return bool(wait_for(probe.outcome, 20).kind is Kind.ANSWERED)
+
+            wait_for(answered, 60)
+        assert process.poll() is None
+    finally:
+        prober.close()
+        process.terminate()
+        assert process.wait(30) == 0
+
+
 def test_server_first_start_failure_shows_the_model_s_error_and_ends(
     launch: Callable[..., Launched], repository: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """What the stand-in backends share: a graph served from a file, requests to batches, batches to responses."""
 
 import json
+import math
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -130,6 +131,8 @@ class GraphModel(ABC):
         self._batched = self.config["max_batch_size"] > 0
         self._inputs = [entry["name"] for entry in self.config["input"]]
         self._outputs = [entry["name"] for entry in self.config["output"]]
+        # Where the configuration leaves a size free, whoever calls the model would choose how much memory it takes.
+        self._max_elements = int(parameter(self.config, "max_input_elements") or 2**31)
 
     def require_fit(self, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
         """Refuse a configuration whose tensors are not the graph's.
@@ -149,12 +152,17 @@ class GraphModel(ABC):
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """Answer each request: those of one shape in one run, an error only to those that cause it."""
-        feeds = [self._feed(request) for request in requests]
-        groups: dict[Any, list[int]] = defaultdict(list)
-        for index, feed in enumerate(feeds):
-            alone = index if not self._batched else None
-            groups[alone, tuple(array.shape[1:] for array in feed.values())].append(index)
         answers: list[Any] = [None] * len(requests)
+        feeds: dict[int, dict[str, Array]] = {}
+        groups: dict[Any, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            try:
+                feeds[index] = self._feed(request)
+            except Exception as error:  # noqa: BLE001 - the process boundary: it becomes this request's error
+                answers[index] = self._error(error)
+                continue
+            alone = index if not self._batched else None
+            groups[alone, tuple(array.shape[1:] for array in feeds[index].values())].append(index)
         for indices in groups.values():
             responses = self._run([requests[i] for i in indices], [feeds[i] for i in indices])
             for index, response in zip(indices, responses, strict=True):
@@ -163,7 +171,17 @@ class GraphModel(ABC):
 
     def _feed(self, request: Any) -> dict[str, Array]:
         # Triton has checked names, element types and shapes against the configuration before a request gets here.
-        return {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs}
+        feed = {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in self._inputs}
+        for name, array in feed.items():
+            elements = math.prod(array.shape[1:] if self._batched else array.shape)
+            if elements > self._max_elements:
+                raise ValueError(
+                    f"input {name} is {list(array.shape)}: over the limit of {self._max_elements} elements"
+                )
+        return feed
+
+    def _error(self, error: Exception) -> Any:
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError(f"{self.config['name']}: {error}"))
 
     def _run(self, requests: list[Any], feeds: list[dict[str, Array]]) -> list[Any]:
         """One run for requests of one shape; one by one when that fails."""
@@ -179,8 +197,7 @@ class GraphModel(ABC):
         except Exception as error:  # noqa: BLE001 - the process boundary: whatever fails becomes this request's error
             if len(requests) > 1:
                 return [self._run([request], [one])[0] for request, one in zip(requests, feeds, strict=True)]
-            message = f"{self.config['name']}: {error}"
-            return [pb_utils.InferenceResponse(error=pb_utils.TritonError(message))]
+            return [self._error(error)]
         return [
             pb_utils.InferenceResponse([pb_utils.Tensor(name, part[name]) for name in names if name in some])
             for part, some in zip(parts, wanted, strict=True)

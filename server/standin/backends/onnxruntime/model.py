@@ -36,36 +36,7 @@ ELEMENT_TYPES = {  # ONNX Runtime's name → Triton's
     "tensor(float)": "TYPE_FP32",
     "tensor(double)": "TYPE_FP64",
 }
-TENSORRT_PRECISIONS: dict[str, dict[str, str]] = {
-    "FP32": {},
-    "FP16": {"trt_fp16_enable": "True"},
-    "BF16": {"trt_bf16_enable": "True"},
-    "INT8": {"trt_int8_enable": "True"},
-}
-TENSORRT_OPTIONS = {  # NVIDIA's older names → ONNX Runtime's; every other key is ONNX Runtime's own
-    "max_workspace_size_bytes": "trt_max_workspace_size",
-    "int8_calibration_table_name": "trt_int8_calibration_table_name",
-    "int8_use_native_calibration_table": "trt_int8_use_native_calibration_table",
-}
-TENSORRT_SWITCHES = {  # ONNX Runtime's Python face takes True and False here, where the C face takes 1 and 0
-    "trt_int8_use_native_calibration_table",
-    "trt_force_sequential_engine_build",
-    "trt_context_memory_sharing_enable",
-    "trt_layer_norm_fp32_fallback",
-    "trt_force_timing_cache",
-    "trt_detailed_build_log",
-}
-CUDA_PARAMETERS = {  # deprecated model parameters that the C++ backend still reads
-    "cudnn_conv_algo_search": {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"},
-    "arena_extend_strategy": {"0": "kNextPowerOfTwo", "1": "kSameAsRequested"},
-    "gpu_mem_limit": {},
-    "do_copy_in_default_stream": {},
-}
-PACKAGES = {
-    "CUDAExecutionProvider": "onnxruntime-gpu[cuda,cudnn]",
-    "TensorrtExecutionProvider": "onnxruntime-gpu and TensorRT",
-    "OpenVINOExecutionProvider": "onnxruntime-openvino",
-}
+CUDNN_SEARCHES = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}  # as the C++ backend reads them
 
 
 def integer(config: Json, name: str) -> int:
@@ -112,27 +83,6 @@ def session_options(config: Json) -> ort.SessionOptions:
     return options
 
 
-def tensorrt_options(parameters: dict[str, str]) -> dict[str, str]:
-    """Parameters of the `tensorrt` accelerator → options of ONNX Runtime's TensorRT provider.
-
-    Raises:
-        ConfigurationError: An unknown key or precision.
-    """
-    options: dict[str, str] = {}
-    for key, text in parameters.items():
-        if key == "precision_mode":
-            if text not in TENSORRT_PRECISIONS:
-                raise ConfigurationError(f"precision_mode is {text!r}; it must be one of {list(TENSORRT_PRECISIONS)}")
-            options |= TENSORRT_PRECISIONS[text]
-            continue
-        name = TENSORRT_OPTIONS.get(key, key)
-        if not name.startswith("trt_"):
-            raise ConfigurationError(f"unknown parameter {key!r} of the execution accelerator 'tensorrt'")
-        is_switch = name.endswith("_enable") or name in TENSORRT_SWITCHES
-        options[name] = str(switch(key, text)) if is_switch else text
-    return options
-
-
 def execution_providers(config: Json, kind: str, device: int) -> list[tuple[str, dict[str, str]]]:
     """The execution providers that a model configuration asks for, first choice first.
 
@@ -142,32 +92,23 @@ def execution_providers(config: Json, kind: str, device: int) -> list[tuple[str,
         device: The instance's GPU.
 
     Raises:
-        ConfigurationError: An unknown accelerator or one of its parameters.
+        ConfigurationError: Something that this backend does not do.
     """
-    accelerators = config.get("optimization", {}).get("execution_accelerators", {})
-    providers: list[tuple[str, dict[str, str]]] = []
-    if kind == "GPU":
-        cuda = {}
-        for name, values in CUDA_PARAMETERS.items():
-            if (text := parameter(config, name)) is not None:
-                if values and text not in values:
-                    raise ConfigurationError(f"parameter {name} is {text!r}; it must be one of {list(values)}")
-                cuda[name] = values.get(text, text)
-        for accelerator in accelerators.get("gpu_execution_accelerator", []):
-            parameters = accelerator.get("parameters", {})
-            if accelerator["name"] == "tensorrt":
-                options = tensorrt_options(parameters) | {"device_id": str(device)}
-                providers.append(("TensorrtExecutionProvider", options))
-            elif accelerator["name"] == "cuda":
-                cuda |= parameters
-            else:
-                raise ConfigurationError(f"unknown GPU execution accelerator {accelerator['name']!r}")
-        providers.append(("CUDAExecutionProvider", cuda | {"device_id": str(device)}))
-    for accelerator in accelerators.get("cpu_execution_accelerator", []):
-        if accelerator["name"] != "openvino":
-            raise ConfigurationError(f"unknown CPU execution accelerator {accelerator['name']!r}")
-        providers.append(("OpenVINOExecutionProvider", {"device_type": "CPU"} | accelerator.get("parameters", {})))
-    return [*providers, ("CPUExecutionProvider", {})]
+    if config.get("optimization", {}).get("execution_accelerators"):
+        raise ConfigurationError(
+            "this backend has no execution_accelerators; serve the model in NVIDIA's container, or take them out"
+        )
+    cpu: tuple[str, dict[str, str]] = ("CPUExecutionProvider", {})
+    if kind != "GPU":
+        return [cpu]
+    options = {"device_id": str(device)}
+    if (text := parameter(config, "cudnn_conv_algo_search")) is not None:
+        if text not in CUDNN_SEARCHES:
+            raise ConfigurationError(
+                f"parameter cudnn_conv_algo_search is {text!r}; it must be one of {list(CUDNN_SEARCHES)}"
+            )
+        options["cudnn_conv_algo_search"] = CUDNN_SEARCHES[text]
+    return [("CUDAExecutionProvider", options), cpu]
 
 
 def ports(nodes: Sequence[ort.NodeArg]) -> list[Port]:
@@ -195,7 +136,7 @@ class TritonPythonModel(GraphModel):
             if name not in available:
                 raise ConfigurationError(
                     f"the configuration needs {name}, and this build of onnxruntime {ort.__version__} has only "
-                    f"{available}; install {PACKAGES[name]}, or change instance_group or execution_accelerators"
+                    f"{available}; install onnxruntime-gpu[cuda,cudnn], or change instance_group"
                 )
         if kind == "GPU":
             ort.preload_dlls()  # CUDA and cuDNN where pip put them, which is not where the loader looks

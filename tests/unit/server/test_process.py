@@ -1,0 +1,214 @@
+"""tritonserver's command line and environment, its log's errors, and processes that ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from server.process import LOG_LEVELS, Options, TritonProcess, arguments, error_lines, has_ended
+from server.standin.environment import server_environment
+
+PORTS = {"grpc": 1, "http": 2, "metrics": 3}
+
+
+class Installation:
+    """A tritonserver of a few lines of Python."""
+
+    def __init__(self, folder: Path, program: str = "import time; print('hello', flush=True); time.sleep(60)") -> None:
+        self.tritonserver = folder / "tritonserver"
+        self.tritonserver.write_text(f"#!{sys.executable}\n{program}\n")
+        self.tritonserver.chmod(0o755)
+        self.backends, self.caches = folder / "backends", folder / "caches"
+        self.environment = {"PATH": os.environ["PATH"], "MINE": "1"}
+
+
+def options(**more: object) -> Options:
+    return Options(Path("models"), "127.0.0.1", PORTS, key="K", **more)  # type: ignore[arg-type]
+
+
+def wait_for_log(log: list[str], count: int = 1) -> None:
+    deadline = time.monotonic() + 60
+    while len(log) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_command_line_is_whole(tmp_path: Path) -> None:
+    installation = Installation(tmp_path)
+    command = arguments(installation, options(config_name="fused", drain_seconds=4, extra=("--x=1",)), "prefix_")
+    assert command[0] == str(tmp_path / "tritonserver")
+    assert command[1:7] == [
+        "--model-repository=models",
+        f"--backend-directory={tmp_path / 'backends'}",
+        f"--cache-directory={tmp_path / 'caches'}",
+        "--disable-auto-complete-config",
+        "--rate-limit=execution_count",
+        "--exit-timeout-secs=4",
+    ]
+    assert "--backend-config=python,shm-region-prefix-name=prefix_" in command
+    for name, port in PORTS.items():
+        assert {f"--{name}-address=127.0.0.1", f"--{name}-port={port}"} <= set(command)
+    assert "--model-config-name=fused" in command
+    assert command[-1] == "--x=1"
+    assert not [word for word in arguments(installation, options(), "") if word.startswith("--model-config-name")]
+
+
+@pytest.mark.parametrize("level", LOG_LEVELS)
+def test_each_log_level_is_tritonserver_s(tmp_path: Path, level: str) -> None:
+    command = arguments(Installation(tmp_path), options(log_level=level), "")
+    assert {word for word in command if word.startswith("--log-")} == set(LOG_LEVELS[level])
+
+
+def test_http_of_a_secured_server_listens_on_this_machine_alone(tmp_path: Path) -> None:
+    secured = Options(Path(), "0.0.0.0", PORTS, extra=("--grpc-use-ssl=true",))
+    command = arguments(Installation(tmp_path), secured, "")
+    assert {"--http-address=127.0.0.1", "--grpc-address=0.0.0.0", "--metrics-address=0.0.0.0"} <= set(command)
+
+
+def test_the_stub_gets_this_environment_s_python_and_no_other_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONHOME", "/somewhere/else")
+    monkeypatch.setenv("PATH", "/usr/bin")
+    monkeypatch.setattr("server.standin.environment.has_cuda_provider", lambda: False)
+    found = server_environment()
+    assert "PYTHONHOME" not in found
+    assert found["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
+    assert found["CUDA_VISIBLE_DEVICES"] == ""
+    monkeypatch.setattr("server.standin.environment.has_cuda_provider", lambda: True)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert "CUDA_VISIBLE_DEVICES" not in server_environment()
+
+
+def test_a_process_runs_logs_and_stops_in_good_order(tmp_path: Path) -> None:
+    log: list[str] = []
+    program = "import os, time; print(os.environ['MINE'], os.environ['MORE'], flush=True); time.sleep(60)"
+    process = TritonProcess(Installation(tmp_path, program), options(), log.append, {"MORE": "2"})
+    wait_for_log(log)
+    assert log == ["1 2"]
+    assert process.exit_status() is None
+    assert os.getpgid(process.pid) == process.pid  # a group of its own: Ctrl-C does not reach it
+    assert process.stop(__import__("threading").Event())
+    assert process.exit_status() == "killed by SIGTERM"
+
+
+def test_an_exit_code_is_told(tmp_path: Path) -> None:
+    process = TritonProcess(Installation(tmp_path, "raise SystemExit(3)"), options(), lambda _: None)
+    deadline = time.monotonic() + 60
+    while process.exit_status() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert process.exit_status() == "exit code 3"
+    process.kill()
+
+
+def test_a_forced_stop_kills_at_once_all_of_its_group_and_its_shared_memory(tmp_path: Path) -> None:
+    import threading
+
+    program = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+prefix = next(word.rpartition("=")[2] for word in sys.argv if "shm-region-prefix-name" in word)
+open(f"/dev/shm/{prefix}region", "w").close()
+print(child.pid, prefix, flush=True)
+time.sleep(60)
+"""
+    log: list[str] = []
+    process = TritonProcess(Installation(tmp_path, program), options(drain_seconds=3000), log.append)
+    wait_for_log(log)
+    child, prefix = log[0].split()
+    assert prefix.startswith(f"deepfake_detector_{os.getpid()}_")
+    assert Path(f"/dev/shm/{prefix}region").exists()
+    force = threading.Event()
+    force.set()
+    assert not process.stop(force)
+    assert process.exit_status() == "killed by SIGKILL"
+    assert not Path(f"/dev/shm/{prefix}region").exists()
+    assert not psutil.pid_exists(int(child)) or psutil.Process(int(child)).status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_server_that_does_not_stop_is_killed_after_its_drain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    monkeypatch.setattr("server.process.KILL_AFTER", 0.1)
+    program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
+    log: list[str] = []
+    process = TritonProcess(Installation(tmp_path, program), options(drain_seconds=0), log.append)
+    wait_for_log(log)
+    assert not process.stop(threading.Event())
+    assert process.exit_status() == "killed by SIGKILL"
+
+
+def test_it_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
+    installation = Installation(tmp_path)
+    code = f"""
+import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+from pathlib import Path
+from tests.unit.server.test_process import Installation, options
+from server.process import TritonProcess
+process = TritonProcess(Installation(Path({str(tmp_path)!r})), options(), lambda _: None)
+print(process.pid, flush=True)
+import time; time.sleep(60)
+"""
+    assert installation.tritonserver.exists()
+    launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert launcher.stdout is not None
+    server = psutil.Process(int(launcher.stdout.readline()))
+    launcher.send_signal(signal.SIGKILL)
+    launcher.communicate()
+    server.wait(60)
+
+
+def test_stubs_are_the_python_backend_s_processes_alone(tmp_path: Path) -> None:
+    (tmp_path / "triton_python_backend_stub").write_text(f"#!{sys.executable}\nimport time; time.sleep(60)\n")
+    program = f"""
+import subprocess, sys, time
+stub = subprocess.Popen(["{tmp_path}/triton_python_backend_stub"], executable=sys.executable, stdin=subprocess.PIPE)
+other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(stub.pid, flush=True)
+time.sleep(60)
+"""
+    log: list[str] = []
+    process = TritonProcess(Installation(tmp_path, program), options(), log.append)
+    wait_for_log(log)
+    deadline = time.monotonic() + 30
+    while not (found := process.stubs()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [str(each.pid) for each in found] == log
+    process.kill()
+    assert has_ended(found[0])
+    assert process.stubs() == []
+
+
+def test_a_zombie_has_ended_and_a_running_process_has_not() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    process = psutil.Process(child.pid)
+    assert not has_ended(process)
+    child.kill()
+    deadline = time.monotonic() + 30
+    while not has_ended(process) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert has_ended(process)
+    child.communicate()
+    assert has_ended(process)
+
+
+def test_errors_of_a_log_are_whole_and_told_once() -> None:
+    log = [
+        'I0102 03:04:05.000001 7 a.cc:1] "loading"',
+        "I know nothing",
+        'E0102 03:04:05.000002 7 a.cc:1] "it broke"',
+        "because of this",
+        "",
+        'W0102 03:04:05.000003 7 a.cc:1] "careful"',
+        "not this",
+        'E0102 03:04:05.000004 7 a.cc:1] "it broke"',
+        'E0102 03:04:05.000005 7 a.cc:1] "CudaDriverHelper has not been initialized"',
+        'F0102 03:04:05.000006 7 a.cc:1] "the end"',
+        "error: creating server: Internal",
+        "| table |",
+    ]
+    assert error_lines(log) == [log[2], log[3], log[9], log[10]]

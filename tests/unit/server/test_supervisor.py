@@ -1,0 +1,248 @@
+"""The loop, with processes and probes that do as they are told: what it waits for, what it restarts, what it says."""
+
+import itertools
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import restarts, supervisor
+from server.errors import GaveUpError, StartError
+from server.health import Policy
+from server.probe import Kind, Outcome
+from server.process import Options
+from server.supervisor import Supervisor, local_address
+
+QUICK = Policy(probe_interval=0.0, probe_timeout=7.0, stall=0.3, share=1.0)
+
+
+@dataclass
+class Script:
+    """What the servers do: one entry a start, the last one for all that follow.
+
+    Attributes:
+        outcomes: Of each start, the kinds of its probes; the last one for all that follow.
+        seconds: How long each probe took.
+        ends: Of each start, after how many looks at it the process ends; None: never.
+    """
+
+    outcomes: list[list[Kind]]
+    ends: list[int | None] = field(default_factory=lambda: [None])
+    seconds: float = 0.0
+    counts: Callable[[], Any] = dict
+    starts: int = -1
+    timeouts: list[float] = field(default_factory=list)
+    variables: list[dict[str, str]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    killed: int = 0
+    stopped: list[bool] = field(default_factory=list)
+    in_time: bool = True
+
+
+class FakeProcess:
+    pid = 1
+
+    def __init__(self, script: Script, options: Options, variables: dict[str, str]) -> None:
+        self._script = script
+        script.starts += 1
+        script.variables.append(dict(variables))
+        script.keys.append(options.key)
+        self._looks = script.ends[min(script.starts, len(script.ends) - 1)]
+
+    def exit_status(self) -> str | None:
+        if self._looks is None:
+            return None
+        self._looks -= 1
+        return "exit code 7" if self._looks < 0 else None
+
+    def stubs(self) -> list[Any]:
+        return []
+
+    def stop(self, force: threading.Event) -> bool:
+        self._script.stopped.append(force.is_set())
+        return self._script.in_time
+
+    def kill(self) -> None:
+        self._script.killed += 1
+
+    def error_lines(self) -> list[str]:
+        return ["E: the reason"]
+
+
+class FakeProber:
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._kinds = iter(script.outcomes[min(script.starts, len(script.outcomes) - 1)])
+        self._last = Kind.ANSWERED
+
+    def start(self, timeout: float) -> Any:
+        self._script.timeouts.append(timeout)
+        self._last = next(self._kinds, self._last)
+        outcome = Outcome(self._last, f"it is {self._last.value}", self._script.seconds)
+        return type("Pending", (), {"outcome": lambda _: outcome})()
+
+    def counts(self) -> Any:
+        return self._script.counts()
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Runs a supervisor until it ends or has said or done enough; all that it said."""
+
+    def start(script: Script, until: Callable[[list[str]], bool], policy: Policy = QUICK, **options: Any) -> list[str]:
+        def process(_: Any, options: Options, __: Any, variables: Any) -> FakeProcess:
+            return FakeProcess(script, options, variables)
+
+        monkeypatch.setattr(supervisor, "TritonProcess", process)
+        monkeypatch.setattr(supervisor, "make_prober", lambda _: FakeProber(script))
+        monkeypatch.setattr(supervisor, "adopt_orphans", lambda: None)
+        monkeypatch.setattr(supervisor, "TICK", 0.001)
+        monkeypatch.setattr(supervisor, "COUNTS_INTERVAL", 0.01)
+        monkeypatch.setattr(restarts, "LONGEST_PAUSE", 0.001)
+        said: list[str] = []
+        installation: Any = None
+        one = Supervisor(
+            installation,
+            Options(Path(), "127.0.0.1", {"grpc": 1, "http": 2, "metrics": 3}),
+            say=said.append,
+            show_log=lambda _: None,
+            on_ready=lambda seconds: said.append("ready"),
+            policy=policy,
+            **options,
+        )
+        watcher = threading.Thread(target=_stop_when, args=(one, said, until), daemon=True)
+        watcher.start()
+        try:
+            one.run()
+        finally:
+            one.stop.set()
+            watcher.join(30)
+        return said
+
+    return start
+
+
+def _stop_when(one: Supervisor, said: list[str], until: Callable[[list[str]], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not one.stop.is_set() and not until(said) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    one.stop.set()
+
+
+def test_it_is_ready_after_a_real_answer_and_stops_in_good_order(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.UNREACHABLE, Kind.BUSY, Kind.UNREACHABLE, Kind.ANSWERED]])
+    said = run(script, lambda said: "ready" in said)
+    assert said[0] == "ready"
+    assert said[1] == "stopping: waiting for requests in flight"
+    assert said[2].startswith("stopped in ")
+    assert (script.stopped, script.killed, script.starts) == ([False], 0, 0)
+
+
+def test_a_stop_that_takes_too_long_is_told(run: Callable[..., list[str]]) -> None:
+    said = run(Script([[Kind.ANSWERED]], in_time=False), lambda said: "ready" in said)
+    assert said[-1].startswith("KILLED after ")
+    assert "requests in flight were lost" in said[-1]
+
+
+def test_a_first_start_whose_inference_fails_is_an_error_with_the_server_s_own(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.FAILED, Kind.FAILED]])
+    with pytest.raises(StartError, match=r"did not start: .* a real inference fails: it is failed\nE: the reason"):
+        run(script, lambda _: False)
+    assert (script.starts, script.killed) == (0, 1)
+
+
+def test_one_failed_inference_while_it_loads_is_no_verdict(run: Callable[..., list[str]]) -> None:
+    assert run(Script([[Kind.FAILED, Kind.ANSWERED]]), lambda said: "ready" in said)[0] == "ready"
+
+
+def test_a_server_that_ends_while_it_loads_is_an_error(run: Callable[..., list[str]]) -> None:
+    with pytest.raises(StartError, match=r"ended while it loaded the models \(exit code 7\)"):
+        run(Script([[Kind.UNREACHABLE]], ends=[3]), lambda _: False)
+
+
+def test_a_start_without_an_answer_in_time_is_an_error(run: Callable[..., list[str]]) -> None:
+    with pytest.raises(StartError, match=r"no answer within 0\.05 s; raise --startup-timeout"):
+        run(Script([[Kind.BUSY]]), lambda _: False, startup_seconds=0.05)
+
+
+def test_a_long_start_is_told_again_and_again(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "REMINDER_INTERVAL", 0.02)
+    said = run(Script([[Kind.UNREACHABLE]]), lambda said: len(said) >= 3)
+    assert said[:3] == ["still loading the models (0 s)"] * 3
+
+
+def test_a_server_that_ends_is_started_again_for_ever_and_told(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.ANSWERED]], ends=[2])
+    said = run(script, lambda said: said.count("ready") >= 12)
+    restarted = [line for line in said if line.startswith("RESTARTING")]
+    assert len(restarted) >= 11
+    assert restarted[0] == "RESTARTING because tritonserver ended (exit code 7)"
+    assert "(number 11 in a row, 11 in all)" in restarted[10]
+    assert [each["DEEPFAKE_DETECTOR_RESTARTS"] for each in script.variables[:3]] == ["0", "1", "2"]
+    assert len(set(script.keys)) == len(script.keys)  # a new key for each start
+    assert script.killed >= 11
+
+
+def test_starts_that_fail_in_a_row_are_given_up(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.ANSWERED], [Kind.FAILED]], ends=[2, None])
+    with pytest.raises(GaveUpError, match=r"gave up after 5 failed starts in a row; the last: .*\nE: the reason"):
+        run(script, lambda _: False)
+    assert script.starts == 5
+
+
+def test_failures_are_forgotten_by_an_answer(run: Callable[..., list[str]]) -> None:
+    kinds = [Kind.ANSWERED, *itertools.chain.from_iterable([[Kind.FAILED, Kind.ANSWERED]] * 20)]
+    script = Script([kinds])
+    policy = Policy(probe_interval=0.0, stall=60, share=1.0)
+    assert "RESTARTING" not in "".join(run(script, lambda _: len(script.timeouts) > 41, policy))
+
+
+def test_two_failures_in_a_row_are_a_restart(run: Callable[..., list[str]]) -> None:
+    said = run(Script([[Kind.ANSWERED, Kind.FAILED, Kind.FAILED]]), lambda said: len(said) > 1)
+    assert said[1] == "RESTARTING because 2 real inferences in a row failed: it is failed"
+
+
+def test_the_stall_grows_with_the_largest_batch_and_the_time_of_an_image(run: Callable[..., list[str]]) -> None:
+    refusals = [Kind.ANSWERED, Kind.BUSY]
+    began = time.monotonic()
+    # One image takes 0.01 s, so a full batch of 32 takes 0.32 s; twice that is more than the policy's 0.3 s.
+    said = run(Script([refusals], seconds=0.01), lambda said: len(said) > 1, max_batch_size=32)
+    assert time.monotonic() - began > 0.64
+    assert "no model has answered anything" in said[1]
+
+
+def test_probes_have_the_policy_s_timeout_once_it_is_ready(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.ANSWERED]])
+    run(script, lambda _: len(script.timeouts) > 3, startup_seconds=900.0)
+    assert 800 < script.timeouts[0] <= 900
+    assert set(script.timeouts[1:]) == {7.0}
+
+
+def test_progress_by_the_statistics_puts_a_restart_off(run: Callable[..., list[str]]) -> None:
+    numbers = itertools.count()
+    script = Script([[Kind.ANSWERED, Kind.BUSY]], counts=lambda: {"net": next(numbers)})
+    began = time.monotonic()
+    said = run(script, lambda said: time.monotonic() - began > 1.2 or len(said) > 1)
+    assert said[0] == "ready"
+    assert not any("RESTARTING" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("0.0.0.0", "127.0.0.1:1"),
+        ("::", "[::1]:1"),
+        ("127.0.0.1", "127.0.0.1:1"),
+        ("::1", "[::1]:1"),
+        ("localhost", "localhost:1"),
+    ],
+)
+def test_the_address_under_which_this_machine_reaches_a_server(host: str, address: str) -> None:
+    assert local_address(host, 1) == address
