@@ -27,6 +27,7 @@ COPY networks networks
 COPY export export
 COPY server server
 COPY benchmarks benchmarks
+COPY training training
 COPY forensics forensics
 COPY deploy/entrypoint deploy/entrypoint
 RUN PYTHONPATH=/opt/build python3 -m pip install --no-deps --no-build-isolation ./client .

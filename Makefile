@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo weights test check check-engines docs lock export serve bench bench-compare image engines serve-gpu bench-gpu clean
+.PHONY: help setup demo weights test check check-engines docs lock sbom audit export serve bench bench-compare image engines serve-gpu bench-gpu clean
 
 BIN := .venv/bin
 WEIGHTS ?= weights
@@ -12,7 +12,7 @@ export PYTHON TORCH_INDEX
 help:  ## print the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
-setup: .venv/.$(SET)  ## install into .venv and .triton; SET=serve, export, forensics, bench, docs or test, which is all
+setup: .venv/.$(SET)  ## install into .venv and .triton; SET=serve, export, forensics, training, bench, docs or test, which is all
 
 # What a set needs is in its lock file; all sets agree on every release, so that one may follow another.
 .venv/.%: locks/%.txt pyproject.toml client/pyproject.toml
@@ -38,6 +38,12 @@ docs: .venv/.test .venv/.docs  ## build the documentation into build/site
 
 lock: .venv/.test  ## resolve pyproject.toml anew into locks/
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lock
+
+sbom: .venv/.test  ## say what is installed, in CycloneDX, in build/sbom.json
+	scripts/sbom
+
+audit: .venv/.test  ## ask whether what is locked has known vulnerabilities
+	scripts/audit
 
 export: .venv/.export  ## turn the checkpoints in WEIGHTS=dir into the models of REPOSITORY=dir; TARGET=tensorrt adds engines
 	$(BIN)/python -m export --weights $(WEIGHTS) --repository $(REPOSITORY) --target $(TARGET) $(if $(PRECISION),--precision $(PRECISION))

@@ -1,0 +1,115 @@
+"""Every example runs as a user would run it, against the real server."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Server
+from tests.golden import ROOT
+
+EXAMPLES = ROOT / "examples"
+IMAGES = ROOT / "tests/golden/images"
+FACE = IMAGES / "00_face.png"
+ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+
+pytestmark = pytest.mark.server
+
+
+def run(name: str, *arguments: object, **environment: str) -> str:
+    command = [sys.executable, str(EXAMPLES / name)] if name.endswith(".py") else [str(EXAMPLES / name)]
+    done = subprocess.run(
+        [*command, *map(str, arguments)],
+        cwd=ROOT,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_example_is_run_here() -> None:
+    mentioned = Path(__file__).read_text()
+    assert all(f'"{path.name}"' in mentioned for path in EXAMPLES.iterdir() if path.is_file())
+
+
+def test_score_one(server: Server, tmp_path: Path) -> None:
+    printed = run("score_one.py", FACE, "--url", server.url)
+    assert "probability of a fake" in printed
+    assert "semantic_fusion: probability" in printed
+    (broken := tmp_path / "broken.png").write_bytes(b"not an image")
+    with pytest.raises(AssertionError, match="unsupported_format"):
+        run("score_one.py", broken, "--url", server.url)
+
+
+def test_score_many(server: Server) -> None:
+    lines = run("score_many.py", IMAGES, "--url", server.url, "--most", 3).splitlines()
+    assert len(lines) == 3
+    probabilities = [float(line.split()[0]) for line in lines]
+    assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_score_asyncio(server: Server) -> None:
+    images = sorted(IMAGES.glob("*.png"))
+    lines = run("score_asyncio.py", *images, "--url", server.url).splitlines()
+    assert {line.split()[0] for line in lines} == set(map(str, images))
+
+
+def test_frames(server: Server) -> None:
+    assert "mean of 8 frames" in run("frames.py", IMAGES, "--url", server.url)
+
+
+def test_plain_tritonclient(server: Server) -> None:
+    lines = run("plain_tritonclient.py", FACE, FACE, "--url", server.url).splitlines()
+    assert len(lines) == 2
+    assert all(line.split()[1] == "ok" for line in lines)
+
+
+def test_perf_analyzer_input(tmp_path: Path) -> None:
+    run("perf_analyzer_input.py", IMAGES, "--output", tmp_path / "new" / "input.json")
+    assert len(json.loads((tmp_path / "new" / "input.json").read_text())["data"]) == 8
+
+
+def test_evaluate(server: Server, tmp_path: Path) -> None:
+    for number, path in enumerate(sorted(IMAGES.glob("*.png"))):
+        (folder := tmp_path / "data" / ("real", "fake")[number % 2]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, folder)
+    run("evaluate.sh", tmp_path / "data", tmp_path / "out", server.url)
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_ray(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="needs pip install './client[ray]'")
+    images = tmp_path / "images"
+    images.mkdir()
+    shutil.copy(FACE, images)
+    run("ray_score.py", images, tmp_path / "verdicts", "--url", server.url, "--scorers", 1)
+    assert scored(tmp_path / "verdicts", "ray_score.py") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java 17 or later")
+def test_spark(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("pyspark", reason="needs pip install './client[spark]'")
+    images = tmp_path / "images"
+    images.mkdir()
+    shutil.copy(FACE, images)
+    environment = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+    run("spark_score.py", images, tmp_path / "verdicts", "--url", server.url, **environment)
+    assert scored(tmp_path / "verdicts", "spark_score.py") == 1
+
+
+def scored(folder: Path, example: str) -> int:
+    """Rows with a score in a folder of Parquet files."""
+    parquet = pytest.importorskip("pyarrow.parquet", reason=f"{example} writes Parquet")
+    rows = [row for path in folder.rglob("*.parquet") for row in parquet.read_table(path).to_pylist()]
+    assert all(row["status"] == "ok" and row["score"] is not None for row in rows)
+    return len(rows)
