@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import suppress
 from functools import cached_property, partial
 from types import TracebackType
@@ -21,6 +21,7 @@ from .errors import (
     DetectorError,
     InvalidResponseError,
     RequestFailedError,
+    ServerDiedError,
     access_denied,
     is_retryable,
     is_unavailable,
@@ -47,7 +48,7 @@ from .items import (
 )
 from .results import Provenance, ServerInfo, ServerStatus, Verdict
 from .transport.addresses import Address, resolve
-from .transport.balancer import Balancer, RequestState, Server
+from .transport.balancer import DEATHS_BEFORE_SPLIT, Balancer, RequestState, Server, StateOf, state_of
 from .transport.calls import (
     PROBE_INTERVAL,
     PROBE_SECONDS,
@@ -70,9 +71,6 @@ from .transport.tls import diagnose
 from .transport.wire import usable_batch_size
 
 T = TypeVar("T")
-
-
-_bounded = partial(RequestState, bounded=True)
 
 
 class AsyncDetectorClient(ClientBase):
@@ -104,7 +102,10 @@ class AsyncDetectorClient(ClientBase):
     async def score(self, image: Image, face_box: FaceBox | None = None, *, faces: Faces = "main") -> Verdict:
         """Scores one image: see `DetectorClient.score`."""
         images = [await asyncio.to_thread(read, make_item(image, face_box, faces))]
-        return (await self._score_group(images, RequestState))[0]
+        try:
+            return (await self._score_group(images, partial(state_of, bounded=False)))[0]
+        except ServerDiedError as error:
+            return failed(images, error)[0]
 
     async def score_many(
         self, items: Iterable[ImageItem] | AsyncIterable[ImageItem], *, ordered: bool = True
@@ -118,9 +119,9 @@ class AsyncDetectorClient(ClientBase):
         budget = AsyncMemoryBudget(BYTES * len(balancer.status()))
         events: asyncio.Queue[asyncio.Task[list[Verdict]] | None] = asyncio.Queue()  # see `DetectorClient`
         start = 0
-        limit = await self._retry(max_batch_size_call(self._settings), RequestState())
+        limit = await self._retry(max_batch_size_call(self._settings), RequestState(light=True))
         size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
-        most_bytes = await self._retry(max_bytes_call(self._settings), RequestState()) or MAX_IMAGE_BYTES
+        most_bytes = await self._retry(max_bytes_call(self._settings), RequestState(light=True)) or MAX_IMAGE_BYTES
         window: ReorderBuffer[asyncio.Task[list[Verdict]]] = ReorderBuffer(size, ordered=ordered)
         try:
             async with abatching(items, size, partial(events.put_nowait, None)) as batcher:
@@ -205,39 +206,40 @@ class AsyncDetectorClient(ClientBase):
     async def _score_read(self, group: Group) -> list[Verdict]:
         images = images_of(group)
         try:
-            scored = await self._score_group(images, _bounded) if images else []
+            scored = await self._score_group(images, partial(state_of, bounded=True)) if images else []
         except AccessDeniedError:
             raise
-        except (RequestFailedError, InvalidResponseError) as error:
+        except (RequestFailedError, InvalidResponseError, ServerDiedError) as error:
             scored = await self._score_apart(images, error)
         return merge(group, scored)
 
     async def _score_apart(self, images: list[EncodedImage], error: DetectorError) -> list[Verdict]:
         if not may_be_one_image(images, error):
             return failed(images, error)
+        state = partial(state_of, bounded=True, deaths=DEATHS_BEFORE_SPLIT * isinstance(error, ServerDiedError))
         verdicts: list[Verdict] = []
         for image in images:
             try:
-                verdicts += await self._score_group([image], _bounded)
+                verdicts += await self._score_group([image], state)
             except AccessDeniedError:
                 raise
-            except (RequestFailedError, InvalidResponseError) as its_own:
+            except (RequestFailedError, InvalidResponseError, ServerDiedError) as its_own:
                 verdicts += failed([image], its_own)
         return verdicts
 
-    async def _score_group(self, images: list[EncodedImage], state: Callable[[], RequestState]) -> list[Verdict]:
+    async def _score_group(self, images: list[EncodedImage], state: StateOf) -> list[Verdict]:
         searched = [image for image in images if is_searched(image)]
         if not searched:
-            return await self._retry(score_call(self._settings, images), state())
-        found = await self._retry(find_faces_call(self._settings, searched), state())
+            return await self._retry(score_call(self._settings, images), state(images))
+        found = await self._retry(find_faces_call(self._settings, searched), state(searched))
         search, scored = EveryFace(images, found), list[Verdict]()
         for frames in search.requests(self._settings.batch_size):
-            verdicts = await self._retry(score_call(self._settings, frames), state())
+            verdicts = await self._retry(score_call(self._settings, frames), state(frames))
             scored += verdicts
         return search.verdicts(scored)
 
     async def _once(self, call: Call[T]) -> T:
-        return await self._retry(call, RequestState(), retries=0)
+        return await self._retry(call, RequestState(light=True), retries=0)
 
     async def _retry(self, call: Call[T], state: RequestState, retries: int | None = None) -> T:
         balancer = await self._balancer()
@@ -246,7 +248,9 @@ class AsyncDetectorClient(ClientBase):
         try:
             result: T = await AsyncRetrying(**policy)(self._try, balancer, call, state)
         except DetectorError as error:
-            raise balancer.explain(error) from error
+            raise balancer.explain(error, state) from error
+        finally:
+            balancer.release(state)
         return result
 
     async def _try(self, balancer: Balancer, call: Call[T], state: RequestState) -> T:

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -21,6 +21,7 @@ from .errors import (
     DetectorError,
     InvalidResponseError,
     RequestFailedError,
+    ServerDiedError,
     access_denied,
     is_retryable,
     is_unavailable,
@@ -47,7 +48,7 @@ from .items import (
 )
 from .results import Provenance, ServerInfo, ServerStatus, Verdict
 from .transport.addresses import resolve
-from .transport.balancer import Balancer, RequestState, Server
+from .transport.balancer import DEATHS_BEFORE_SPLIT, Balancer, RequestState, Server, StateOf, state_of
 from .transport.calls import (
     PROBE_INTERVAL,
     PROBE_SECONDS,
@@ -74,9 +75,6 @@ T = TypeVar("T")
 
 _MOST_THREADS = 1024
 """They are made when they are needed: how many are, follows from the servers' limits, and servers may join a run."""
-
-
-_bounded = partial(RequestState, bounded=True)
 
 
 class DetectorClient(ClientBase):
@@ -123,7 +121,10 @@ class DetectorClient(ClientBase):
             InvalidResponseError: The server answered something else than the detector does.
         """
         images = [read(make_item(image, face_box, faces))]
-        return self._score_group(self._channels, images, RequestState)[0]
+        try:
+            return (self._score_group(self._channels, images, partial(state_of, bounded=False)))[0]
+        except ServerDiedError as error:
+            return failed(images, error)[0]
 
     def score_many(self, items: Iterable[ImageItem], *, ordered: bool = True) -> Generator[Verdict, None, None]:
         """Scores any number of images in constant memory.
@@ -155,9 +156,11 @@ class DetectorClient(ClientBase):
         events: SimpleQueue[Future[list[Verdict]] | None] = SimpleQueue()  # a batch is scored; None: one may be taken
         start = 0
         try:
-            limit = self._retry(channels, max_batch_size_call(self._settings), RequestState(), stop)
+            limit = self._retry(channels, max_batch_size_call(self._settings), RequestState(light=True), stop)
             size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
-            most_bytes = self._retry(channels, max_bytes_call(self._settings), RequestState(), stop) or MAX_IMAGE_BYTES
+            most_bytes = (
+                self._retry(channels, max_bytes_call(self._settings), RequestState(light=True), stop) or MAX_IMAGE_BYTES
+            )
             score = partial(self._score_batch, channels, budget, most_bytes, stop)
             window: ReorderBuffer[Future[list[Verdict]]] = ReorderBuffer(size, ordered=ordered)
             with batching(items, size, partial(events.put, None)) as batcher:
@@ -265,10 +268,10 @@ class DetectorClient(ClientBase):
     def _score_read(self, channels: ChannelPool, group: Group, stop: threading.Event) -> list[Verdict]:
         images = images_of(group)
         try:
-            scored = self._score_group(channels, images, _bounded, stop) if images else []
+            scored = self._score_group(channels, images, partial(state_of, bounded=True), stop) if images else []
         except AccessDeniedError:
             raise
-        except (RequestFailedError, InvalidResponseError) as error:
+        except (RequestFailedError, InvalidResponseError, ServerDiedError) as error:
             scored = self._score_apart(channels, images, error, stop)
         return merge(group, scored)
 
@@ -277,13 +280,14 @@ class DetectorClient(ClientBase):
     ) -> list[Verdict]:
         if not may_be_one_image(images, error):
             return failed(images, error)
+        state = partial(state_of, bounded=True, deaths=DEATHS_BEFORE_SPLIT * isinstance(error, ServerDiedError))
         verdicts: list[Verdict] = []
         for image in images:
             try:
-                verdicts += self._score_group(channels, [image], _bounded, stop)
+                verdicts += self._score_group(channels, [image], state, stop)
             except AccessDeniedError:
                 raise
-            except (RequestFailedError, InvalidResponseError) as its_own:
+            except (RequestFailedError, InvalidResponseError, ServerDiedError) as its_own:
                 verdicts += failed([image], its_own)
         return verdicts
 
@@ -291,21 +295,21 @@ class DetectorClient(ClientBase):
         self,
         channels: ChannelPool,
         images: list[EncodedImage],
-        state: Callable[[], RequestState],
+        state: StateOf,
         stop: threading.Event | None = None,
     ) -> list[Verdict]:
         searched = [image for image in images if is_searched(image)]
         if not searched:
-            return self._retry(channels, score_call(self._settings, images), state(), stop)
-        found = self._retry(channels, find_faces_call(self._settings, searched), state(), stop)
+            return self._retry(channels, score_call(self._settings, images), state(images), stop)
+        found = self._retry(channels, find_faces_call(self._settings, searched), state(searched), stop)
         search, scored = EveryFace(images, found), list[Verdict]()
         for frames in search.requests(self._settings.batch_size):
-            verdicts = self._retry(channels, score_call(self._settings, frames), state(), stop)
+            verdicts = self._retry(channels, score_call(self._settings, frames), state(frames), stop)
             scored += verdicts
         return search.verdicts(scored)
 
     def _once(self, call: Call[T]) -> T:
-        return self._retry(self._channels, call, RequestState(), retries=0)
+        return self._retry(self._channels, call, RequestState(light=True), retries=0)
 
     def _retry(
         self,
@@ -323,7 +327,9 @@ class DetectorClient(ClientBase):
         try:
             result: T = Retrying(**policy)(self._try, channels, call, state, stop)
         except DetectorError as error:
-            raise balancer.explain(error) from error
+            raise balancer.explain(error, state) from error
+        finally:
+            balancer.release(state)
         return result
 
     def _try(self, channels: ChannelPool, call: Call[T], state: RequestState, stop: threading.Event | None) -> T:

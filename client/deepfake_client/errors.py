@@ -33,7 +33,7 @@ _ENSEMBLE_FAULT = re.compile(r"in ensemble '.*(expected \d+ inputs? but got \d+|
 
 _LOST = re.compile(
     r"(?!.*(last error|failed to connect|resolving))"
-    r".*(closed|reset by peer|broken pipe|end of tcp stream|stream removed|goaway|recvmsg|sendmsg)",
+    r".*(closed|cancelling all calls|reset by peer|broken pipe|end of tcp stream|stream removed|goaway)",
     re.DOTALL | re.IGNORECASE,
 )
 """How gRPC says that a connection broke while the server had the request, and not that none could be made."""

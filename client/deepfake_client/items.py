@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
-from .errors import DetectorError, RequestFailedError
+from .errors import DetectorError, RequestFailedError, ServerDiedError
 from .files import open_file
 from .results import Verdict
 
@@ -194,13 +194,15 @@ def merge(group: Group, verdicts: Sequence[Verdict]) -> list[Verdict]:
 
 def may_be_one_image(images: Sequence[EncodedImage], error: DetectorError) -> bool:
     """Whether a request that failed for good may have failed for one of its images, so that each is sent alone."""
-    codes = ("INVALID_ARGUMENT", "INTERNAL")
-    return len(images) > 1 and isinstance(error, RequestFailedError) and error.code in codes
+    if isinstance(error, RequestFailedError):
+        return len(images) > 1 and error.code in ("INVALID_ARGUMENT", "INTERNAL")
+    return len(images) > 1 and isinstance(error, ServerDiedError)
 
 
 def failed(images: Sequence[EncodedImage], error: Exception) -> list[Verdict]:
     """The verdicts of images whose request failed for good."""
-    return [Verdict(image.path, "request_failed", error=str(error)) for image in images]
+    status = "server_died" if isinstance(error, ServerDiedError) else "request_failed"
+    return [Verdict(image.path, status, error=str(error)) for image in images]
 
 
 def with_indexes(verdicts: Sequence[Verdict], start: int) -> list[Verdict]:

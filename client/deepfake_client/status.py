@@ -15,6 +15,7 @@ STATUS_HINTS = {
     "unreadable_file": "the file could not be read; check its path and permissions",
     "unreadable_video": "the video is damaged, or of a kind that is not read; convert it to H.264 in an MP4 file",
     "no_pictures": "the file has sound only; give a video",
+    "server_died": "the server died each time it had this image; keep the image, and report it with the server's log",
     "request_failed": "the server did not answer the request; see its error and the server's log",
 }
 """Explanation and fix of each `Verdict.status` other than "ok"."""

@@ -8,8 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
-from ..errors import DetectorError, FailureKind, all_servers_failed, failure_kind, is_unavailable
-from ..results import ServerStatus
+from ..errors import (
+    ConnectionLostError,
+    DetectorError,
+    FailureKind,
+    ServerDiedError,
+    all_servers_failed,
+    failure_kind,
+    is_unavailable,
+)
+from ..results import Provenance, ServerStatus
 from .addresses import Address, is_name
 from .circuit_breaker import CircuitBreaker
 from .concurrency import ConcurrencyLimit
@@ -22,6 +30,9 @@ EARLY_TIMEOUT = 30.0
 
 LOOK_UP_SECONDS = 30.0
 """While requests are sent, names are looked up so often: servers come and go."""
+
+DEATHS_BEFORE_SPLIT, _MOST_DEATHS = 2, 3
+"""Deaths of a server under a request after which its images are sent one by one; and after which one is blamed."""
 
 _EARLY_TIMEOUT_FACTOR = 8
 """It is given up so only after this many times the longest that any answer has taken."""
@@ -42,6 +53,8 @@ class Server:
         seen: Whether it has ever answered anything: then what fails is not how we connect.
         picked: When it was picked last, as a running number.
         latencies: How long its answers took.
+        reserved: The request that has it, or waits to have it, for itself alone.
+        weights: What it said of its weights; None where it was not asked since it last failed.
     """
 
     address: Address
@@ -54,6 +67,8 @@ class Server:
     seen: bool = False
     picked: int = -1
     latencies: Latencies = field(default_factory=Latencies)
+    reserved: "RequestState | None" = None
+    weights: Provenance | None = None
 
     @property
     def has_room(self) -> bool:
@@ -63,15 +78,39 @@ class Server:
 
 @dataclass(eq=False)
 class RequestState:
-    """The way of one request.
+    """What is known of one request.
+
+    A request under which a server died is sent again with nothing else of ours at the server. So what makes a server
+    die does not take others with it, and can be told from them.
 
     Attributes:
         bounded: Whether it waits while the servers have as many requests as they should.
+        light: Whether it asks for no scores, and so goes to servers that others have for themselves as well.
+        deaths: How often a server died while it had this request.
+        most_deaths: It is given up after so many.
         tried: Servers that have failed it since it last waited, and how.
     """
 
     bounded: bool = False
+    light: bool = False
+    deaths: int = 0
+    most_deaths: int = _MOST_DEATHS
     tried: dict[Server, DetectorError] = field(default_factory=dict)
+
+    @property
+    def killed(self) -> bool:
+        """Whether servers died so often under it that it is not sent again."""
+        return self.deaths >= self.most_deaths
+
+
+StateOf = Callable[[Sequence[object]], RequestState]
+"""Makes the state of a request for some images."""
+
+
+def state_of(images: Sequence[object], *, bounded: bool, deaths: int = 0) -> RequestState:
+    """The state of a request for images before it is sent: one with several is split before one image is blamed."""
+    most = DEATHS_BEFORE_SPLIT if len(images) > 1 else _MOST_DEATHS
+    return RequestState(bounded=bounded, deaths=deaths, most_deaths=most)
 
 
 class Balancer:
@@ -111,9 +150,14 @@ class Balancer:
         with self.room:
             inside = self._inside()
             candidates = [server for server in inside if server not in state.tried] or inside
-            if state.bounded:
-                candidates = [server for server in candidates if server.has_room]
-            server = min(candidates, key=lambda server: (server.in_flight, server.picked), default=None)
+            if state.deaths:
+                server = self._reserve(candidates, state)
+            else:
+                if not state.light:
+                    candidates = [server for server in candidates if server.reserved is None]
+                if state.bounded:
+                    candidates = [server for server in candidates if server.has_room]
+                server = _idlest(candidates)
             if server is not None:
                 server.in_flight += 1
                 server.picked = next(self._order)
@@ -136,17 +180,18 @@ class Balancer:
         try:
             yield
         except DetectorError as error:
-            with self._ended(server):
+            with self._ended(server, state):
                 if failure_kind(error) is FailureKind.REQUEST:
                     self._answered(server, started, deadline, scores, 0)
                 else:
+                    state.deaths += scores and isinstance(error, ConnectionLostError)
                     self._failed(server, state, started, error)
             raise
         except BaseException:  # the caller has given it up, which says nothing about the server
-            with self._ended(server):
+            with self._ended(server, state):
                 raise
         else:
-            with self._ended(server):
+            with self._ended(server, state):
                 self._answered(server, started, deadline, scores, images)
 
     @property
@@ -176,8 +221,19 @@ class Balancer:
         with self.room:
             return any(server not in state.tried for server in self._inside())
 
-    def explain(self, error: DetectorError) -> DetectorError:
+    def release(self, state: RequestState) -> None:
+        """Lets others to the server that a request has for itself, once it is over."""
+        with self.room:
+            for server in self._servers:
+                if server.reserved is state:
+                    server.reserved = None
+            self.room.notify_all()
+        self._on_room()
+
+    def explain(self, error: DetectorError, state: RequestState) -> DetectorError:
         """The error for a request that is given up: where no server answers, it says of each why."""
+        if state.killed:
+            return ServerDiedError(f"the server died {state.deaths} times while it had this image: {error}")
         with self.room:
             reasons = {str(server.address): server.error for server in self._servers if server.error is not None}
             return (
@@ -244,17 +300,31 @@ class Balancer:
             )
 
     @contextmanager
-    def _ended(self, server: Server) -> Iterator[None]:
+    def _ended(self, server: Server, state: RequestState) -> Iterator[None]:
         with self.room:
             try:
                 yield
             finally:
                 server.in_flight -= 1
+                if server.reserved is state:
+                    server.reserved = None
                 self.room.notify_all()
         self._on_room()
 
     def _server(self, address: Address) -> Server:
         return Server(address, ConcurrencyLimit(self._max_in_flight))
+
+    def _reserve(self, candidates: Sequence[Server], state: RequestState) -> Server | None:
+        """A server for a request alone: no other is sent to it from now on, and it is picked when the last one ends."""
+        server = next((each for each in candidates if each.reserved is state), None)
+        if server is None:
+            for each in self._servers:
+                if each.reserved is state:
+                    each.reserved = None
+            server = _idlest([each for each in candidates if each.reserved is None])
+            if server is not None:
+                server.reserved = state
+        return server if server is not None and not server.in_flight else None
 
     def _inside(self) -> list[Server]:
         return [server for server in self._servers if server.breaker.closed] or self._servers
@@ -281,6 +351,7 @@ class Balancer:
             server.concurrency.overloaded(started, now)
         if fault is FailureKind.OVERLOADED:
             return
+        server.weights = None
         was_in = server.breaker.closed
         server.breaker.failed(now, certain=fault is FailureKind.UNAVAILABLE)
         if was_in and not server.breaker.closed and len(self._servers) > 1:
@@ -292,3 +363,7 @@ class Balancer:
         server.seen = True
         server.breaker.succeeded()
         server.error = None
+
+
+def _idlest(servers: Sequence[Server]) -> Server | None:
+    return min(servers, key=lambda server: (server.in_flight, server.picked), default=None)

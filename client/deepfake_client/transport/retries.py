@@ -42,7 +42,7 @@ class RetryPolicy:
 
     def goes_on(self, error: BaseException) -> bool:
         """Whether the request is sent again."""
-        if not isinstance(error, DetectorError) or failure_kind(error) is FailureKind.REQUEST:
+        if not isinstance(error, DetectorError) or failure_kind(error) is FailureKind.REQUEST or self._state.killed:
             return False
         if self._balancer.has_other(self._state):
             return True
