@@ -1,5 +1,6 @@
 """One encoded image to what the steps after it need; a bad image becomes a status, never an exception."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,9 +8,11 @@ import numpy as np
 from ensemble import status
 from ensemble.faces.crop import check_box
 from ensemble.faces.detection import Box
-from ensemble.images import Decoders, ImageError, Limits, RgbImage, centre, read_image, shrink, square
+from ensemble.images import Decoders, ImageError, Limits, RgbImage, frame, read_image, square
 from ensemble.images.handover import hand_over
-from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION
+from ensemble.streams import IMAGE_STREAMS
+
+BLANKS = {stream.name: np.zeros((stream.pixels, stream.pixels, 3), np.uint8) for stream in IMAGE_STREAMS}
 
 
 @dataclass(frozen=True)
@@ -19,16 +22,14 @@ class Prepared:
     Attributes:
         status: `ok`, or why there is no score.
         message: Why, in words, with value, limit and fix; empty where the status is `ok`.
-        global_pixels: uint8 [252, 252, 3], RGB; zeros where the status is not `ok`.
-        semantic_pixels: uint8 [224, 224, 3], RGB; zeros where the status is not `ok`.
+        pixels: For each of `IMAGE_STREAMS` by its name, uint8 [S, S, 3], RGB; zeros where the status is not `ok`.
         box: The face box supplied, in pixels of the decoded image; None where it is to be detected.
         decoded: The decoded image as `hand_over` makes it; empty where it is large, or the status is not `ok`.
     """
 
     status: str
     message: str
-    global_pixels: RgbImage
-    semantic_pixels: RgbImage
+    pixels: Mapping[str, RgbImage]
     box: Box | None
     decoded: bytes
 
@@ -52,12 +53,7 @@ def prepare(data: bytes, box: Box | None, limits: Limits, decoders: Decoders | N
         if box is not None:
             check_box(box, *image.shape[:2])
     except ImageError as error:
-        blanks = _blank(GLOBAL_TEXTURE.pixels), _blank(SEMANTIC_FUSION.pixels)
-        return Prepared(error.status, str(error), *blanks, None, b"")
+        return Prepared(error.status, str(error), BLANKS, None, b"")
     framed = square(image)
-    pixels = centre(framed, GLOBAL_TEXTURE.pixels), shrink(framed, SEMANTIC_FUSION.pixels)
-    return Prepared(status.OK, "", *pixels, box, hand_over(image))
-
-
-def _blank(side: int) -> RgbImage:
-    return np.zeros((side, side, 3), np.uint8)
+    pixels = {stream.name: frame(framed, stream) for stream in IMAGE_STREAMS}
+    return Prepared(status.OK, "", pixels, box, hand_over(image))

@@ -22,7 +22,7 @@ from export.tensorrt.platform import Platform, require_tensorrt
 from export.weights.checkpoints import FACE_DETECTOR_FILE, FACE_RESTORER_FILES, find_checkpoints, find_face_weights
 from networks import PRESETS, WeightsError, write_random_weights
 from networks.faces import ALIGNER, DETECTOR, RESTORER
-from networks.random_weights import preset_bytes
+from networks.random_weights import SEEDED_STREAMS, preset_bytes
 
 _FACE_EXPORTS: dict[str, Callable[..., ModelExport]] = {
     DETECTOR: export_face_detector,
@@ -126,7 +126,7 @@ def main(weights: Path, repository: Path, preset: str | None, target: str, preci
 def _write_random_weights(console: Console, weights: Path, preset: str) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        total = sum(preset_bytes(preset, stream) for stream in STREAMS)
+        total = sum(preset_bytes(preset, stream) for stream in SEEDED_STREAMS)
         task = progress.add_task(f"random weights ({preset})", total=total)
         write_random_weights(weights, preset, lambda written: progress.advance(task, written))
     console.print(f"Random weights (preset {preset}, UNTRAINED) are in {weights}", highlight=False)
@@ -145,7 +145,8 @@ def _export_stream(
             precision=precision,
             on_stage=lambda stage: status.update(f"{stream.name}: {stage}"),
         )
-    print_differences(console, f"{stream.name}: {_COMPUTED[precision]} against torch", export.differences)
+    reference = "the model that was given" if stream.is_of_another_method else "torch"
+    print_differences(console, f"{stream.name}: {_COMPUTED[export.precision]} against {reference}", export.differences)
     print_ranges(console, export.ranges)
     return export
 

@@ -5,6 +5,9 @@ from pathlib import Path
 SKELETON = Path(__file__).resolve().parents[1] / "model_repository"
 """The repository in the checkout: the tracked files that every other one is laid out from."""
 
+GENERATED = ("*.onnx", "*.onnx.data", "*.plan", "*.json", "*.timing", "*.timing.lock", "__pycache__", ".staging-*")
+"""What exports and servers write into a repository; everything else is its skeleton."""
+
 CONFIGURATIONS = Path(__file__).with_name("configurations")
 """Of the models in `networks.faces.FACE_MODELS`, which are not in the checkout's repository: NAME.pbtxt is the model's
 config.pbtxt, NAME.OTHER.pbtxt its configs/OTHER.pbtxt."""

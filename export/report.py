@@ -1,6 +1,7 @@
 """What an export says to people."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 
 from rich.box import SIMPLE
@@ -66,14 +67,13 @@ def print_report(
             "into the weights folder and export again",
             highlight=False,
         )
-    first, second = exports[0], exports[1]
-    if first.sha256 == second.sha256:
-        console.print(
-            f"[yellow]{first.checkpoint.name} and {second.checkpoint.name} are the same file: "
-            "the two streams will always agree[/]"
-        )
-    bases = compare_bases({export.checkpoint.name: export.base for export in exports})
-    console.print(describe_bases(bases, seeded=all(export.untrained for export in exports)), highlight=False)
+    for first, second in combinations(exports, 2):
+        if first.sha256 == second.sha256:
+            console.print(f"[yellow]{first.checkpoint.name} and {second.checkpoint.name} are the same file[/]")
+    with_base = [export for export in exports if export.base]
+    if len(with_base) > 1:
+        bases = compare_bases({export.checkpoint.name: export.base for export in with_base})
+        console.print(describe_bases(bases, seeded=all(export.untrained for export in with_base)), highlight=False)
     untrained = [export.name for export in (*exports, *face_models) if export.untrained]
     if untrained:
         console.print(

@@ -16,12 +16,14 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from export.configure import configure
 from export.errors import RepositoryError
 from export.exporter import ModelExport
 from export.layout import (
     CONFIGURATIONS,
     DATA_FILE,
     ENGINE_MANIFEST,
+    GENERATED,
     LOADED_FILES,
     PROVENANCE,
     SKELETON,
@@ -30,9 +32,6 @@ from export.layout import (
 from export.stream_export import StreamExport
 from export.weights.base_weights import compare_bases
 from networks.faces import DETECTOR, FACE_MODELS
-
-GENERATED = ("*.onnx", "*.onnx.data", "*.plan", "*.json", "*.timing", "*.timing.lock", "__pycache__", ".staging-*")
-"""What exports and servers write into a repository; everything else is its skeleton."""
 
 STAGING_PREFIX = ".staging-"
 
@@ -121,7 +120,7 @@ def publish(repository: Path, exports: Sequence[StreamExport], face_models: Sequ
 
 def describe(exports: Sequence[StreamExport], face_models: Sequence[ModelExport] = ()) -> dict[str, object]:
     """What provenance.json says: which weights give the verdicts, and whether they are random or stand-ins."""
-    bases = compare_bases({export.checkpoint.name: export.base for export in exports})
+    bases = compare_bases({export.checkpoint.name: export.base for export in exports if export.base})
     return {
         "untrained": any(export.untrained for export in exports) or any(model.untrained for model in face_models),
         "stand_in": next((export.stand_in for export in exports if export.stand_in), ""),
@@ -132,7 +131,7 @@ def describe(exports: Sequence[StreamExport], face_models: Sequence[ModelExport]
             export.stream.name: {
                 "checkpoint": export.checkpoint.name,
                 "sha256": export.sha256,
-                "base_sha256": bases.sha256[export.checkpoint.name],
+                "base_sha256": bases.sha256.get(export.checkpoint.name, ""),
                 "untrained": export.untrained,
             }
             for export in exports
@@ -160,6 +159,7 @@ def _copy_configurations(name: str, folder: Path) -> None:
 def _lay_out(repository: Path) -> None:
     if repository.resolve() != SKELETON:
         shutil.copytree(SKELETON, repository, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*GENERATED))
+    configure(repository)
 
 
 def _replace_model(folder: Path, files: Sequence[Path]) -> None:

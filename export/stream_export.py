@@ -8,6 +8,7 @@ from ensemble.streams import Stream
 from export.exporter import ModelExport, OnStage, Source, export_model
 from export.onnx.graph import INLINE_LIMIT
 from export.onnx.interface import stream_interface
+from export.other_methods import adopt_model
 from export.samples import sample_batches
 from export.weights.base_weights import base_digests
 from networks import is_untrained, load_stream, stand_in_note
@@ -19,7 +20,7 @@ class StreamExport(ModelExport):
 
     Attributes:
         stream: The stream.
-        base: Digest of each tensor of the base network (`export.weights.base_weights`).
+        base: Digest of each tensor of the base network (`export.weights.base_weights`); empty for another method.
     """
 
     stream: Stream
@@ -49,9 +50,9 @@ def export_stream(
 
     Args:
         stream: The stream.
-        checkpoint: Its checkpoint (`networks.load_stream`).
+        checkpoint: Its checkpoint (`networks.load_stream`), or its ONNX model (`export.other_methods`).
         folder: Where the model's files are written; files of the same name are overwritten.
-        precision: Of `export.half.conversion.PRECISIONS`.
+        precision: Of `export.half.conversion.PRECISIONS`; a model of another method stays as it is.
         inline_limit: Bytes of weights up to which they stay inside model.onnx.
         on_stage: Called with what begins, for people.
 
@@ -65,6 +66,9 @@ def export_stream(
         HalfRangeError: With precision fp16, a weight or a value on the way is beyond float16.
         ExportError: The graph is not as it should be.
     """
+    if stream.is_of_another_method:
+        adopted = adopt_model(stream, checkpoint, folder, inline_limit=inline_limit, on_stage=on_stage)
+        return StreamExport(**vars(adopted), stream=stream, base={})
     base = base_digests(checkpoint)
     source = Source(
         name=stream.name,

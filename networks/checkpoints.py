@@ -153,12 +153,10 @@ def _check_layout(stream: Stream, path: Path, tensors: Mapping[str, Tensor]) -> 
 
 
 def _another_stream(stream: Stream, path: Path) -> str:
-    fusion = next(other for other in STREAMS if other.has_clip)
-    others = " or ".join(other.checkpoint for other in STREAMS if not other.has_clip)
-    if stream.has_clip:
-        found, why = others, "it holds no CLIP tensors and no fusion head"
-    else:
-        found, why = fusion.checkpoint, "it holds CLIP tensors or a fusion head"
+    others = " or ".join(other.checkpoint for other in STREAMS if other.has_clip != stream.has_clip)
+    found = others or "a checkpoint of another stream"
+    holds = "no CLIP tensors and no fusion head" if stream.has_clip else "CLIP tensors or a fusion head"
+    why = f"it holds {holds}"
     return f"{path}: looks like {found}, not like {stream.checkpoint} of the stream {stream.name}: {why}"
 
 

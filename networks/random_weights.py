@@ -21,6 +21,9 @@ from networks.architecture import ClipArchitecture, Dinov2Architecture, Shape, S
 from networks.checkpoint_file import PREFIXES, read_tensors
 from networks.errors import CheckpointError, RandomWeightsError
 
+SEEDED_STREAMS = tuple(stream for stream in STREAMS if not stream.is_of_another_method)
+"""Streams that random weights can be made for."""
+
 MARKER = "UNTRAINED"
 """File beside random checkpoints that says what they are."""
 
@@ -85,7 +88,7 @@ def seeded_tensor(stream: Stream, name: str, shape: Shape, blocks: int = 2) -> N
 def write_random_weights(
     directory: Path, preset: str, advance: Callable[[int], None] = lambda written: None
 ) -> list[Path]:
-    """Write the three checkpoints of a preset, and the file UNTRAINED that says what they are.
+    """Write the checkpoints of a preset, and the file UNTRAINED that says what they are.
 
     Files of the very same preset are left as they are. One checkpoint at a time is in memory.
 
@@ -95,12 +98,12 @@ def write_random_weights(
         advance: Called with the bytes made since the last call, for a progress bar; `preset_bytes` is the total.
 
     Returns:
-        The three files.
+        The files.
 
     Raises:
         RandomWeightsError: Other weights are there (nothing is written then), or the disk is too small.
     """
-    paths = {stream: directory / stream.checkpoint for stream in STREAMS}
+    paths = {stream: directory / stream.checkpoint for stream in SEEDED_STREAMS}
     existing = {stream for stream, path in paths.items() if path.exists()}
     foreign = [paths[stream].name for stream in existing if seeded_preset(stream, paths[stream]) != preset]
     if foreign:
@@ -109,7 +112,7 @@ def write_random_weights(
             "choose another folder, or delete the files if you do not need them"
         )
     directory.mkdir(parents=True, exist_ok=True)
-    needed = sum(preset_bytes(preset, stream) for stream in STREAMS if stream not in existing)
+    needed = sum(preset_bytes(preset, stream) for stream in SEEDED_STREAMS if stream not in existing)
     free = shutil.disk_usage(directory).free
     if needed * 1.01 > free:
         raise RandomWeightsError(

@@ -11,8 +11,8 @@ from ensemble.faces.crop import crop_face, is_too_small, is_valid_box
 from ensemble.faces.detection import Box, Detection, FaceDetector
 from ensemble.faces.restoration import ATTEMPTS, Attempt, restored_images
 from ensemble.faces.selection import main_face
-from ensemble.images import RgbImage, centre, square
-from ensemble.streams import LOCAL_FACIAL
+from ensemble.images import RgbImage, frame, square
+from ensemble.streams import LOCAL_FACIAL, Stream
 
 SUPPLIED = "supplied"
 TOO_SMALL = "too_small"
@@ -94,10 +94,14 @@ def find_faces(
     return [found.get(index, (NONE, [])) for index in range(len(images))]
 
 
-def local_pixels(image: RgbImage, location: FaceLocation) -> RgbImage:
-    """The Localized Facial stream's input, uint8 [252, 252, 3]: centre of the face crop, or of the whole image."""
-    framed = square(image) if location.box is None else crop_face(image, location.box)
-    return centre(framed, LOCAL_FACIAL.pixels)
+def face_square(image: RgbImage, location: FaceLocation) -> RgbImage:
+    """The face crop, or the image's own square where no face is used: uint8 [256, 256, 3]."""
+    return square(image) if location.box is None else crop_face(image, location.box)
+
+
+def local_pixels(image: RgbImage, location: FaceLocation, stream: Stream = LOCAL_FACIAL) -> RgbImage:
+    """The input of a stream that sees the face, uint8 [pixels, pixels, 3]."""
+    return frame(face_square(image, location), stream)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""Rows of a batch to the Localized Facial stream's pixels; a bad row gets a status and costs its batch nothing."""
+"""Rows of a batch to the pixels of the streams that see the face; a bad row has a status and costs no other."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -9,15 +9,15 @@ import numpy as np
 from ensemble import status
 from ensemble.faces.crop import check_box
 from ensemble.faces.detection import Box
-from ensemble.faces.localisation import NONE, FaceLocation, local_pixels
-from ensemble.images import Decoders, ImageError, Limits, RgbImage, read_image
+from ensemble.faces.localisation import NONE, FaceLocation, face_square
+from ensemble.images import Decoders, ImageError, Limits, RgbImage, frame, read_image
 from ensemble.images.handover import take_over
-from ensemble.streams import LOCAL_FACIAL
+from ensemble.streams import FACE_STREAMS
 
 GROUP_PIXELS = 50_000_000
 """Pixels of decoded images that are held at once; one image alone may have as many."""
 
-BLANK = np.zeros((LOCAL_FACIAL.pixels, LOCAL_FACIAL.pixels, 3), np.uint8)
+BLANKS = {stream.name: np.zeros((stream.pixels, stream.pixels, 3), np.uint8) for stream in FACE_STREAMS}
 
 Locate = Callable[[Sequence[RgbImage], Sequence[Box | None]], list[FaceLocation]]
 """As `locate_faces`, with detector and attempts chosen."""
@@ -47,13 +47,13 @@ class LocalFace:
     Attributes:
         status: The row's; where that was `ok`, and there are no pixels after all: why.
         message: Why, in words; empty where this step found nothing wrong.
-        pixels: uint8 [252, 252, 3], RGB; zeros where the status is not `ok`.
+        pixels: For each of `FACE_STREAMS` by its name, uint8 [S, S, 3], RGB; zeros where the status is not `ok`.
         location: Where the pixels were taken.
     """
 
     status: str
     message: str
-    pixels: RgbImage
+    pixels: Mapping[str, RgbImage]
     location: FaceLocation
 
 
@@ -98,7 +98,7 @@ def _localised(
     try:
         locations = locate([*images.values()], [boxes[index] for index in images])
         faces = [
-            LocalFace(status.OK, "", local_pixels(image, location), location)
+            LocalFace(status.OK, "", _pixels(image, location), location)
             for image, location in zip(images.values(), locations, strict=True)
         ]
     except (cv2.error, MemoryError) as error:
@@ -109,6 +109,11 @@ def _localised(
             yield from ((index, _failed(status.UNREADABLE_IMAGE, f"no face crop: {error}")) for index in images)
     else:
         yield from zip(images, faces, strict=True)
+
+
+def _pixels(image: RgbImage, location: FaceLocation) -> dict[str, RgbImage]:
+    framed = face_square(image, location)
+    return {stream.name: frame(framed, stream) for stream in FACE_STREAMS}
 
 
 def _groups(images: Iterable[tuple[int, RgbImage]]) -> Iterator[dict[int, RgbImage]]:
@@ -127,4 +132,4 @@ def _groups(images: Iterable[tuple[int, RgbImage]]) -> Iterator[dict[int, RgbIma
 
 
 def _failed(code: str, message: str) -> LocalFace:
-    return LocalFace(code, message, BLANK, FaceLocation(None, None, NONE))
+    return LocalFace(code, message, BLANKS, FaceLocation(None, None, NONE))

@@ -5,7 +5,7 @@ image is; no pixel is looked at), `limits` again (pixels), `workers` (decoding, 
 """
 
 from ensemble.images.errors import ImageError
-from ensemble.images.framing import SQUARE, RgbImage, centre, shrink, square
+from ensemble.images.framing import SQUARE, RgbImage, centre, frame, shrink, square
 from ensemble.images.headers import FORMATS
 from ensemble.images.limits import Limits
 from ensemble.images.reading import decode, read_image
@@ -20,6 +20,7 @@ __all__ = [
     "RgbImage",
     "centre",
     "decode",
+    "frame",
     "read_image",
     "shrink",
     "square",

@@ -4,11 +4,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ensemble.streams import SQUARE as SQUARE
+from ensemble.streams import Stream
+
 RgbImage = npt.NDArray[np.uint8]
 """uint8 [height, width, 3], RGB."""
-
-SQUARE = 256
-"""Side of the square that the method's images have, in pixels."""
 
 
 def square(image: RgbImage) -> RgbImage:
@@ -32,5 +32,11 @@ def centre(image: RgbImage, side: int) -> RgbImage:
 
 
 def shrink(image: RgbImage, side: int) -> RgbImage:
-    """The whole square image resized to a smaller `side`×`side` by INTER_AREA."""
-    return np.asarray(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+    """The whole square image resized to `side`×`side`: by INTER_AREA when that is smaller, else by INTER_CUBIC."""
+    interpolation = cv2.INTER_AREA if side < image.shape[0] else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(image, (side, side), interpolation=interpolation), np.uint8)
+
+
+def frame(framed: RgbImage, stream: Stream) -> RgbImage:
+    """A stream's input, uint8 [pixels, pixels, 3], from the 256×256 square of the image or of its face."""
+    return shrink(framed, stream.pixels) if stream.is_resized else centre(framed, stream.pixels)

@@ -9,10 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ensemble.images import Limits
-from ensemble.preparation import prepare
-from ensemble.status import OK
-from ensemble.streams import SEMANTIC_FUSION, Stream
+from ensemble.images import ImageError, Limits, frame, read_image, square
+from ensemble.streams import Stream
 from ensemble.voting import fake_probability, quantise
 from export.half.arithmetic import HalfArithmetic, Range, widest
 from export.half.conversion import to_half
@@ -88,15 +86,17 @@ class StreamStudy:
 
 
 def whole_image_pixels(stream: Stream, images: Sequence[bytes]) -> tuple[Pixels, list[int]]:
-    """Cut images as a stream sees them; the face stream sees the whole image, as where no face is found.
+    """Cut images as a stream sees them; one that sees the face sees the whole image, as where no face is found.
 
     Returns:
         uint8 [readable images, pixels, pixels, 3], and the indices of those that cannot be scored.
     """
-    prepared = [prepare(image, None, Limits()) for image in images]
-    readable = [each for each in prepared if each.status == OK]
-    framings = [each.semantic_pixels if stream is SEMANTIC_FUSION else each.global_pixels for each in readable]
-    unreadable = [index for index, each in enumerate(prepared) if each.status != OK]
+    framings, unreadable = [], []
+    for index, image in enumerate(images):
+        try:
+            framings.append(frame(square(read_image(image, Limits())), stream))
+        except ImageError:
+            unreadable.append(index)
     shape = (0, stream.pixels, stream.pixels, 3)
     return np.stack(framings) if framings else np.empty(shape, np.uint8), unreadable
 

@@ -23,7 +23,8 @@ def find_checkpoints(weights: Path) -> dict[Stream, Path]:
     missing = []
     for stream in STREAMS:
         path = weights / stream.checkpoint
-        there = [candidate for candidate in (path, path.with_suffix(".safetensors")) if candidate.exists()]
+        forms = [path] if stream.is_of_another_method else [path, path.with_suffix(".safetensors")]
+        there = [candidate for candidate in forms if candidate.exists()]
         if len(there) > 1:
             raise MissingWeightsError(f"{weights} holds both {there[0].name} and {there[1].name}: remove one of them")
         if there:

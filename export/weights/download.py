@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from ensemble.streams import STREAMS
+from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STREAMS
 from export.errors import DownloadError, ManifestError, NoNetworkError
 from export.weights import hub
 from export.weights.checkpoints import FACE_DETECTOR_FILE
@@ -18,7 +18,10 @@ from export.weights.manifest import Entry, read_manifest, record, require_hashes
 from export.weights.published import KNOWN, is_known
 from export.weights.transfer import Location, fetch_file, unfinished
 
-CHECKPOINTS = tuple(stream.checkpoint for stream in STREAMS)
+_PUBLISHED = (GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION)
+
+CHECKPOINTS = tuple(stream.checkpoint for stream in STREAMS if stream in _PUBLISHED)
+"""Of the streams whose weights the authors publish."""
 
 FACE_DETECTOR_URL = "https://github.com/serengil/deepface_models/releases/download/v1.0/retinaface.h5"
 """Where the PyPI package `retina-face` takes its weights from."""

@@ -104,17 +104,18 @@ class Inspector:
         encoded[:, 0] = images
         supplied = np.array([box or (np.nan,) * 4 for box in boxes], np.float32)
         prepared = self._infer("preprocess", {"IMAGE": encoded, "FACE_BOX": supplied})
-        ok = {"IMAGE": encoded, "BOX": prepared["BOX"], "IMAGE_STATUS": prepared["IMAGE_STATUS"]}
-        cropped = self._infer("face_crop", ok)
-        pixels = {stream.name: (prepared | cropped)[f"{stream.name.upper()}_PIXELS"] for stream in STREAMS}
+        decoded = {name: prepared[name] for name in ("DECODED", "BOX", "IMAGE_STATUS")}
+        cropped = self._infer("face_crop", {"IMAGE": encoded, **decoded})
+        pixels = {stream.name: (prepared | cropped)[stream.pixels_name] for stream in STREAMS}
         outputs = {stream.name: self._infer(stream.name, {"PIXELS": pixels[stream.name]}) for stream in STREAMS}
         for name, output in outputs.items():
             if "ATTENTION" not in output:
                 raise ForensicsError(
                     f"{name} at {self._url} has no output ATTENTION: it was exported by an older version; export again"
                 )
-        logits = {f"{name.upper()}_LOGITS": output["LOGITS"] for name, output in outputs.items()}
-        result = self._infer("voter", {**logits, **{name: prepared[name] for name in ("IMAGE_STATUS", "TICKET")}})
+        logits = {stream.logits_name: outputs[stream.name]["LOGITS"] for stream in STREAMS}
+        rest = {"IMAGE_STATUS": cropped["STATUS"], "TICKET": prepared["TICKET"]}
+        result = self._infer("voter", {**logits, **rest})
         return [_inspection(row, pixels, outputs, cropped, result) for row in range(len(images))]
 
     def _infer(self, model: str, inputs: Mapping[str, Array]) -> dict[str, Array]:

@@ -2,20 +2,23 @@
 
 import io
 from collections.abc import Callable
+from itertools import cycle
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from ensemble.streams import STREAMS
 from forensics.common.scores import MEAN, VOTE
 
+_PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
+"""Of Okabe and Ito, which colour-blind people can tell apart."""
+
 COLOURS = {
-    "global_texture": "#0072B2",
-    "local_facial": "#E69F00",
-    "semantic_fusion": "#009E73",
+    **{stream.name: colour for stream, colour in zip(STREAMS, cycle(_PALETTE), strict=False)},
     MEAN: "#56565c",
     VOTE: "#000000",
 }
-"""Of Okabe and Ito, which colour-blind people can tell apart."""
+"""Of each curve."""
 
 GRID = "#e4e4e7"
 STYLE = {

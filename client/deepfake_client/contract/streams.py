@@ -1,4 +1,8 @@
-"""The three streams of the method: one specification each, read by every other part of the project."""
+"""The streams: one specification each, from which every other part of the project follows.
+
+To add a stream, declare it here and put it into `STREAMS`; then run `scripts/contract`, which copies this file to the
+client, and `python -m export.configure`, which writes what Triton has to know of it; then export.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +23,13 @@ ENSEMBLE_NAME = "deepfake_detector"
 """The Triton model that clients call."""
 
 
+SQUARE = 256
+"""Side of the square that images and face crops are brought to before a stream takes its part of it, in pixels."""
+
+Framing = Literal["centre", "resize", "face", "face_resize"]
+"""How a stream's input comes from that square: its centre, or all of it resized; of the image, or of the face crop."""
+
+
 @dataclass(frozen=True)
 class Stream:
     """One stream of the ensemble (paper section 3).
@@ -26,10 +37,11 @@ class Stream:
     Attributes:
         name: Name of its model in the Triton repository.
         title: Name in the paper, for people.
-        checkpoint: File name of its published weights.
+        checkpoint: File name of its weights. A name that ends in `.onnx` is a network of another method
+            (`export.other_methods`).
         pixels: Side of the square RGB input.
         weight: Weight of its vote.
-        framing: How its input is cut: the centre of the image, the centre of the face crop, or the whole image resized.
+        framing: How its input is cut.
         has_clip: Whether a frozen CLIP vision tower runs beside DINOv2.
     """
 
@@ -38,8 +50,39 @@ class Stream:
     checkpoint: str
     pixels: int
     weight: int
-    framing: Literal["centre", "face", "resize"]
-    has_clip: bool
+    framing: Framing
+    has_clip: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.is_resized and self.pixels > SQUARE:
+            raise ValueError(
+                f"{self.name}: the centre of {SQUARE} pixels has no {self.pixels}; choose a framing that resizes"
+            )
+
+    @property
+    def sees_face(self) -> bool:
+        """Whether its input is the face crop, not the image."""
+        return self.framing in ("face", "face_resize")
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether its input is all of the square, resized, and not the centre."""
+        return self.framing in ("resize", "face_resize")
+
+    @property
+    def is_of_another_method(self) -> bool:
+        """Whether its checkpoint is an ONNX model that is taken as it is: it gives LOGITS alone."""
+        return self.checkpoint.endswith(".onnx")
+
+    @property
+    def pixels_name(self) -> str:
+        """Name of its input among the outputs of the step that cuts it."""
+        return f"{self.name.upper()}_PIXELS"
+
+    @property
+    def logits_name(self) -> str:
+        """Name of its output among the inputs of the voter."""
+        return f"{self.name.upper()}_LOGITS"
 
 
 GLOBAL_TEXTURE = Stream("global_texture", "Global Texture", "dinov2_252.pth", 252, 2, "centre", False)
@@ -48,3 +91,7 @@ SEMANTIC_FUSION = Stream("semantic_fusion", "Hybrid Semantic Fusion", "dinov2_cl
 
 STREAMS = (GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION)
 """In the order of every array that has one entry a stream."""
+
+IMAGE_STREAMS = tuple(stream for stream in STREAMS if not stream.sees_face)
+FACE_STREAMS = tuple(stream for stream in STREAMS if stream.sees_face)
+"""Those whose input `preprocess` cuts, and those whose input `face_crop` does."""

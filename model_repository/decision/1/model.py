@@ -37,7 +37,7 @@ class TritonPythonModel:
         self._vote = _vote_in_force(Path(args["model_repository"]).parent / VOTER_MODEL, args["model_version"])
         require_rising(self._vote)
         inputs = {each["name"] for each in json.loads(args["model_config"])["input"]}
-        self._early = [stream for stream in STREAMS if _logits(stream) in inputs]
+        self._early = [stream for stream in STREAMS if stream.logits_name in inputs]
         # The heaviest vote first: it decides most.
         weight = dict(zip(STREAMS, self._vote.weights, strict=True))
         self._late = sorted((stream for stream in STREAMS if stream not in self._early), key=lambda each: -weight[each])
@@ -71,15 +71,15 @@ class TritonPythonModel:
         thresholds = np.full(len(statuses), np.nan, np.float32) if supplied is None else supplied.as_numpy()[:, 0]
         evidence = Evidence.none(statuses, thresholds, self._vote)
         for stream in self._early:
-            logits = pb_utils.get_input_tensor_by_name(request, _logits(stream)).as_numpy()
+            logits = pb_utils.get_input_tensor_by_name(request, stream.logits_name).as_numpy()
             evidence.add(STREAMS.index(stream), range(len(statuses)), logits)
         faces = _Faces(request, evidence)
         for stream in self._late:
             if undecided := evidence.undecided:
-                if stream.framing == "face":
-                    pixels = faces.find(undecided)
+                if stream.sees_face:
+                    pixels = faces.find(undecided, stream)
                 else:
-                    pixels = pb_utils.get_input_tensor_by_name(request, _pixels(stream)).as_numpy()[undecided]
+                    pixels = pb_utils.get_input_tensor_by_name(request, stream.pixels_name).as_numpy()[undecided]
                 (logits,) = _infer(stream.name, [pb_utils.Tensor("PIXELS", pixels)], ["LOGITS"])
                 evidence.add(STREAMS.index(stream), undecided, logits)
         return _response(evidence, faces)
@@ -96,8 +96,8 @@ class _Faces:
         self.confidences = np.full((len(needed), 1), np.nan, np.float32)
         self.sources = np.array([[FACE_NOT_NEEDED if ok else FACE_NONE] for ok in needed], np.object_)
 
-    def find(self, images: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """The face crops of some images: uint8 [N, side, side, 3]."""
+    def find(self, images: Sequence[int], stream: Stream) -> npt.NDArray[np.uint8]:
+        """A stream's pixels of some images: uint8 [N, side, side, 3]."""
         inputs = [
             pb_utils.Tensor(
                 name,
@@ -105,8 +105,7 @@ class _Faces:
             )
             for name in ("IMAGE", "DECODED", "BOX", "IMAGE_STATUS")
         ]
-        (stream,) = (each for each in STREAMS if each.framing == "face")
-        names = [_pixels(stream), "FACE", "FACE_CONFIDENCE", "FACE_SOURCE", "STATUS"]
+        names = [stream.pixels_name, "FACE", "FACE_CONFIDENCE", "FACE_SOURCE", "STATUS"]
         pixels, boxes, confidences, sources, statuses = _infer(FACE_CROP, inputs, names)
         self.boxes[images], self.confidences[images], self.sources[images] = boxes, confidences, sources
         for index, (found,) in zip(images, statuses, strict=True):
@@ -158,11 +157,3 @@ def _response(evidence: Evidence, faces: _Faces) -> Any:
 
 def _error(message: str, code: Any) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
-
-
-def _logits(stream: Stream) -> str:
-    return f"{stream.name.upper()}_LOGITS"
-
-
-def _pixels(stream: Stream) -> str:
-    return f"{stream.name.upper()}_PIXELS"

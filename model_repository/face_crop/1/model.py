@@ -1,4 +1,4 @@
-"""Triton step: the Localized Facial stream's pixels and the face they show. See ensemble/faces/rows.py."""
+"""Triton step: the pixels of the streams that see the face, and which face they show. See ensemble/faces/rows.py."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from ensemble.faces.localisation import FaceLocation, locate_faces
 from ensemble.faces.restoration import ATTEMPTS, Attempt, with_face_restoration
 from ensemble.faces.rows import LocalFace, Row, localise
 from ensemble.images import Decoders, Limits, RgbImage
-from ensemble.streams import LOCAL_FACIAL
+from ensemble.streams import FACE_STREAMS
 
 FACE_DETECTOR, FACE_ALIGNER, FACE_RESTORER = "face_detector", "face_aligner", "face_restorer"
 
@@ -157,7 +157,10 @@ def _response(faces: Sequence[LocalFace]) -> Any:
     sources = np.array([[location.source] for location in locations], np.object_)
     return pb_utils.InferenceResponse(
         [
-            pb_utils.Tensor(f"{LOCAL_FACIAL.name.upper()}_PIXELS", np.stack([face.pixels for face in faces])),
+            *(
+                pb_utils.Tensor(stream.pixels_name, np.stack([face.pixels[stream.name] for face in faces]))
+                for stream in FACE_STREAMS
+            ),
             pb_utils.Tensor("FACE", boxes),
             pb_utils.Tensor("FACE_CONFIDENCE", confidences),
             pb_utils.Tensor("FACE_SOURCE", sources),

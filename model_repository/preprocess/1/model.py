@@ -15,7 +15,7 @@ from ensemble import status
 from ensemble.admission import Admission
 from ensemble.images import Decoders, Limits
 from ensemble.preparation import Prepared, prepare
-from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION
+from ensemble.streams import IMAGE_STREAMS
 
 
 class TritonPythonModel:
@@ -114,8 +114,10 @@ def _response(batch: list[Prepared], ticket: int) -> Any:
     statuses = np.array([[prepared.status] for prepared in batch], np.object_)
     return pb_utils.InferenceResponse(
         [
-            pb_utils.Tensor(f"{GLOBAL_TEXTURE.name.upper()}_PIXELS", np.stack([p.global_pixels for p in batch])),
-            pb_utils.Tensor(f"{SEMANTIC_FUSION.name.upper()}_PIXELS", np.stack([p.semantic_pixels for p in batch])),
+            *(
+                pb_utils.Tensor(stream.pixels_name, np.stack([prepared.pixels[stream.name] for prepared in batch]))
+                for stream in IMAGE_STREAMS
+            ),
             pb_utils.Tensor("DECODED", np.array([[prepared.decoded] for prepared in batch], np.object_)),
             pb_utils.Tensor("BOX", boxes),
             pb_utils.Tensor("IMAGE_STATUS", statuses),

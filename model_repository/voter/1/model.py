@@ -72,9 +72,7 @@ def _tickets(request: Any) -> list[int]:
 
 
 def _response(request: Any, score: ScoreLogits) -> Any:
-    logits = [
-        pb_utils.get_input_tensor_by_name(request, f"{stream.name.upper()}_LOGITS").as_numpy() for stream in STREAMS
-    ]
+    logits = [pb_utils.get_input_tensor_by_name(request, stream.logits_name).as_numpy() for stream in STREAMS]
     statuses = pb_utils.get_input_tensor_by_name(request, "IMAGE_STATUS").as_numpy()
     unknown = {str(value[:MAX_TEXT]) for value in statuses.ravel() if value.decode(errors="replace") not in STATUSES}
     if unknown:

@@ -18,14 +18,15 @@ NAN_BOX = (math.nan,) * 4
 def test_every_file_gets_its_status(case: hostile.Case) -> None:
     prepared = prepare(case.data, None, Limits())
     assert prepared.status == case.status
-    assert prepared.global_pixels.shape == (252, 252, 3)
-    assert prepared.semantic_pixels.shape == (224, 224, 3)
+    assert {name: pixels.shape for name, pixels in prepared.pixels.items()} == {
+        "global_texture": (252, 252, 3),
+        "semantic_fusion": (224, 224, 3),
+    }
     if case.status == status.OK:
         assert prepared.message == ""
     else:
         assert prepared.message
-        assert not prepared.global_pixels.any()
-        assert not prepared.semantic_pixels.any()
+        assert not any(pixels.any() for pixels in prepared.pixels.values())
 
 
 @pytest.mark.parametrize("box", [None, NAN_BOX])
@@ -33,7 +34,7 @@ def test_no_box_means_detection(box) -> None:
     prepared = prepare(IMAGES[0].read_bytes(), box, Limits())
     assert prepared.status == status.OK
     assert prepared.box is None
-    np.testing.assert_array_equal(prepared.global_pixels, read_rgb(IMAGES[0])[2:254, 2:254])
+    np.testing.assert_array_equal(prepared.pixels["global_texture"], read_rgb(IMAGES[0])[2:254, 2:254])
 
 
 @pytest.mark.parametrize(

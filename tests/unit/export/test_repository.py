@@ -191,4 +191,4 @@ def test_the_repository_of_the_checkout_is_not_copied_onto_itself(
     monkeypatch.setattr("export.repository.SKELETON", tmp_path)
     with staging(tmp_path) as folder:
         assert folder.parent == tmp_path / "provenance", "tritonserver would take it for a model"
-    assert {path.name for path in tmp_path.iterdir()} == {"provenance"}
+    assert {path.name for path in tmp_path.iterdir()} == {"provenance", *(stream.name for stream in STREAMS)}
