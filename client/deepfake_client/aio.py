@@ -22,7 +22,6 @@ from .errors import (
     InvalidResponseError,
     RequestFailedError,
     ServerDiedError,
-    access_denied,
     is_retryable,
     is_unavailable,
 )
@@ -54,6 +53,7 @@ from .transport.calls import (
     PROBE_SECONDS,
     Call,
     calibration_call,
+    explain_absence,
     find_faces_call,
     max_batch_size_call,
     max_bytes_call,
@@ -67,7 +67,6 @@ from .transport.calls import (
 from .transport.early_timeout import ainfer
 from .transport.retries import RetryPolicy
 from .transport.settings import ClientBase
-from .transport.tls import diagnose
 from .transport.wire import usable_batch_size
 
 T = TypeVar("T")
@@ -278,10 +277,17 @@ class AsyncDetectorClient(ClientBase):
             if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
                 return None  # type: ignore[return-value]
             if not server.seen and is_unavailable(explained):
-                fault = await asyncio.to_thread(diagnose, address, self._settings.tls)
-                explained = access_denied(address, fault) or explained
+                reason = await asyncio.to_thread(explain_absence, address, self._settings)
+                explained = reason or explained
             raise explained from error
-        return call.parse(response)
+        result = call.parse(response)
+        return result if call.label is None else call.label(result, await self._weights_of(balancer, server))
+
+    async def _weights_of(self, balancer: Balancer, server: Server) -> Provenance | None:
+        if server.weights is None:
+            with suppress(DetectorError):  # it is asked again with the next request
+                server.weights = await self._send(balancer, server, provenance_call(self._settings))
+        return server.weights
 
     def _watch_servers(self, balancer: Balancer) -> None:
         probes = [self._probe(balancer, server) for server in balancer.start_probes()]

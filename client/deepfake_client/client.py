@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Generator, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -22,7 +23,6 @@ from .errors import (
     InvalidResponseError,
     RequestFailedError,
     ServerDiedError,
-    access_denied,
     is_retryable,
     is_unavailable,
 )
@@ -54,6 +54,7 @@ from .transport.calls import (
     PROBE_SECONDS,
     Call,
     calibration_call,
+    explain_absence,
     find_faces_call,
     max_batch_size_call,
     max_bytes_call,
@@ -68,7 +69,6 @@ from .transport.channels import ChannelPool
 from .transport.early_timeout import infer
 from .transport.retries import RetryPolicy
 from .transport.settings import ClientBase
-from .transport.tls import diagnose
 from .transport.wire import usable_batch_size
 
 T = TypeVar("T")
@@ -362,9 +362,16 @@ class DetectorClient(ClientBase):
             if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
                 return None  # type: ignore[return-value]
             if not server.seen and is_unavailable(explained):
-                explained = access_denied(server.address, diagnose(server.address, self._settings.tls)) or explained
+                explained = explain_absence(server.address, self._settings) or explained
             raise explained from error
-        return call.parse(response)
+        result = call.parse(response)
+        return result if call.label is None else call.label(result, self._weights_of(channels, server))
+
+    def _weights_of(self, channels: ChannelPool, server: Server) -> Provenance | None:
+        if server.weights is None:
+            with suppress(DetectorError):  # it is asked again with the next request
+                server.weights = self._send(channels, server, provenance_call(self._settings))
+        return server.weights
 
     def _watch_servers(self) -> None:
         for server in self._balancer.start_probes():

@@ -13,8 +13,11 @@ COLUMNS: dict[str, type[str] | type[float]] = {
     **dict.fromkeys(("face_x1", "face_y1", "face_x2", "face_y2", "face_confidence"), float),
     "face_source": str,
     "error": str,
+    "threshold": float,
+    "weights": str,
 }
-"""The columns with their types, in the order of a CSV file, where `path` stands before them."""
+"""The columns with their types, in the order of a CSV file, where `path` stands before them. `weights` is the identity
+of the weights that gave the verdict, after the word "untrained" or "stand-in" where that is what they are."""
 
 
 FILE_COLUMNS: dict[str, type[str] | type[float]] = {
@@ -37,6 +40,12 @@ def file_row(verdict: Verdict) -> dict[str, Any]:
     return row | verdict.extra_columns()
 
 
+def _weights(verdict: Verdict) -> str | None:
+    if verdict.untrained:
+        return f"untrained {verdict.weights}"
+    return f"stand-in {verdict.weights}" if verdict.stand_in else verdict.weights
+
+
 def flatten(verdict: Verdict) -> dict[str, Any]:
     """The row of a verdict, `path` and `COLUMNS`; None for what is not there."""
     box = verdict.face.box or (None,) * 4
@@ -50,6 +59,8 @@ def flatten(verdict: Verdict) -> dict[str, Any]:
         "face_confidence": verdict.face.confidence,
         "face_source": verdict.face.source,
         "error": verdict.error,
+        "threshold": verdict.threshold,
+        "weights": _weights(verdict),
     }
     for name, stream in verdict.streams.items():
         row[f"{name}_probability"] = stream.probability

@@ -119,13 +119,9 @@ def is_retryable(error: BaseException) -> bool:
     return isinstance(error, ServerUnavailableError)
 
 
-def access_denied(address: object, fault: str | None) -> AccessDeniedError | None:
+def access_denied(address: object, fault: str) -> AccessDeniedError:
     """The error where something about TLS keeps a client from a server."""
-    return (
-        None
-        if fault is None
-        else AccessDeniedError(f"no connection to the server at {address}: {fault}", "UNAVAILABLE")
-    )
+    return AccessDeniedError(f"no connection to the server at {address}: {fault}", "UNAVAILABLE")
 
 
 def is_unavailable(error: DetectorError) -> bool:

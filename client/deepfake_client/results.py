@@ -71,6 +71,9 @@ class Verdict:
             its detection; the image's own is then that of the face with the highest probability. Empty where there is
             none: then the whole image is judged. None where only the main face was asked for.
         threshold: Where an operating point is applied, its threshold on `probability`, which then decides the verdict.
+        weights: Which weights gave it: `Provenance.identity` of the server that answered. None where it does not say.
+        untrained: Whether any of these are random: then the numbers mean nothing.
+        stand_in: What they are, where they stand in for the method's own weights; else None.
         index: Place of its image among the items that `score_many` was given, from 0; None from `score`.
     """
 
@@ -83,6 +86,9 @@ class Verdict:
     error: str | None = None
     faces: "tuple[Verdict, ...] | None" = None
     threshold: float | None = None
+    weights: str | None = None
+    untrained: bool | None = None
+    stand_in: str | None = None
     index: int | None = field(default=None, compare=False)
 
     @property
@@ -119,6 +125,12 @@ class Verdict:
         if self.faces is not None:
             row["face_count"] = len(self.faces)
             row["faces"] = [_face_row(face) for face in self.faces]
+        if self.threshold is not None:
+            row["threshold"] = self.threshold
+        if self.weights is not None:
+            row["weights"] = {"identity": self.weights, "untrained": self.untrained}
+            if self.stand_in is not None:
+                row["weights"]["stand_in"] = self.stand_in
         if self.error is not None:
             row["error"] = self.error
         return row

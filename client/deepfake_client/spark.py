@@ -31,7 +31,7 @@ VERDICT_TYPE = StructType(
 """The struct that scoring returns, the fields of `Verdict` made flat: `status`, `score` (0 to 1 in steps of 0.1),
 `probability` (0 to 1), `verdict`; for each stream `global_texture_probability`, `global_texture_vote` and so on;
 `face_x1`, `face_y1`, `face_x2`, `face_y2` (pixels of the decoded image), `face_confidence` (0 to 1), `face_source`;
-`error`. Null where there is no value."""
+`error`; `threshold` and `weights` that decided. Null where there is no value."""
 
 
 def make_predict_fn(**client_options: Any) -> Callable[[NDArray[Any]], dict[str, NDArray[Any]]]:

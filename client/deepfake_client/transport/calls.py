@@ -10,12 +10,20 @@ from tritonclient.utils import InferenceServerException
 
 from ..calibration import Calibration, parse_calibration
 from ..contract.contract import FACE_FINDER_MODEL, PREPROCESS_MODEL, PROVENANCE_MODEL, VOTER_MODEL
-from ..errors import DetectorError, RequestFailedError, ServerUnavailableError, from_triton, is_retryable
+from ..errors import (
+    DetectorError,
+    RequestFailedError,
+    ServerUnavailableError,
+    access_denied,
+    from_triton,
+    is_retryable,
+)
 from ..faces import FoundFaces
 from ..items import EncodedImage, read
 from ..results import Provenance, Verdict
 from .addresses import Address
 from .settings import Settings
+from .tls import diagnose, speaks_http
 from .wire import (
     PROBE,
     build_inputs,
@@ -51,6 +59,7 @@ class Call(Generic[T]):
         scores: Whether it asks for scores.
         images: Images of the user's that it asks them for.
         optional: Whether what it asks for may be missing at the server; the result is None then.
+        label: Adds to the result what its server said of its weights.
     """
 
     method: str
@@ -61,12 +70,13 @@ class Call(Generic[T]):
     scores: bool = False
     images: int = 0
     optional: bool = False
+    label: Callable[[T, Provenance | None], T] | None = None
 
 
 def score_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[list[Verdict]]:
     """Scores images in one request."""
     call = _infer_call(settings, images, settings.timeout, lambda result: parse_verdicts(result, images))
-    return replace(call, images=len(images))
+    return replace(call, images=len(images), label=_with_weights)
 
 
 def find_faces_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[list[FoundFaces]]:
@@ -125,6 +135,24 @@ def max_batch_size_call(settings: Settings) -> Call[int]:
 def max_bytes_call(settings: Settings) -> Call[int | None]:
     """Asks how many bytes an image may have."""
     return _light_call(settings, "get_model_config", PREPROCESS_MODEL, {}, parse_max_bytes, optional=True)
+
+
+def explain_absence(address: Address, settings: Settings) -> DetectorError | None:
+    """Why no connection can be made to a server, where it is something that waiting does not mend."""
+    fault = diagnose(address, settings.tls)
+    if fault is not None:
+        return access_denied(address, fault)
+    if settings.tls is None and speaks_http(address):
+        message = f"{address} is an HTTP port; give the server's gRPC port, which is 8001 unless it was told otherwise"
+        return RequestFailedError(message, "UNIMPLEMENTED")
+    return None
+
+
+def _with_weights(verdicts: list[Verdict], known: Provenance | None) -> list[Verdict]:
+    if known is None:
+        return verdicts
+    identity, stand_in = known.identity, known.stand_in or None
+    return [replace(each, weights=identity, untrained=known.untrained, stand_in=stand_in) for each in verdicts]
 
 
 def polling(timeout: float) -> dict[str, Any]:

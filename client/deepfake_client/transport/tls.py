@@ -63,6 +63,16 @@ class Tls:
         return context
 
 
+def speaks_http(address: Address) -> bool:
+    """Whether HTTP/1 answers at an address, as at Triton's HTTP port, which is easily taken for its gRPC port."""
+    try:
+        with socket.create_connection(split(address.target), _SECONDS) as connection:
+            connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            return connection.recv(7) == b"HTTP/1."
+    except OSError:
+        return False
+
+
 def diagnose(address: Address, tls: Tls | None) -> str | None:
     """What about TLS keeps a client from an address, with the fix; None where it is something else.
 

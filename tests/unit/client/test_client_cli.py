@@ -156,6 +156,8 @@ def test_csv_file_holds_the_same_fields_flattened(server: FakeTriton, photos: Pa
         "face_confidence": "0.97",
         "face_source": "raw",
         "error": "",
+        "threshold": "",
+        "weights": "",
     }
     assert (missing["status"], missing["score"], missing["face_x1"]) == ("unreadable_file", "", "")
     assert missing["error"].endswith("No such file or directory")
