@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from server import access, checks
+from server.credentials import Credentials, credential_options, parse_header
 from server.doctor import examine, show
 from server.engines import REBUILD, check_engines
 from server.errors import RefusedError, ServerError
@@ -229,7 +230,14 @@ def install_command() -> None:
 @repository_option
 @config_option
 @listen_options
-@click.option("--url", metavar="HOST:PORT", help="Also try the running server with this gRPC end-point.")
+@click.option(
+    "--url",
+    metavar="HOST:PORT",
+    envvar="DEEPFAKE_CLIENT_URL",
+    show_envvar=True,
+    help="Also try the running server with this gRPC end-point.",
+)
+@credential_options
 @click.option("--engines", is_flag=True, help="Look at the TensorRT engines alone: in NVIDIA's container.")
 def doctor(
     repository: Path,
@@ -240,12 +248,21 @@ def doctor(
     metrics_port: int,
     url: str | None,
     engines: bool,
+    tls: bool,
+    ca: Path | None,
+    client_cert: Path | None,
+    client_key: Path | None,
+    header: tuple[str, ...],
 ) -> None:
     """Say what is wrong with this machine, and how to mend it. Exit code 1 when something is wrong."""
     ports = {"grpc": grpc_port, "http": http_port, "metrics": metrics_port}
     layout = default_layout()
+    lines = header or tuple(filter(None, os.environ.get("DEEPFAKE_CLIENT_HEADER", "").splitlines()))
+    credentials = Credentials(tls, ca, client_cert, client_key, dict(map(parse_header, lines)))
     findings = list(
-        check_engines(repository) if engines else examine(layout, repository, config_name, host, ports, url)
+        check_engines(repository)
+        if engines
+        else examine(layout, repository, config_name, host, ports, url, credentials)
     )
     if engines and not findings:
         raise RefusedError(f"{repository} has no engines (model.plan): {REBUILD}")

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from server import checks
+from server.credentials import Credentials
 from server.engines import check_engines
 from server.findings import Finding, Level
 from server.probe import Kind, Prober
@@ -19,7 +20,13 @@ PROBE_SECONDS = 60.0
 
 
 def examine(
-    layout: Layout, repository: Path, config_name: str, host: str, ports: dict[str, int], url: str | None
+    layout: Layout,
+    repository: Path,
+    config_name: str,
+    host: str,
+    ports: dict[str, int],
+    url: str | None,
+    credentials: Credentials,
 ) -> Iterator[Finding]:
     """Every check, one after the other.
 
@@ -30,6 +37,7 @@ def examine(
         host: The address to listen on.
         ports: Port by name. A taken port is only a warning here: the server may be running.
         url: HOST:PORT of a running server's gRPC end-point to try; then the ports are not looked at.
+        credentials: How to get into that server.
     """
     yield standin.check_platform()
     yield standin.check_python()
@@ -44,7 +52,7 @@ def examine(
     yield from checks.check_repository(repository, config_name, standin.SERVED_BACKENDS)
     yield from check_engines(repository)
     if url is not None:
-        yield check_server(url)
+        yield check_server(url, credentials)
         return
     for finding in checks.check_ports(host, ports):
         if finding.level is Level.WRONG:
@@ -53,9 +61,9 @@ def examine(
             yield finding
 
 
-def check_server(url: str) -> Finding:
+def check_server(url: str, credentials: Credentials) -> Finding:
     """A running server answers a real inference."""
-    prober = Prober(url)
+    prober = Prober(url, credentials.headers, credentials.channel_credentials())
     try:
         probe = prober.start(PROBE_SECONDS)
         while (outcome := probe.outcome()) is None:

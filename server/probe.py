@@ -78,15 +78,24 @@ class PendingProbe:
 class Prober:
     """A gRPC connection to one server, for probes and statistics."""
 
-    def __init__(self, address: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        headers: Mapping[str, str] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
         """Connect lazily.
 
         Args:
             address: HOST:PORT of the server's gRPC end-point.
             headers: Sent with each call.
+            credentials: For an encrypted connection; None for one that is not.
         """
         self._metadata = tuple((headers or {}).items())
-        self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
         self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._request = probe_request(IMAGE.read_bytes())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import time
@@ -246,3 +247,21 @@ def test_what_cannot_be_is_refused_before_anything_is_sent(options: list[str], m
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
     assert "sesame" not in done.stderr
+
+
+@pytest.mark.server
+def test_the_server_s_doctor_gets_in_with_the_client_s_options_and_environment(secured: Secured) -> None:
+    doctor = [sys.executable, "-m", "server", "doctor", "--model-repository", str(secured.server.repository)]
+    files = {f"--{name.replace('_', '-')}": str(value) for name, value in secured.options.items() if name != "headers"}
+    options = [word for pair in files.items() for word in pair]
+    entered = "answered a real inference"
+    with_options = [*doctor, "--url", secured.server.url, *options, "--header", f"{NAME}={SECRET}"]
+    assert entered in subprocess.run(with_options, capture_output=True, text=True).stdout
+    variables = {f"DEEPFAKE_CLIENT_{name.upper()}": str(value) for name, value in secured.options.items()}
+    variables |= {"DEEPFAKE_CLIENT_URL": secured.server.url, "DEEPFAKE_CLIENT_HEADER": f"{NAME}={SECRET}"}
+    variables.pop("DEEPFAKE_CLIENT_HEADERS")
+    by_environment = subprocess.run(doctor, capture_output=True, text=True, env={**os.environ, **variables})
+    assert entered in by_environment.stdout
+    refused = subprocess.run([*doctor, "--url", secured.server.url, *options], capture_output=True, text=True)
+    assert entered not in refused.stdout
+    assert refused.returncode == 1

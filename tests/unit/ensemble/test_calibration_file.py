@@ -74,6 +74,14 @@ def test_maps_are_what_they_are_called() -> None:
     assert np.isfinite(logit(np.float32([0, 1]))).all()
 
 
+def test_the_logit_is_exact_down_to_one_in_ten_million_and_no_further() -> None:
+    np.testing.assert_allclose(
+        logit(np.float64([1e-7, 1e-6, 0.5])), np.log([1e-7, 1e-6, 0.5]) - np.log1p([-1e-7, -1e-6, -0.5])
+    )
+    bound = np.log(1e-7) - np.log1p(-1e-7)
+    np.testing.assert_allclose(logit(np.float64([0, 1e-9, 1])), [bound, bound, -bound])
+
+
 def test_a_calibrated_score_is_maps_then_weights_then_steps() -> None:
     probabilities = np.float32([[0.5, 0.9, 0.375]])
     scored = VOTE.score(probabilities)
@@ -200,3 +208,74 @@ def test_a_calibration_of_other_checkpoints_is_refused(folder: Path) -> None:
     (folder.parents[1] / "provenance" / "1" / "provenance.json").write_text("{}")
     with pytest.raises(CalibrationError, match="does not name the checkpoints"):
         read_in_force(folder, "calibration.json", echo_of(text))
+
+
+def test_a_calibration_of_a_stream_that_the_repository_does_not_name_is_refused(folder: Path) -> None:
+    provenance = folder.parents[1] / "provenance" / "1" / "provenance.json"
+    streams = {name: {"sha256": sha256} for name, sha256 in SHA256.items() if name != "semantic_fusion"}
+    provenance.write_text(json.dumps({"streams": streams}))
+    with pytest.raises(CalibrationError, match="fitted on other checkpoints of semantic_fusion"):
+        read_in_force(folder, "calibration.json", echo_of(CALIBRATION.to_text()))
+
+
+def test_each_stream_keeps_its_own_map_weight_and_checkpoint() -> None:
+    document = json.loads(CALIBRATION.to_text())
+    assert document["version"] == 1
+    assert document["images"] == {"real": 500, "fake": 400}
+    assert [entry["weight"] for entry in document["streams"].values()] == [4.0, 0.0, 6.0]
+    assert [entry["map"]["kind"] for entry in document["streams"].values()] == ["temperature", "platt", "isotonic"]
+    assert {name: entry["checkpoint_sha256"] for name, entry in document["streams"].items()} == SHA256
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("streams.global_texture.map.temperature", 1e-3),
+        ("streams.global_texture.map.temperature", 1e3),
+        ("streams.local_facial.map.slope", 1e-3),
+        ("streams.local_facial.map.slope", 1e3),
+        ("streams.local_facial.map.intercept", -1e3),
+        ("streams.local_facial.map.intercept", 1e3),
+        ("streams.local_facial.weight", 0),
+        ("streams.local_facial.weight", 1e6),
+        ("streams.semantic_fusion.map.x", [0, 1]),
+        ("streams.semantic_fusion.map.y", [0.5, 0.5]),
+        ("operating_points.0.threshold", 0),
+        ("operating_points.0.threshold", 1),
+        ("operating_points.0.threshold_interval", [0.5, 0.5]),
+    ],
+)
+def test_values_at_the_ends_of_their_ranges_are_taken(path: str, value: Any) -> None:
+    parse_calibration(changed(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("streams.global_texture.map.temperature", 0.99e-3),
+        ("streams.global_texture.map.temperature", 1.01e3),
+        ("streams.local_facial.map.slope", 0.99e-3),
+        ("streams.local_facial.map.slope", 1.01e3),
+        ("streams.local_facial.map.intercept", -1.01e3),
+        ("streams.local_facial.map.intercept", 1.01e3),
+        ("streams.local_facial.weight", 1.01e6),
+        ("streams.semantic_fusion.map.x", [0.5, 0.5]),
+        ("operating_points.0.threshold_interval", [0.5]),
+        ("operating_points.0.threshold_interval", [0.1, 0.2, 0.3]),
+    ],
+)
+def test_values_beyond_their_ranges_are_refused(path: str, value: Any) -> None:
+    with pytest.raises(CalibrationError):
+        parse_calibration(changed(path, value))
+
+
+def test_an_isotonic_map_has_ten_thousand_knots_at_most() -> None:
+    knots = [index / 10_000 for index in range(10_001)]
+    document = json.loads(CALIBRATION.to_text())
+    for count, fine in ((10_000, True), (10_001, False)):
+        document["streams"]["semantic_fusion"]["map"] |= {"x": knots[:count], "y": knots[:count]}
+        if fine:
+            parse_calibration(json.dumps(document))
+        else:
+            with pytest.raises(CalibrationError, match="needs 1 to 10000 of each"):
+                parse_calibration(json.dumps(document))

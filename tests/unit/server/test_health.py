@@ -117,3 +117,24 @@ def test_after_a_failure_the_next_probe_comes_within_a_second() -> None:
     state = Health(Policy(probe_interval=0.5), progressed=0.0)
     state.saw_outcome(outcome(Kind.FAILED), 10.0)
     assert state.next_probe == 10.5
+
+
+def test_the_policy_is_as_patient_as_the_documentation_says() -> None:
+    assert Policy() == Policy(probe_interval=5.0, probe_timeout=30.0, failures=2, stall=60.0, share=0.02)
+
+
+def test_an_answer_to_a_probe_is_progress() -> None:
+    state = health()
+    state.saw_outcome(outcome(Kind.ANSWERED), 100.0)
+    state.started_probe(90.0)
+    assert state.verdict(160.0) is None
+    assert state.verdict(160.1) is not None
+
+
+def test_stuck_since_is_the_first_refusal_in_a_row() -> None:
+    state = health()
+    state.saw_outcome(outcome(Kind.STUCK), 10.0)
+    state.saw_outcome(outcome(Kind.STUCK), 50.0)
+    assert state.stuck_since == 10.0
+    assert state.verdict(70.0) is None
+    assert state.verdict(70.1) is not None

@@ -1,0 +1,148 @@
+"""What a probe over HTTP is answered; that it works at all is seen on a secured server in test_client_tls.py."""
+
+import http.server
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+
+from server.http_probe import HttpProber, _judge
+from server.probe import IMAGE, Kind, Outcome
+
+
+def ended(result: Any) -> Future[tuple[int, bytes]]:
+    call: Future[tuple[int, bytes]] = Future()
+    if isinstance(result, Exception):
+        call.set_exception(result)
+    else:
+        call.set_result(result)
+    return call
+
+
+def answer(**outputs: list[Any]) -> tuple[int, bytes]:
+    return 200, json.dumps({"outputs": [{"name": name, "data": data} for name, data in outputs.items()]}).encode()
+
+
+@pytest.mark.parametrize(
+    ("result", "kind", "detail"),
+    [
+        (answer(STATUS=["ok"], SCORE=[0.5]), Kind.ANSWERED, ""),
+        (answer(STATUS=["unreadable_image"], SCORE=[float("nan")]), Kind.FAILED, "'unreadable_image'"),
+        (answer(STATUS=["ok"], SCORE=[]), Kind.FAILED, "SCORE came back empty"),
+        ((200, b'{"outputs": []}'), Kind.FAILED, "no outputs"),
+        ((500, b'{"error": "Stub process is not healthy."}'), Kind.FAILED, "HTTP 500: .*not healthy"),
+        ((503, b'{"error": "the queue is full"}'), Kind.BUSY, "queue is full"),
+        ((503, b'{"error": "STUCK: nothing has left, and the queue is full"}'), Kind.STUCK, "STUCK"),
+        ((503, b"shutting down"), Kind.UNREACHABLE, "HTTP 503"),
+        (TimeoutError(), Kind.BUSY, "no answer in time"),
+        (ConnectionRefusedError("refused"), Kind.UNREACHABLE, "ConnectionRefusedError: refused"),
+    ],
+)
+def test_server_probe_over_http_is_judged(result: Any, kind: Kind, detail: str) -> None:
+    judged, text = _judge(ended(result))
+    assert judged is kind
+    assert re.search(detail, text)
+
+
+class FakeHttp(http.server.ThreadingHTTPServer):
+    """Answers each path as it is told, and keeps what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answers: dict[str, tuple[int, bytes]] = {}
+        self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
+        self.delay = 0.0
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: FakeHttp
+
+    def do_GET(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.asked.append((self.command, self.path, dict(self.headers), body))
+        time.sleep(self.server.delay)
+        status, answer = self.server.answers.get(self.path, (404, b"{}"))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_POST = do_GET  # noqa: N815
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeHttp]:
+    server = FakeHttp()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def prober(fake: FakeHttp) -> Iterator[HttpProber]:
+    made = HttpProber(f"127.0.0.1:{fake.server_address[1]}", {"the-key": "K"})
+    yield made
+    made.close()
+
+
+def probed(prober: HttpProber, timeout: float = 30.0) -> Outcome:
+    pending = prober.start(timeout)
+    deadline = time.monotonic() + 60
+    while (found := pending.outcome()) is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert found is not None
+    return found
+
+
+STATS = b'{"model_stats": [{"name": "net", "execution_count": 9, "inference_stats": {"success": {"count": 7}}}]}'
+
+
+def test_the_probe_image_is_sent_as_a_binary_request_with_the_key(fake: FakeHttp, prober: HttpProber) -> None:
+    fake.answers["/v2/models/deepfake_detector/infer"] = answer(STATUS=["ok"], SCORE=[0.5])
+    found = probed(prober)
+    assert (found.kind, found.detail) == (Kind.ANSWERED, "")
+    ((method, _, headers, body),) = fake.asked
+    assert (method, headers["the-key"]) == ("POST", "K")
+    length = int(headers["Inference-Header-Content-Length"])
+    (tensor,) = json.loads(body[:length])["inputs"]
+    image = IMAGE.read_bytes()
+    assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("IMAGE", "BYTES", [1, 1])
+    assert tensor["parameters"] == {"binary_data_size": len(image) + 4}
+    assert body[length:] == len(image).to_bytes(4, "little") + image
+
+
+def test_no_answer_in_time_is_busy_and_nobody_there_unreachable(fake: FakeHttp, prober: HttpProber) -> None:
+    fake.delay = 5.0
+    assert probed(prober, timeout=0.1).kind is Kind.BUSY
+    nobody = HttpProber("127.0.0.1:1", {})
+    assert probed(nobody).kind is Kind.UNREACHABLE
+    assert nobody.counts() is None
+    nobody.close()
+
+
+def test_statistics_are_what_each_model_has_answered_well(fake: FakeHttp, prober: HttpProber) -> None:
+    fake.answers["/v2/models/stats"] = (200, STATS)
+    assert prober.counts() == {"net": 7}
+    assert fake.asked[0][2]["the-key"] == "K"
+
+
+@pytest.mark.parametrize("status", [403, 500, 503])
+def test_statistics_that_are_refused_are_not_read(fake: FakeHttp, prober: HttpProber, status: int) -> None:
+    fake.answers["/v2/models/stats"] = (status, STATS)
+    assert prober.counts() is None
+
+
+def test_statistics_that_do_not_come_in_time_are_none(fake: FakeHttp, prober: HttpProber) -> None:
+    fake.delay = 5.0
+    assert prober.counts(timeout=0.1) is None
