@@ -56,7 +56,9 @@ RUN version=$(basename "$(find / -xdev -name 'libnvinfer.so.*.*.*' -print -quit)
     && cuda=$(basename "$(find / -xdev -name 'libcudart.so.*.*' -print -quit)" | cut -d. -f3) \
     && cd /opt/deepfake-detector \
     && python3 -m pip install --require-hashes --requirement locks/export.txt \
-    && python3 -m pip install --requirement locks/torch.txt "tensorrt-cu${cuda}==${version}.*"
+    && python3 -m pip install --requirement locks/torch.txt \
+    # Its libraries are in the image: only what makes a Python module of them.
+    && python3 -m pip install --no-deps "tensorrt-cu${cuda}==${version}.*" "tensorrt-cu${cuda}-bindings==${version}.*"
 USER 1000:1000
 WORKDIR /workspace
 HEALTHCHECK NONE

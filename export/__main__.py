@@ -30,7 +30,7 @@ _FACE_EXPORTS: dict[str, Callable[..., ModelExport]] = {
     RESTORER: export_face_restorer,
 }
 
-_COMPUTED = {"fp32": "ONNX Runtime", "fp16": "float16 arithmetic"}
+_COMPUTED = {"fp32": "ONNX Runtime", "fp16": "float16 arithmetic, sums in float32,"}
 
 
 @click.command(

@@ -1,5 +1,7 @@
 """Images to compare an exported model with its network on."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +25,16 @@ def sample_batches(pixels: int) -> dict[str, Pixels]:
         SCENE: _scene(pixels, random)[None],
         "mixed": np.stack([noise[::-1], _scene(pixels, random), white]),
     }
+
+
+def batches_of_sizes(pixels: int, sizes: Sequence[int]) -> dict[str, Pixels]:
+    """Give batches of these sizes, each of different images: uint8 [size, pixels, pixels, 3]."""
+    pool = np.concatenate(list(sample_batches(pixels).values()))
+    batches = {}
+    for size in sizes:
+        images = [np.roll(pool[index % len(pool)], 7 * index, axis=1) for index in range(size)]
+        batches[f"batch of {size}"] = np.stack(images)
+    return batches
 
 
 def batches_of_two_sizes() -> dict[str, Pixels]:

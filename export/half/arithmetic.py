@@ -5,6 +5,9 @@ graph is rewritten: every product and sum in float32, as tensor cores accumulate
 would be stored. Within a softmax, too, the differences, the exponentials and their sum are rounded, though kernels may
 keep them in single: it is not to come out better than it may be. Beside the outputs it tells how large each float16
 value was before it was rounded.
+
+Fused attention may also accumulate its two products in float16, a step of tensor cores at a time. That is assumed where
+`half_sums` is asked for; everywhere else, sums in single are.
 """
 
 import re
@@ -25,6 +28,9 @@ GAIN = "GAIN"
 
 STREAM = "residual stream (float32)"
 """Kind of the sums that stay in single; their size tells how massive the activations are."""
+
+STEP = 16
+"""Products that tensor cores add up before they round to the accumulator's type."""
 
 _RANGE = "RANGE:"
 _FILE = "half_arithmetic.onnx"
@@ -60,12 +66,16 @@ class HalfArithmetic:
 
     Args:
         model: The file; a file of its own is written beside it meanwhile.
+        half_sums: Whether the products of attention are accumulated in float16, too.
     """
 
-    def __init__(self, model: Path) -> None:
+    def __init__(self, model: Path, half_sums: bool = False) -> None:
         graph = ir.load(model)
+        attention = _attention_products(graph.graph) if half_sums else []
         self.outputs = [str(output.name) for output in graph.graph.outputs]
         self._kinds = _rewrite(graph)
+        for product, length in attention:
+            _accumulate_in_half(graph.graph, product, length)
         path = model.with_name(_FILE)
         ir.save(graph, path)
         try:
@@ -171,6 +181,50 @@ def _rewrite(model: ir.Model) -> Mapping[str, str]:
                 largest.shape = ir.Shape([])
                 graph.outputs.append(largest)
     return kinds
+
+
+def _attention_products(graph: ir.Graph) -> list[tuple[ir.Node, int]]:
+    """The products before and after each softmax, and over how many values they sum."""
+    products = []
+    for softmax in (node for node in graph if node.op_type == "Softmax"):
+        before = softmax.inputs[0].producer() if softmax.inputs[0] is not None else None
+        near = [before, *(reader for reader, _ in softmax.outputs[0].uses())]
+        products += [node for node in near if node is not None and node.op_type == "MatMul"]
+    return [(product, _summed(product)) for product in products]
+
+
+def _summed(product: ir.Node) -> int:
+    for value, axis in zip(product.inputs, (-1, -2), strict=True):
+        if value is not None and value.shape is not None and isinstance(length := value.shape[axis], int):
+            return length
+    raise TypeError(f"{product.outputs[0].name}: the length of its sums is not known")
+
+
+def _accumulate_in_half(graph: ir.Graph, product: ir.Node, length: int) -> None:
+    """Make of a product a sum of products over `STEP` values each, rounded after every step."""
+    left, right = product.inputs
+    name = product.outputs[0].name
+    last, second_last = (_constant(graph, f"{name}_axis_{axis}", [axis]) for axis in (-1, -2))
+    total: ir.Value | None = None
+    for start in range(0, length, STEP):
+        bounds = [_constant(graph, f"{name}_{at}", [at]) for at in (start, min(start + STEP, length))]
+        slices: list[ir.Value | None] = [
+            _insert(graph, product, "Slice", [left, *bounds, last]),
+            _insert(graph, product, "Slice", [right, *bounds, second_last]),
+        ]
+        part = _insert(graph, product, "MatMul", slices)
+        total = part if total is None else _insert(graph, product, "Add", [total, part])
+        half = _insert(graph, product, "Cast", [total], to=ir.DataType.FLOAT16)
+        total = _insert(graph, product, "Cast", [half], to=ir.DataType.FLOAT)
+    product.op_type = "Identity"
+    product.resize_inputs(1)
+    product.replace_input_with(0, total)
+
+
+def _constant(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
+    if name in graph.initializers:
+        return graph.initializers[name]
+    return register(graph, ir.tensor(values, dtype=ir.DataType.INT64, name=name), ir.Shape([len(values)]))
 
 
 def _take_softmax_apart(graph: ir.Graph, node: ir.Node, last_axis: ir.Value) -> None:

@@ -14,9 +14,9 @@ from ensemble.streams import STREAMS, Stream
 from ensemble.voting import score_logits
 from export.half.arithmetic import STREAM
 from export.half.conversion import LARGEST
-from export.half.study import LARGEST_ALLOWED, P999_ALLOWED, StreamStudy, measure_change
+from export.half.study import HALF_SUMS, LARGEST_ALLOWED, P999_ALLOWED, StreamStudy, measure_change
 
-PRECISIONS = {"fp32": "ONNX Runtime", "fp16": "float16 arithmetic"}
+PRECISIONS = ("fp32", "fp16", HALF_SUMS)
 _KINDS_SHOWN = 4
 
 

@@ -23,12 +23,17 @@ from networks import StreamNetwork, load_stream
 
 Logits = NDArray[np.float32]
 
+HALF_SUMS = "fp16 sums"
+"""Way of computing: float16, with attention that accumulates in float16, too (`export.half.arithmetic`)."""
+
 LARGEST_ALLOWED: Mapping[str, float] = {
-    precision: tolerances[PROBABILITY] for precision, tolerances in TOLERANCES.items()
+    "fp32": TOLERANCES["fp32"][PROBABILITY],
+    "fp16": TOLERANCES["fp16"][PROBABILITY],
+    HALF_SUMS: TOLERANCES["fp16"][PROBABILITY],
 }
 """Largest change of a probability; votes are steps of 0.1."""
 
-P999_ALLOWED: Mapping[str, float] = {"fp32": 1e-3, "fp16": 1e-2}
+P999_ALLOWED: Mapping[str, float] = {"fp32": 1e-3, "fp16": 1e-2, HALF_SUMS: 1e-2}
 """The same for all but one in a thousand images."""
 
 HIGHEST_GAIN = 2**12
@@ -75,7 +80,8 @@ class StreamStudy:
     """One stream: its logits of every image in each way of computing them, and how near float16 is to its end.
 
     Attributes:
-        logits: By `torch`, `fp32` (ONNX Runtime) and `fp16` (float16 arithmetic), float32 [images, 2].
+        logits: By `torch`, `fp32` (ONNX Runtime), `fp16` (float16 arithmetic, sums in single) and `HALF_SUMS`, float32
+            [images, 2].
         ranges: Of float16, the largest tensor of each kind over all images.
         gains: What happens when activations are scaled up, until one does not fit.
     """
@@ -150,6 +156,9 @@ def study_stream(
         return outputs[arithmetic.outputs.index("LOGITS")]
 
     logits["fp16"] = _collect(pixels, batch, in_half, advance, "fp16")
+    sums = HalfArithmetic(half, half_sums=True)
+    position = sums.outputs.index("LOGITS")
+    logits[HALF_SUMS] = _collect(pixels, batch, lambda some: sums.run(some)[0][position], advance, HALF_SUMS)
     return StreamStudy(logits, tuple(ranges), tuple(search_overflow(arithmetic, pixels[:1])))
 
 

@@ -104,10 +104,11 @@ def build_engine(
     start = time.monotonic()
     with _polygraphy(name):
         shapes = (profile.smallest, profile.optimal, profile.largest)
+        measured = str(timing_cache) if timing_cache.exists() else None  # the first build has none, and need not warn
         plan = EngineBytesFromNetwork(
             # TensorRT 10 must be asked for strong typing; 11 knows no other and ignores the flag.
             NetworkFromOnnxPath(str(model), strongly_typed=True),
-            CreateConfig(profiles=[Profile().add(INPUT, *shapes)], load_timing_cache=str(timing_cache)),
+            CreateConfig(profiles=[Profile().add(INPUT, *shapes)], load_timing_cache=measured),
             save_timing_cache=str(timing_cache),
         )()
         seconds = time.monotonic() - start

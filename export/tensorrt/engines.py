@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from ensemble.faces.retinaface import LONGEST_SIDE, SHORTER_SIDE
 from export import samples
 from export.difference import Difference
 from export.exporter import ModelExport
@@ -18,6 +19,20 @@ from networks.faces import DETECTOR
 Export = TypeVar("Export", bound=ModelExport)
 
 OnEngine = Callable[[str, Sequence[Difference]], None]
+
+
+TRIED_BATCHES = (1, 3, 8, 32)
+"""Batch sizes that an engine is compared on: what kernels are chosen for, the largest, and an odd one. NVIDIA has had
+faults that depend on the batch."""
+
+
+def _detector_batches() -> dict[str, Pixels]:
+    """Small images, the size that kernels are chosen for, and the largest side."""
+    return {
+        **samples.batches_of_two_sizes(),
+        **samples.batches_of_sizes(SHORTER_SIDE, (1,)),
+        **{f"{LONGEST_SIDE} pixels": samples.sample_batches(LONGEST_SIDE)[samples.SCENE]},
+    }
 
 
 def add_engines(
@@ -62,12 +77,12 @@ def add_engines(
         add_engine(
             export,
             repository / export.name / "configs" / "tensorrt.pbtxt",
-            samples.sample_batches(export.stream.pixels),
+            samples.batches_of_sizes(export.stream.pixels, TRIED_BATCHES),
         )
         for export in exports
     ]
     others = [
-        add_engine(model, CONFIGURATIONS / f"{DETECTOR}.tensorrt.pbtxt", samples.batches_of_two_sizes())
+        add_engine(model, CONFIGURATIONS / f"{DETECTOR}.tensorrt.pbtxt", _detector_batches())
         if model.name == DETECTOR
         else model
         for model in face_models

@@ -10,9 +10,15 @@ from typing import Any
 from unittest.mock import MagicMock
 
 
-class NetworkDefinitionCreationFlag(enum.IntEnum):
+class FlagsOf10(enum.IntEnum):
     EXPLICIT_BATCH = 0
     STRONGLY_TYPED = 1
+
+
+class FlagsOf11(enum.IntEnum):
+    """All networks have explicit batches and strong types; the flag is there, for programs that give it."""
+
+    STRONGLY_TYPED = 0
 
 
 class Cache:
@@ -33,7 +39,10 @@ class Cache:
         pass
 
 
-BUILDER_FLAGS_GONE = ("FP16", "BF16", "FP8", "FP4", "INT8", "INT4", "OBEY_PRECISION_CONSTRAINTS", "DIRECT_IO")
+BUILDER_FLAGS_GONE = (
+    *("FP16", "BF16", "FP8", "FP4", "INT8", "INT4"),
+    *("OBEY_PRECISION_CONSTRAINTS", "PREFER_PRECISION_CONSTRAINTS", "REJECT_EMPTY_ALGORITHMS", "WEIGHTLESS"),
+)
 CONFIG_GONE = (
     *("int8_calibrator", "set_calibration_profile", "get_calibration_profile", "algorithm_selector"),
     *("set_quantization_flag", "get_quantization_flag", "clear_quantization_flag", "quantization_flags"),
@@ -116,5 +125,5 @@ def tensorrt(version: str) -> Any:
 
     module.ILogger = module.Logger = Logger
     module.Builder, module.OnnxParser = Builder, OnnxParser
-    module.NetworkDefinitionCreationFlag = NetworkDefinitionCreationFlag
+    module.NetworkDefinitionCreationFlag = FlagsOf11 if since_11 else FlagsOf10
     return module

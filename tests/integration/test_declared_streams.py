@@ -1,8 +1,6 @@
 """One specification entry more, or one less: exported, served and scored, by a copy of the sources with that change."""
 
 import json
-import os
-import re
 import shutil
 import site
 import subprocess
@@ -16,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from server.standin.layout import default_layout
+from server.standin.layout import Layout
 from tests.conftest import free_ports
 from tests.golden import IMAGES
 from tests.unit.export.test_other_methods import other_network
@@ -31,7 +29,7 @@ ENTRY = "STREAMS = (GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION)"
 class Copy:
     """The sources with other streams, and a Python that finds them before all else, inside tritonserver too."""
 
-    def __init__(self, folder: Path, entry: str) -> None:
+    def __init__(self, folder: Path, layout: Layout, entry: str) -> None:
         self.folder = folder
         ignored = shutil.ignore_patterns("__pycache__", "*.onnx", "*.onnx.data", "provenance.json", ".staging*")
         for name in SOURCES:
@@ -39,7 +37,7 @@ class Copy:
         shutil.copytree(ROOT / "client", folder / "client", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         (folder / "scripts").mkdir()
         shutil.copy(ROOT / "scripts" / "contract", folder / "scripts")
-        (folder / ".triton").symlink_to(default_layout().root)
+        (folder / ".triton").symlink_to(layout.root)
         source = folder / "ensemble" / "streams.py"
         text = source.read_text()
         assert ENTRY in text
@@ -130,11 +128,11 @@ def agree(rows: Sequence[dict[str, object]], expected: dict[str, np.ndarray], na
 
 
 @pytest.mark.timeout(1800)
-def test_streams_more_are_exported_served_and_scored(tmp_path: Path) -> None:
+def test_streams_more_are_exported_served_and_scored(layout: Layout, tmp_path: Path) -> None:
     """One of the method's own kind, of another size and framing and with weight 1, and one of another method."""
     fourth = 'Stream("eyes", "Eyes", "eyes.pth", 196, 1, "face_resize")'
     fifth = 'Stream("colour", "Colour", "colour.onnx", 96, 1, "resize")'
-    copy = Copy(tmp_path, f"{ENTRY[:-1]}, {fourth}, {fifth})")
+    copy = Copy(tmp_path, layout, f"{ENTRY[:-1]}, {fourth}, {fifth})")
     weights, repository = tmp_path / "weights", tmp_path / "models"
     weights.mkdir()
     other_network(weights / "colour.onnx")
@@ -146,14 +144,11 @@ def test_streams_more_are_exported_served_and_scored(tmp_path: Path) -> None:
     agree(rows, expected, names)
     votes = expected["stream_votes"]
     np.testing.assert_allclose(expected["score"], np.round(votes @ [2, 1, 2, 1, 1] / 7, 1), atol=1e-6)
-    header = copy.folder / "rows.csv"
-    assert re.search(r"Stream\(\"eyes\"", (copy.folder / "client/deepfake_client/contract/streams.py").read_text())
-    assert not header.exists()
 
 
 @pytest.mark.timeout(1800)
-def test_a_stream_less_is_gone_everywhere(tmp_path: Path) -> None:
-    copy = Copy(tmp_path, "STREAMS = (GLOBAL_TEXTURE, SEMANTIC_FUSION)")
+def test_a_stream_less_is_gone_everywhere(layout: Layout, tmp_path: Path) -> None:
+    copy = Copy(tmp_path, layout, "STREAMS = (GLOBAL_TEXTURE, SEMANTIC_FUSION)")
     weights, repository = tmp_path / "weights", tmp_path / "models"
     copy.run("export", "--weights", weights, "--repository", repository, "--random-weights", "tiny")
     assert not (repository / "local_facial").exists()
@@ -161,4 +156,3 @@ def test_a_stream_less_is_gone_everywhere(tmp_path: Path) -> None:
     images = IMAGES[:2]
     rows = copy.scores(repository, images)
     agree(rows, reference(copy, repository, images), ["global_texture", "semantic_fusion"])
-    assert os.environ.get("PYTHONPATH") is None

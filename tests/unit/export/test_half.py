@@ -130,6 +130,32 @@ def test_every_value_is_rounded_as_float16_stores_it(tmp_path: Path) -> None:
     assert largest["y"] == pytest.approx(np.abs(pixels.astype(np.float32) @ wide).max(), rel=1e-5)
 
 
+def test_attention_that_accumulates_in_float16_is_rounded_after_every_step(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    weight = random.normal(0, 0.01, (64, 40)).astype(np.float16)  # the last step of the second sum is half a one
+    pixels = random.integers(0, 256, (5, 64), dtype=np.uint8)
+    model = matrix_product(tmp_path, weight)
+    (actual,), _ = HalfArithmetic(model, half_sums=True).run(pixels)
+    (in_single,), _ = HalfArithmetic(model).run(pixels)
+
+    def half(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        return values.astype(np.float16).astype(np.float32)
+
+    def product(left: np.ndarray, right: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        total = np.zeros((len(left), right.shape[1]), np.float32)
+        for start in range(0, left.shape[1], 16):
+            total = half(total + left[:, start : start + 16] @ right[start : start + 16])
+        return total
+
+    wide = weight.astype(np.float32)
+    scores = product(pixels.astype(np.float32), wide)
+    powers = half(np.exp(half(scores - scores.max(axis=1, keepdims=True))))
+    expected = product(half(powers / half(powers.sum(axis=1, keepdims=True))), wide.T)
+    np.testing.assert_allclose(actual, expected, rtol=2**-9, atol=0)
+    assert (actual == expected).mean() > 0.8
+    assert (in_single != actual).mean() > 0.2
+
+
 @pytest.mark.parametrize(
     ("weight", "fits"), [(65504, True), (-65504, True), (65521, False), (-65521, False), (-1e5, False)]
 )

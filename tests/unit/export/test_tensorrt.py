@@ -25,7 +25,7 @@ from export.errors import ParityError, TensorrtError
 from export.layout import CONFIGURATIONS, SKELETON
 from export.repository import publish, staging
 from export.samples import Pixels
-from export.tensorrt import engine
+from export.tensorrt import engine, engines
 from export.tensorrt.engine import build_engine, read_profile
 from export.tensorrt.engines import add_engines
 from export.tensorrt.platform import Platform, require_tensorrt
@@ -180,16 +180,17 @@ def test_small_batches_and_free_sides_have_a_profile() -> None:
 def test_engines_are_published_with_their_models_and_go_with_them(
     builder: Any, exports: Mapping[Stream, StreamExport], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    batches = samples.sample_batches
-    monkeypatch.setattr(samples, "sample_batches", lambda pixels: {"scene": batches(pixels)["scene"]})
+    assert engines.TRIED_BATCHES == (1, 3, 8, 32)
+    monkeypatch.setattr(engines, "TRIED_BATCHES", (1, 2))
     repository, stages, compared = tmp_path / "models", [], []
     with staging(repository) as folder:
         staged = [copied(export, folder / export.stream.name) for export in exports.values()]
         streams, _ = add_engines(
-            staged, [], repository, H100, stages.append, lambda name, differences: compared.append(name)
+            staged, [], repository, H100, stages.append, lambda name, differences: compared.append((name, differences))
         )
         publish(repository, streams)
-    assert compared == [stream.name for stream in STREAMS]
+    assert [name for name, _ in compared] == [stream.name for stream in STREAMS]
+    assert {each.batch for _, differences in compared for each in differences} == {1, 2}
     for stream in STREAMS:
         names = {file.name for file in (repository / stream.name / "1").iterdir() if not file.name.startswith(".")}
         assert names == {"model.onnx", "model.fused.onnx", "model.plan", "model.plan.json"}
