@@ -20,6 +20,7 @@ What it raises:
 from .aio import AsyncDetectorClient
 from .calibration import Calibration, OperatingPoint
 from .client import DetectorClient
+from .early import EarlyVerdict
 from .errors import (
     AccessDeniedError,
     DetectorError,
@@ -41,6 +42,7 @@ __all__ = [
     "Decision",
     "DetectorClient",
     "DetectorError",
+    "EarlyVerdict",
     "Face",
     "FaceBox",
     "Image",

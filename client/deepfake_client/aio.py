@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from functools import cached_property, partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -16,6 +16,7 @@ from .bulk.batcher import STALL_SECONDS, abatching
 from .bulk.memory_budget import BYTES, AsyncMemoryBudget
 from .bulk.reorder import ReorderBuffer
 from .calibration import Calibration
+from .early import EarlyVerdict
 from .errors import (
     AccessDeniedError,
     DetectorError,
@@ -145,6 +146,26 @@ class AsyncDetectorClient(ClientBase):
                 task.cancel()
             await asyncio.gather(*window.pending, return_exceptions=True)
 
+    async def decide(
+        self, image: Image, face_box: FaceBox | None = None, *, threshold: float | None = None
+    ) -> EarlyVerdict:
+        """The verdict on one image, by as few streams as it takes: see `DetectorClient.decide`."""
+        verdict = await (await self._early(threshold)).score(image, face_box)
+        assert isinstance(verdict, EarlyVerdict)
+        return verdict
+
+    async def decide_many(
+        self,
+        items: Iterable[ImageItem] | AsyncIterable[ImageItem],
+        *,
+        threshold: float | None = None,
+        ordered: bool = True,
+    ) -> AsyncGenerator[Verdict, None]:
+        """The verdicts on any number of images: `decide` as `score_many`."""
+        async with aclosing((await self._early(threshold)).score_many(items, ordered=ordered)) as verdicts:
+            async for verdict in verdicts:
+                yield verdict
+
     async def provenance(self) -> Provenance | None:
         """Which weights give the verdicts: see `DetectorClient.provenance`."""
         return await self._once(provenance_call(self._settings))
@@ -185,6 +206,10 @@ class AsyncDetectorClient(ClientBase):
     @cached_property
     def _watching(self) -> set[asyncio.Task[None]]:
         return set()
+
+    async def _early(self, threshold: float | None) -> Self:
+        _ = await self._balancer(), self._channels, self._room, self._watching  # made here, so that both have the same
+        return self._deciding(threshold)
 
     async def _balancer(self) -> Balancer:
         if self._fleet is None:

@@ -17,6 +17,7 @@ from .bulk.batcher import STALL_SECONDS, batching
 from .bulk.memory_budget import BYTES, MemoryBudget
 from .bulk.reorder import ReorderBuffer
 from .calibration import Calibration
+from .early import EarlyVerdict
 from .errors import (
     AccessDeniedError,
     DetectorError,
@@ -184,6 +185,37 @@ class DetectorClient(ClientBase):
                 balancer.room.notify_all()
             channels.close()
             pool.shutdown(cancel_futures=True)
+
+    def decide(self, image: Image, face_box: FaceBox | None = None, *, threshold: float | None = None) -> EarlyVerdict:
+        """The verdict on one image, by as few streams as it takes.
+
+        It is the verdict that `score` would give. A stream is asked only where it could change it, so the numbers of
+        the full ensemble are known as ranges.
+
+        Args:
+            image: As of `score`.
+            face_box: As of `score`.
+            threshold: On the probability, 0 to 1: fake strictly above it, else real. None: by the score, as
+                `Verdict.verdict` reads it.
+
+        Raises:
+            ValueError: The threshold is out of range.
+            OSError, DetectorError: As `score`.
+        """
+        verdict = self.deciding(threshold).score(image, face_box)
+        assert isinstance(verdict, EarlyVerdict)
+        return verdict
+
+    def decide_many(
+        self, items: Iterable[ImageItem], *, threshold: float | None = None, ordered: bool = True
+    ) -> Generator[Verdict, None, None]:
+        """The verdicts on any number of images: `decide` as `score_many`. Each that was scored is an `EarlyVerdict`."""
+        return self.deciding(threshold).score_many(items, ordered=ordered)
+
+    def deciding(self, threshold: float | None = None) -> Self:
+        """A client on the connections of this one, whose `score` and `score_many` are `decide` and `decide_many`."""
+        _ = self._balancer, self._channels  # made here, so that both have the same
+        return self._deciding(threshold)
 
     def provenance(self) -> Provenance | None:
         """Which weights give the verdicts; None where the server does not say. It is asked once, without waiting.

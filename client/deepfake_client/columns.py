@@ -33,9 +33,16 @@ FILE_COLUMNS: dict[str, type[str] | type[float]] = {
 of a frame, and what is said of a video."""
 
 
+EARLY_COLUMNS: dict[str, type[str] | type[float]] = {
+    **dict.fromkeys(("score_low", "score_high", "probability_low", "probability_high"), float),
+    "streams_run": str,
+}
+"""What files have beyond `COLUMNS` where verdicts alone are asked for: see `EarlyVerdict`."""
+
+
 def file_row(verdict: Verdict) -> dict[str, Any]:
-    """The row of a verdict in a file: `path`, `COLUMNS` and `FILE_COLUMNS`."""
-    row = dict.fromkeys(FILE_COLUMNS) | flatten(verdict)
+    """The row of a verdict in a file: `path`, `COLUMNS`, `FILE_COLUMNS` and `EARLY_COLUMNS`."""
+    row = dict.fromkeys(FILE_COLUMNS | EARLY_COLUMNS) | flatten(verdict)
     row["face_count"] = None if verdict.faces is None else len(verdict.faces)
     return row | verdict.extra_columns()
 

@@ -1,7 +1,12 @@
 """`deepfake_verdict` on the real server: the verdict of the full ensemble, by as few streams as that takes."""
 
+import asyncio
+import csv
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton
+from deepfake_client import AsyncDetectorClient, DetectorClient, EarlyVerdict, Verdict
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from ensemble.decision import verdicts
@@ -159,3 +165,42 @@ def test_a_dead_late_step_leaves_no_request_without_an_answer(tiny_repository: P
             time.sleep(0.5)
     finally:
         server.stop()
+
+
+def test_the_clients_decide_as_they_score(server: Server) -> None:
+    files: list[Any] = [*map(str, IMAGES), b"junk", "missing.png"]
+    with DetectorClient(server.url) as client:
+        full = list(client.score_many(files))
+        early = list(client.decide_many(files))
+        one = client.decide(IMAGES[0], threshold=full[0].probability)
+    assert [verdict.verdict for verdict in early] == [verdict.verdict for verdict in full]
+    assert [verdict.status for verdict in early] == [verdict.status for verdict in full]
+    assert (one.verdict, one.probability) == ("real", full[0].probability)
+
+    async def decide() -> tuple[EarlyVerdict, list[Verdict]]:
+        async with AsyncDetectorClient(server.url) as client:
+            return await client.decide(IMAGES[0]), [verdict async for verdict in client.decide_many(files)]
+
+    first, again = asyncio.run(decide())
+    assert first.to_dict() == early[0].to_dict()
+    assert [verdict.to_dict() for verdict in again] == [verdict.to_dict() for verdict in early]
+
+
+def test_the_command_line_asks_for_verdicts_alone(server: Server, tmp_path: Path) -> None:
+    def score(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "deepfake_client", "score", str(IMAGES[0].parent), "--url", server.url]
+        return subprocess.run([*command, *options], capture_output=True, text=True, timeout=250)
+
+    full, early = score(), score("--verdict-only")
+    words = [[json.loads(line)["verdict"] for line in done.stdout.splitlines()] for done in (full, early)]
+    assert words[0] == words[1]
+    assert len(words[0]) == len(IMAGES)
+    assert "local_facial was not needed for 7 of 8 images (88%)" in early.stderr
+    output = tmp_path / "rows.csv"
+    assert score("--verdict-only", "--output", str(output)).returncode == 0
+    rows = list(csv.DictReader(output.read_text().splitlines()))
+    assert {row["streams_run"] for row in rows} == {"global_texture,semantic_fusion", ",".join(NAMES)}
+    assert all(float(row["score_low"]) <= float(row["score_high"]) for row in rows)
+    refused = score("--output", str(output))
+    assert (refused.returncode, list(csv.DictReader(output.read_text().splitlines()))) == (2, rows)
+    assert score("--verdict-only", "--faces", "all").returncode == 2

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TextIO
 
-from ..columns import COLUMNS, FILE_COLUMNS, file_row
+from ..columns import COLUMNS, EARLY_COLUMNS, FILE_COLUMNS, file_row
 from ..results import Verdict
 from ..text import printable
 
@@ -29,7 +29,10 @@ CSV_COLUMNS: tuple[str, ...] = ("path", *COLUMNS)
 WIDE_COLUMNS: tuple[str, ...] = (*CSV_COLUMNS, *FILE_COLUMNS)
 """The same where videos or every face are asked for."""
 
-TEXT_COLUMNS = {"path", *(name for name, kind in (COLUMNS | FILE_COLUMNS).items() if kind is str)}
+VERDICT_COLUMNS: tuple[str, ...] = (*CSV_COLUMNS, *EARLY_COLUMNS)
+"""The same where verdicts alone are asked for."""
+
+TEXT_COLUMNS = {"path", *(name for name, kind in (COLUMNS | FILE_COLUMNS | EARLY_COLUMNS).items() if kind is str)}
 """Those that are text; the others are numbers."""
 
 

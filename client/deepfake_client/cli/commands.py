@@ -9,7 +9,7 @@ import click
 
 from ..bulk.inputs import IMAGE_EXTENSIONS, Inputs, find_images, is_video
 from ..bulk.lists import BOX_COLUMNS, STDIN, Columns, check_list
-from ..bulk.text_rows import CSV_COLUMNS, WIDE_COLUMNS
+from ..bulk.text_rows import CSV_COLUMNS, VERDICT_COLUMNS, WIDE_COLUMNS
 from ..items import Faces, Item
 from ..text import printable
 from ..video import Sampling, VideoOptions, VideoVerdict
@@ -121,6 +121,11 @@ def main() -> None:
     metavar="SECONDS",
     help="Deadline of one request, its time in the server's queue included.",
 )
+@click.option(
+    "--verdict-only",
+    is_flag=True,
+    help="Ask for verdicts alone: the same verdicts for less work. Scores become ranges where a stream was not needed.",
+)
 @operating_point_option
 @click.pass_context
 def score(
@@ -144,6 +149,7 @@ def score(
     batch_size: int,
     in_flight: int,
     timeout: float,
+    verdict_only: bool,
     far: float | None,
 ) -> None:
     """Score images and videos: single ones, folders, tar shards, lists; any number of them.
@@ -163,6 +169,9 @@ def score(
 
     Where false alarms cost more than misses, or less, --operating-point decides the verdict by a threshold on the
     probability instead, which `python -m forensics calibrate` chose on labelled images: "fake" above it, else "real".
+
+    With --verdict-only the server asks a stream only about images whose verdict it could change. The verdicts are those
+    of a run without it; rows have the range that the score could be in, and the streams that ran.
 
     A run with --output that was stopped, in whatever way, goes on where it was when the same command is given again; a
     run that was not stopped scores what is new. FILE.journal keeps account of that (inside the folder, with Parquet).
@@ -199,6 +208,8 @@ def score(
         raise click.UsageError("--overwrite and --retry-failed are about a file: name it with --output.", ctx)
     if fps is not None and frame_count is not None:
         raise click.UsageError("--fps and --frames both say which frames of a video are scored: give one.", ctx)
+    if verdict_only and (faces == "all" or fps or frame_count or frame_rows or timelines):
+        raise click.UsageError("--verdict-only is for images and their main faces; leave out what is about more.", ctx)
     inputs = Inputs(paths, lists, Columns(column, face_boxes), follow_links)
     _check_lists(inputs)
     if output is None:
@@ -214,9 +225,12 @@ def score(
             Sampling(fps, frame_count), faces or "all", frame_rows, None if point is None else point.threshold
         )
         wide = faces is not None or any((fps, frame_count, frame_rows, *map(is_video, map(Item, paths))))
-        columns = WIDE_COLUMNS if wide else CSV_COLUMNS
+        columns = VERDICT_COLUMNS if verdict_only else WIDE_COLUMNS if wide else CSV_COLUMNS
         faces = faces or "main"
-        run = {} if output is None else identity(inputs, client, provenance, point, faces, videos)
+        run = {}
+        if output is not None:
+            run = identity(inputs, client, provenance, point, faces, videos, verdict_only=verdict_only)
+        scoring = client.deciding(None if point is None else point.threshold) if verdict_only else client
         bar = ProgressBar(inputs)
         with (
             errors_told(output),
@@ -230,11 +244,11 @@ def score(
                     f"{output} has {rows.earlier} rows from before: going on (--overwrite begins anew)", err=True
                 )
             scored = score_missing(
-                client,
+                scoring,
                 find_images(inputs, links.append),
                 rows,
                 faces=faces,
-                videos=videos,
+                videos=None if verdict_only else videos,
                 ordered=not unordered,
                 stop=stop,
                 passed=bar.advance,

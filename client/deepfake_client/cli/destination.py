@@ -152,7 +152,7 @@ def score_missing(
     destination: Destination,
     *,
     faces: Faces,
-    videos: VideoOptions,
+    videos: VideoOptions | None,
     ordered: bool,
     stop: threading.Event,
     passed: Callable[[], None],
@@ -164,7 +164,7 @@ def score_missing(
         found: All images.
         destination: Where rows are.
         faces: Whose verdict each image gets.
-        videos: How videos are scored.
+        videos: How videos are scored; None where they are not: they are sent as they are, and are no images.
         ordered: Whether verdicts come in the order of the images.
         stop: Once it is set, no more images are taken.
         passed: Called for each image that has its row.
@@ -189,7 +189,8 @@ def score_missing(
                 keys[next(place)] = key
                 yield replace(item.held(), faces=faces)
 
-    scored = score_items(client, missing(), videos, is_video, ordered=ordered, stop=stop)
+    chosen = is_video if videos else lambda _: False
+    scored = score_items(client, missing(), videos or VideoOptions(), chosen, ordered=ordered, stop=stop)
     with closing(scored) as verdicts:
         for number, verdict in verdicts:
             yield keys.pop(number), verdict

@@ -55,6 +55,8 @@ def identity(
     point: OperatingPoint | None,
     faces: Faces,
     videos: VideoOptions,
+    *,
+    verdict_only: bool = False,
 ) -> dict[str, Any]:
     """What a run must share with an earlier one, for their rows to stand in one file."""
     return {
@@ -64,6 +66,7 @@ def identity(
         "weights": _undated(provenance),
         "calibration": _undated(client.calibration()),
         "faces": [faces, videos.faces],
+        "verdict only": verdict_only,
         "frames": [videos.sampling.fps, videos.sampling.frames, videos.keep_frames],
         "operating point": None if point is None else [point.far, point.threshold],
     }

@@ -4,7 +4,8 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from ..results import ServerStatus, Verdict
+from ..early import EarlyVerdict
+from ..results import STREAM_NAMES, ServerStatus, Verdict
 from ..status import explain
 from ..text import printable
 
@@ -17,11 +18,14 @@ class RunSummary:
         self._verdicts: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._first_error: dict[str, str] = {}
+        self._left_out: Counter[str] = Counter()  # by stream: images that it was not asked about
 
     def add(self, verdict: Verdict) -> None:
         """Counts one verdict."""
         if verdict.verdict is not None:
             self._verdicts[verdict.verdict] += 1
+            if isinstance(verdict, EarlyVerdict):
+                self._left_out.update(set(STREAM_NAMES).difference(verdict.streams_run))
         else:
             self._failures[verdict.status] += 1
             self._first_error.setdefault(verdict.status, verdict.error or explain(verdict.status))
@@ -45,8 +49,12 @@ class RunSummary:
             line += ": " + _list(self._verdicts)
         if self._failures:
             line += "; not scored: " + _list(self._failures)
+        saved = [
+            f"  {name} was not needed for {count} of {scored} images ({count / scored:.0%})"
+            for name, count in self._left_out.items()
+        ]
         reasons = (f"  {s}: {printable(text)}" for s, text in self._first_error.items() if s != text)
-        return "\n".join((line, *map(_describe, servers), *reasons))
+        return "\n".join((line, *saved, *map(_describe, servers), *reasons))
 
 
 def _list(counts: Counter[str]) -> str:

@@ -33,6 +33,24 @@ OUTPUTS = {
 Scores, probabilities, votes and confidences are 0 to 1. `FACE` is x1, y1, x2, y2 in pixels of the decoded image. What
 does not exist is NaN, and everything is where the status is not `ok`."""
 
+VERDICT_ENSEMBLE = "deepfake_verdict"
+"""The ensemble that asks late streams only about images whose verdict they could change."""
+
+THRESHOLD = "THRESHOLD"
+"""Its further input: FP32 [N, 1], on the probability; NaN for the published reading of the vote."""
+
+VERDICT_OUTPUTS = {
+    "VERDICT": ("BYTES", 1),
+    "SCORE_RANGE": ("FP32", 2),
+    "PROBABILITY_RANGE": ("FP32", 2),
+    "STREAMS_RUN": ("BYTES", 1),
+    **{
+        name: OUTPUTS[name]
+        for name in ("STREAM_PROBABILITIES", "STREAM_VOTES", "FACE", "FACE_CONFIDENCE", "FACE_SOURCE", "STATUS")
+    },
+}
+"""Its outputs, as `OUTPUTS`. The ranges are what `SCORE` and `PROBABILITY` could still be, the lower end first."""
+
 PROVENANCE = "PROVENANCE"
 """Output of the model `provenance`: BYTES [1], the JSON object that the export wrote."""
 

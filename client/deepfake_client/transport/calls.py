@@ -10,6 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from ..calibration import Calibration, parse_calibration
 from ..contract.contract import FACE_FINDER_MODEL, PREPROCESS_MODEL, PROVENANCE_MODEL, VOTER_MODEL
+from ..contract.streams import ENSEMBLE_NAME
 from ..errors import (
     DetectorError,
     RequestFailedError,
@@ -26,8 +27,10 @@ from .settings import Settings
 from .tls import diagnose, speaks_http
 from .wire import (
     PROBE,
+    build_decision_inputs,
     build_inputs,
     build_search,
+    parse_decisions,
     parse_faces,
     parse_max_bytes,
     parse_provenance,
@@ -75,7 +78,14 @@ class Call(Generic[T]):
 
 def score_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[list[Verdict]]:
     """Scores images in one request."""
-    call = _infer_call(settings, images, settings.timeout, lambda result: parse_verdicts(result, images))
+    decide = settings.decide
+    if decide is None:
+        call = _infer_call(settings, images, settings.timeout, lambda result: parse_verdicts(result, images))
+    else:
+        call = _infer_call(
+            settings, images, settings.timeout, lambda result: [*parse_decisions(result, images, decide.threshold)]
+        )
+        call.arguments["inputs"] = build_decision_inputs(images, decide.threshold)
     return replace(call, images=len(images), label=_with_weights)
 
 
@@ -103,13 +113,14 @@ def find_faces_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[
 def probe_call(settings: Settings, timeout: float) -> Call[None]:
     """Scores a grey square: the only sign that every step of the ensemble is alive."""
     images = [read(PROBE)]
+    full = replace(settings, model=ENSEMBLE_NAME, decide=None) if settings.decide else settings
 
     def parse(result: Any) -> None:
         verdict = parse_verdicts(result, images)[0]
         if not verdict.ok:
             raise ServerUnavailableError(f"the server answers a test image with {verdict.status!r}")
 
-    return _infer_call(settings, images, timeout, parse)
+    return _infer_call(full, images, timeout, parse)
 
 
 def provenance_call(settings: Settings) -> Call[Provenance | None]:

@@ -3,11 +3,14 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from ..contract.contract import VERDICT_ENSEMBLE
 from ..contract.streams import ENSEMBLE_NAME
+from ..early import Decide
 from .addresses import Address, check_url
 from .tls import Tls
 
@@ -37,6 +40,8 @@ class Settings:
     batch_size: int
     tls: Tls | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    decide: Decide | None = None
+    """Set where verdicts alone are asked for."""
 
     def __post_init__(self) -> None:
         if not self.urls:
@@ -134,6 +139,12 @@ class ClientBase:
             Tls(*map(_path, (ca, client_cert, client_key))) if tls or ca or client_cert or client_key else None,
             {name.lower(): value for name, value in (headers or {}).items()},
         )
+
+    def _deciding(self, threshold: float | None) -> Self:
+        """A client that asks for verdicts alone, on the connections of this one."""
+        early = copy(self)
+        early._settings = replace(self._settings, model=VERDICT_ENSEMBLE, decide=Decide(threshold))
+        return early
 
 
 def _path(value: str | os.PathLike[str] | None) -> Path | None:

@@ -6,17 +6,18 @@ import re
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from tritonclient.grpc import InferInput, InferResult
 
 from ..contract import contract
+from ..early import EarlyVerdict
 from ..errors import InvalidResponseError
 from ..faces import FoundFace, FoundFaces
 from ..items import MAX_IMAGE_BYTES, EncodedImage, Item
-from ..results import STREAM_NAMES, Face, Provenance, StreamVerdict, Verdict
+from ..results import STREAM_NAMES, Decision, Face, Provenance, StreamVerdict, Verdict
 
 PROBE = Item(
     path=None,
@@ -96,6 +97,30 @@ def parse_verdicts(result: InferResult, images: Sequence[EncodedImage]) -> list[
         for name, (datatype, size) in contract.OUTPUTS.items()
     }
     return [_verdict(image, {name: rows[n] for name, rows in outputs.items()}) for n, image in enumerate(images)]
+
+
+def build_decision_inputs(images: Sequence[EncodedImage], threshold: float | None) -> list[InferInput]:
+    """The tensors of a request for verdicts alone: those of `build_inputs` and, where it is given, THRESHOLD."""
+    inputs = build_inputs(images)
+    if threshold is not None:
+        inputs.append(InferInput(contract.THRESHOLD, [len(images), 1], "FP32"))
+        inputs[-1].set_data_from_numpy(np.full((len(images), 1), threshold, np.float32))
+    return inputs
+
+
+def parse_decisions(result: InferResult, images: Sequence[EncodedImage], threshold: float | None) -> list[EarlyVerdict]:
+    """The verdicts of a response to `build_decision_inputs`, in the order of the request's images.
+
+    Raises:
+        InvalidResponseError: An output is missing or of another shape.
+    """
+    outputs = {
+        name: _tensor(result, name, _DTYPES[datatype], (len(images), size))
+        for name, (datatype, size) in contract.VERDICT_OUTPUTS.items()
+    }
+    return [
+        _decision(image, {name: rows[n] for name, rows in outputs.items()}, threshold) for n, image in enumerate(images)
+    ]
 
 
 def parse_provenance(result: InferResult) -> Provenance:
@@ -221,6 +246,50 @@ def _believed(image: EncodedImage, row: dict[str, NDArray[Any]]) -> Verdict:
         streams={n: StreamVerdict(p, v) for n, p, v in zip(STREAM_NAMES, probabilities, votes, strict=True)},
         face=Face(_box(row["FACE"]), confidence, source),
     )
+
+
+def _decision(image: EncodedImage, row: dict[str, NDArray[Any]], threshold: float | None) -> EarlyVerdict:
+    try:
+        return _believed_decision(image, row, threshold)
+    except InvalidResponseError as error:  # a row that cannot be believed costs no other its verdict
+        return EarlyVerdict(image.path, "request_failed", error=str(error))
+
+
+def _believed_decision(image: EncodedImage, row: dict[str, NDArray[Any]], threshold: float | None) -> EarlyVerdict:
+    status, source = _status(row), _source(row)
+    decision, run = _text(row["VERDICT"][0]), tuple(filter(None, _text(row["STREAMS_RUN"][0]).split(",")))
+    if not set(run) <= set(STREAM_NAMES):
+        raise InvalidResponseError(f"the server ran {str(run)[:200]}, which are not the streams that are known")
+    scores, probabilities = (_range(row, name) for name in ("SCORE_RANGE", "PROBABILITY_RANGE"))
+    said, votes = _shares(row, "STREAM_PROBABILITIES"), _shares(row, "STREAM_VOTES")
+    (confidence,) = _shares(row, "FACE_CONFIDENCE")
+    if status == "ok" and (decision not in get_args(Decision) or scores is None or probabilities is None):
+        raise InvalidResponseError(
+            f"the server says ok but gives the verdict {decision[:50]!r} of {row['SCORE_RANGE']}"
+        )
+    ok = status == "ok"
+    return EarlyVerdict(
+        path=image.path,
+        status=status,
+        score=scores[0] if ok and scores is not None and scores[0] == scores[1] else None,
+        probability=probabilities[0] if ok and probabilities is not None and len(run) == len(STREAM_NAMES) else None,
+        streams={n: StreamVerdict(p, v) for n, p, v in zip(STREAM_NAMES, said, votes, strict=True)},
+        face=Face(_box(row["FACE"]), confidence, source),
+        threshold=threshold,
+        decision=cast(Decision, decision) if ok else None,
+        score_range=scores if ok else None,
+        probability_range=probabilities if ok else None,
+        streams_run=run,
+    )
+
+
+def _range(row: dict[str, NDArray[Any]], name: str) -> tuple[float, float] | None:
+    low, high = _shares(row, name)
+    if low is None or high is None:
+        return None
+    if low > high:
+        raise InvalidResponseError(f"the server's {name} is from {low} to {high}")
+    return low, high
 
 
 def _shares(row: dict[str, NDArray[Any]], name: str) -> list[float | None]:
