@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 from deepfake_client import DetectorError
+from deepfake_client.cli import SuggestingGroup
 
 from forensics.common.errors import ForensicsError
 
@@ -23,7 +24,7 @@ COMMANDS = {
 """Name of each command, and the module whose `command` it is; imported only when it is used."""
 
 
-class _Commands(click.Group):
+class _Commands(SuggestingGroup):
     """Commands end with a line and an exit code, never with a traceback, on what users can run into."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

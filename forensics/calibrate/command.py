@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 import numpy as np
-from deepfake_client import DetectorClient
+from deepfake_client.cli import Connection
 from rich.console import Console
 from rich.text import Text
 
@@ -53,7 +53,7 @@ REPORT_JSON = "calibration-report.json"
 )
 def command(
     data: Path,
-    url: str,
+    connection: Connection,
     batch_size: int,
     in_flight: int,
     output: Path,
@@ -85,7 +85,7 @@ def command(
       python -m forensics calibrate photos/ --far 0.002 --far 0.02 --install model_repository
     """
     images = read_dataset(data)
-    with DetectorClient(url, batch_size=batch_size, max_in_flight=in_flight) as client:
+    with connection.make_client(batch_size=batch_size, max_in_flight=in_flight) as client:
         server = ask_server(client)
         checkpoints = _checkpoints(server)
         rows = score_images(client, server, [image.path for image in images], output)

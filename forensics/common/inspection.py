@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import tritonclient.grpc as triton
 from deepfake_client import RequestFailedError, ServerUnavailableError
+from deepfake_client.cli import Connection
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from ensemble import status
@@ -69,14 +70,15 @@ class Inspector:
     """Asks the models of one server; threads may share it.
 
     Args:
-        url: HOST:PORT of its gRPC port.
+        server: HOST:PORT of its gRPC port, or the connection of a command line, of whose addresses the first is asked.
         batch_size: Most images in a request.
         timeout: Deadline of one request to one model, in seconds.
     """
 
-    def __init__(self, url: str, batch_size: int = MAX_BATCH_SIZE, timeout: float = 600.0) -> None:
-        self._url, self._size, self._timeout = url, min(batch_size, MAX_BATCH_SIZE), timeout
-        self._client = triton.InferenceServerClient(url)
+    def __init__(self, server: str | Connection, batch_size: int = MAX_BATCH_SIZE, timeout: float = 600.0) -> None:
+        connection = Connection((server,)) if isinstance(server, str) else server
+        self._url, self._size, self._timeout = connection.urls[0], min(batch_size, MAX_BATCH_SIZE), timeout
+        self._client, self._headers = connection.connect()
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +127,7 @@ class Inspector:
             tensor.set_data_from_numpy(np.ascontiguousarray(array))
             tensors.append(tensor)
         try:
-            result = self._client.infer(model, tensors, client_timeout=self._timeout)
+            result = self._client.infer(model, tensors, client_timeout=self._timeout, headers=self._headers)
         except InferenceServerException as error:
             code = str(error.status()).rpartition(".")[2]
             message = f"the model {model} at {self._url} gives no answer: {code}: {error.message()}"

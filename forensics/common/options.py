@@ -5,18 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from deepfake_client import DetectorClient
+from deepfake_client.cli import connection_options
 
 Command = Callable[..., None]
-
-
-def check_url(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
-    """Refuse what is not HOST:PORT, as an option's callback."""
-    try:
-        DetectorClient(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-    return value
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -31,14 +22,7 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
 data_argument = click.argument("data", type=click.Path(path_type=Path))
 
 server_options = _options(
-    click.option(
-        "--url",
-        default="localhost:8001",
-        show_default=True,
-        metavar="HOST:PORT",
-        callback=check_url,
-        help="gRPC port of the server.",
-    ),
+    connection_options,
     click.option(
         "--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Most images in one request."
     ),

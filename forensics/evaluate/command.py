@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from deepfake_client import DetectorClient
+from deepfake_client.cli import Connection
 from rich.console import Console
 
 from forensics.common.dataset import read_dataset
@@ -21,7 +21,7 @@ from forensics.evaluate.report import REPORT_HTML, REPORT_JSON, Report, print_re
 @server_options
 @output_option
 @resamples_option
-def command(data: Path, url: str, batch_size: int, in_flight: int, output: Path, resamples: int) -> None:
+def command(data: Path, connection: Connection, batch_size: int, in_flight: int, output: Path, resamples: int) -> None:
     """Measure the ensemble on labelled images.
 
     DATA is a folder whose subfolders real/ and fake/ hold images at any depth, or a CSV file with the columns path
@@ -50,7 +50,7 @@ def command(data: Path, url: str, batch_size: int, in_flight: int, output: Path,
       python -m forensics evaluate labels.csv --url gpu-box:8001 --batch-size 32 --output june
     """
     images = read_dataset(data)
-    with DetectorClient(url, batch_size=batch_size, max_in_flight=in_flight) as client:
+    with connection.make_client(batch_size=batch_size, max_in_flight=in_flight) as client:
         server = ask_server(client)
         rows = score_images(client, server, [image.path for image in images], output)
     scores, unscored = collect(images, rows)

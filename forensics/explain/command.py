@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-from deepfake_client import DetectorClient, explain
+from deepfake_client import explain
+from deepfake_client.cli import Connection, connection_options
 from rich.console import Console
 
 from degradation import SWEEPS
@@ -14,7 +15,6 @@ from ensemble import status
 from ensemble.images import ImageError, Limits, RgbImage, read_image
 from forensics.common.errors import ForensicsError
 from forensics.common.inspection import Inspection, Inspector
-from forensics.common.options import check_url
 from forensics.common.pixels import encode_png, image_seed, read_pixels
 from forensics.common.scoring import Server, ask_server
 from forensics.explain.figure import draw_views
@@ -82,14 +82,7 @@ def _check_degradation(ctx: click.Context, parameter: click.Parameter, value: st
     metavar="IMAGE...",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@click.option(
-    "--url",
-    default="localhost:8001",
-    show_default=True,
-    metavar="HOST:PORT",
-    callback=check_url,
-    help="gRPC port of the server.",
-)
+@connection_options
 @click.option(
     "--batch-size",
     default=8,
@@ -128,7 +121,7 @@ def _check_degradation(ctx: click.Context, parameter: click.Parameter, value: st
 )
 def command(
     images: tuple[Path, ...],
-    url: str,
+    connection: Connection,
     batch_size: int,
     method: str,
     weights: Path | None,
@@ -167,7 +160,7 @@ def command(
     """
     if method == "score-cam" and weights is None:
         raise click.UsageError("--method score-cam needs --weights DIR, the checkpoints that the server runs")
-    with DetectorClient(url) as client, Inspector(url, batch_size) as inspector:
+    with connection.make_client() as client, Inspector(connection, batch_size) as inspector:
         server = ask_server(client)
         vote = server.vote
         shown = [each for path in images for each in _read(path, degradation, seed)]

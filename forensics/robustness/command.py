@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 import numpy as np
-from deepfake_client import DetectorClient
+from deepfake_client.cli import Connection
 from rich.console import Console
 
 from degradation import SWEEPS, Sweep
@@ -65,7 +65,7 @@ Rows = dict[Path, dict[str, Any]]
 @resamples_option
 def command(
     data: Path,
-    url: str,
+    connection: Connection,
     batch_size: int,
     in_flight: int,
     chosen: tuple[str, ...],
@@ -109,7 +109,7 @@ def command(
     images, labelled = read_images(data)
     sweeps = [sweep for name, sweep in SWEEPS.items() if name in chosen or not chosen]
     output.mkdir(parents=True, exist_ok=True)
-    with DetectorClient(url) as client, Inspector(url, batch_size) as inspector:
+    with connection.make_client() as client, Inspector(connection, batch_size) as inspector:
         server = ask_server(client)
         study = partial(measure, seed=seed, keep_face=keep_face, inspect=inspector.inspect)
         rows = {

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from deepfake_client import DetectorClient
+from deepfake_client.cli import Connection
 
 from forensics.common.dataset import find_images
 from forensics.common.errors import ForensicsError
@@ -30,7 +30,7 @@ ARCHIVE = "submission.zip"
     show_default=True,
     help="Folder for the entry, and for the scores by which a stopped run goes on.",
 )
-def command(images: Path, url: str, batch_size: int, in_flight: int, output: Path) -> None:
+def command(images: Path, connection: Connection, batch_size: int, in_flight: int, output: Path) -> None:
     """Score a folder in the form of the NTIRE 2026 challenge.
 
     IMAGES is a folder of images, at any depth. An entry has a score for every image: where one cannot be scored, that
@@ -48,7 +48,7 @@ def command(images: Path, url: str, batch_size: int, in_flight: int, output: Pat
       python -m forensics submission publictest_data_final/
     """
     paths = sorted_by_name(find_images(images))
-    with DetectorClient(url, batch_size=batch_size, max_in_flight=in_flight) as client:
+    with connection.make_client(batch_size=batch_size, max_in_flight=in_flight) as client:
         rows = score_images(client, ask_server(client), paths, output)
     write_entry(output, paths, rows)
     click.echo(

@@ -265,3 +265,39 @@ def test_the_server_s_doctor_gets_in_with_the_client_s_options_and_environment(s
     refused = subprocess.run([*doctor, "--url", secured.server.url, *options], capture_output=True, text=True)
     assert entered not in refused.stdout
     assert refused.returncode == 1
+
+
+def command_line(secured: Secured) -> list[str]:
+    files = {name: value for name, value in secured.options.items() if name != "headers"}
+    words = [word for name, path in files.items() for word in (f"--{name.replace('_', '-')}", str(path))]
+    return ["--url", secured.server.url, *words, "--header", f"{NAME}={SECRET}"]
+
+
+def environment(secured: Secured) -> dict[str, str]:
+    files = {name: value for name, value in secured.options.items() if name != "headers"}
+    variables = {f"DEEPFAKE_CLIENT_{name.upper()}": str(path) for name, path in files.items()}
+    own = {"DEEPFAKE_CLIENT_URL": secured.server.url, "DEEPFAKE_CLIENT_HEADER": f"{NAME}={SECRET}"}
+    return {**os.environ, **variables, **own}
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("by", ["options", "environment"])
+def test_a_secured_server_is_reachable_from_every_tool(secured: Secured, tmp_path: Path, by: str) -> None:
+    from tests.golden import ROOT
+
+    labels = tmp_path / "labels.csv"
+    images = [GOLDEN / "images" / row["image"] for row in ROWS]
+    rows = [f"{image},{'fake' if n % 2 else 'real'}\n" for n, image in enumerate(images)]
+    labels.write_text("path,label\n" + "".join(rows))
+    words, variables = (command_line(secured), dict(os.environ)) if by == "options" else ([], environment(secured))
+    for tool in (
+        ["forensics", "evaluate", str(labels), "--output", str(tmp_path / "evaluation"), "--resamples", "100"],
+        ["forensics", "explain", str(images[0]), "--output", str(tmp_path / "explanation")],
+        ["server", "doctor"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *tool, *words], capture_output=True, text=True, timeout=250, env=variables, cwd=ROOT
+        )
+        told = done.stdout + done.stderr
+        assert "Traceback" not in told
+        assert ("answered a real inference" in told) if tool[0] == "server" else done.returncode == 0, told

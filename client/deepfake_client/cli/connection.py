@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from tritonclient.grpc import InferenceServerClient
 
 from ..client import DetectorClient
+from ..transport.addresses import resolve
 
 
 class _Url(click.ParamType):  # type: ignore[type-arg]  # not generic in all the releases that are allowed
@@ -105,6 +107,15 @@ class Connection:
             return DetectorClient(self.urls, **self._options, **options)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+
+    def connect(self) -> tuple[InferenceServerClient, dict[str, str]]:
+        """tritonclient's own client of the first of these servers, secured alike, and the headers of each request.
+
+        For what is asked of other models than the detector. Errors as `make_client`.
+        """
+        settings = self.make_client()._settings
+        address = resolve(self.urls)[0]
+        return InferenceServerClient(**settings.channel(address)), dict(settings.headers)
 
 
 def connection_options(command: Callable[..., None]) -> Callable[..., None]:

