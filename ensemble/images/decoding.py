@@ -13,7 +13,7 @@ import numpy as np
 from ensemble import status
 from ensemble.images.errors import ImageError
 from ensemble.images.framing import RgbImage
-from ensemble.images.headers import jpeg
+from ensemble.images.headers import jpeg, tiff
 
 _MISSING = "premature end"
 _JPEG_DAMAGE = re.compile(r"bad Huffman code|bad arithmetic code|instead of RST")
@@ -57,7 +57,8 @@ def decode_still(still: bytes, canvas: Canvas | None, heard: Callable[[], str]) 
             raise ImageError(
                 status.TRUNCATED_IMAGE, "pixels are missing before the JPEG's end marker; fetch the file again"
             )
-    if damage := (_JPEG_DAMAGE if is_jpeg else _TIFF_DAMAGE).search(said):
+    damages = _JPEG_DAMAGE if is_jpeg else _TIFF_DAMAGE if still.startswith(tiff.SIGNATURES) else None
+    if damages and (damage := damages.search(said)):
         raise ImageError(status.UNREADABLE_IMAGE, f"the pixels are damaged ({damage.group()}); fetch the file again")
     if canvas is None:
         return bgr

@@ -87,6 +87,7 @@ def _work(jobs: socket.socket, desk: mmap.mmap, template: int) -> None:
         if descriptors:
             shared = mmap.mmap(descriptors[0], offset + capacity)
             os.close(descriptors[0])
+        heard()  # What an image that failed left behind is not said of this one.
         try:
             image = decode_still(shared[:length], (*canvas,) if has_canvas else None, heard)
             if image.nbytes != capacity:

@@ -7,10 +7,10 @@ import cv2
 import numpy as np
 import pytest
 
+from benchmarks.mutations import mutated
 from ensemble import status
 from ensemble.images import Decoders, ImageError, Limits, decode, read_image
 from ensemble.images.headers import Header
-from tests.mutations import mutated
 from tests.wellformed import FILES
 
 LIMITS = Limits(max_pixels=4_000_000)
@@ -63,6 +63,20 @@ def test_a_tiff_of_damaged_rows_is_unreadable(name: str) -> None:
     with pytest.raises(ImageError, match="the pixels are damaged") as caught:
         read_image(bytes(data), LIMITS)
     assert caught.value.status == status.UNREADABLE_IMAGE
+
+
+def test_what_a_decoder_says_of_one_image_is_not_held_against_the_next() -> None:
+    damaged = bytearray(FILES["tiff_rgb_jpeg"])
+    middle = len(damaged) // 2
+    damaged[middle : middle + 2000] = bytes(2000)
+    cut = FILES["jpeg_plain"][:-300] + b"\xff\xd9"
+    decoders = Decoders(1)
+    for bad in (bytes(damaged), cut, FILES["bmp_rle8"][:-40]):
+        for name in ("tiff_rgb_raw", "jpeg_plain", "png_RGB"):
+            with pytest.raises(ImageError):
+                read_image(bad, LIMITS, decoders)
+            np.testing.assert_array_equal(read_image(FILES[name], LIMITS, decoders), decode(FILES[name]))
+    decoders.close()
 
 
 def outcomes(pattern: str, monkeypatch: pytest.MonkeyPatch, jobs: list[Header | bytes]) -> list[str]:

@@ -1,0 +1,189 @@
+"""Hostile images through the real server: each costs itself alone, and the server stays the same process."""
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tritonclient.grpc as triton
+from deepfake_client import DetectorClient
+
+from benchmarks.mutations import mutated
+from ensemble import status
+from ensemble.streams import MAX_BATCH_SIZE
+from tests import hostile
+from tests.conftest import Server, start_server
+from tests.golden import GOLDEN, ROWS
+from tests.wellformed import FILES
+
+pytestmark = pytest.mark.server
+
+ROW = ROWS[1]
+GOOD = ((GOLDEN / "images" / ROW["image"]).read_bytes(), ROW["box"])
+STATUSES = {value for name, value in vars(status).items() if name.isupper()}
+FUZZED = int(os.environ.get("FUZZED_IMAGES", "600"))
+"""Mutated images that are served; give FUZZED_IMAGES=20000 for a long run."""
+
+MEMORY_BACK = 200 << 20
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What a server's processes hold."""
+
+    processes: frozenset[int]
+    memory: int
+    files: int
+    shared: int
+
+
+def footprint(server: Server) -> Footprint:
+    """Of tritonserver, its stubs and their decoding templates; the decoding processes come and go."""
+    tree = psutil.Process(server.process.pid).children(recursive=True)
+    templates = {process.pid for process in tree if "ensemble.images.worker" in " ".join(process.cmdline())}
+    workers = {process.pid for process in tree if process.ppid() in templates}
+    lasting = [process for process in tree if process.pid not in workers]
+    shared = Path("/dev/shm").glob(f"deepfake_detector_{server.process.pid}_*")
+    return Footprint(
+        processes=frozenset(process.pid for process in lasting),
+        memory=sum(process.memory_info().rss for process in tree if process.is_running()),
+        files=sum(process.num_fds() for process in lasting),
+        shared=sum(path.stat().st_size for path in shared),
+    )
+
+
+def assert_unharmed(before: Footprint, server: Server) -> None:
+    """That the server is the same processes, and has given back what it took."""
+    deadline = time.monotonic() + 30
+    while (after := footprint(server)).memory > before.memory + MEMORY_BACK and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert after.processes == before.processes
+    assert after.memory <= before.memory + MEMORY_BACK
+    assert after.files <= before.files + 20
+    assert after.shared <= before.shared + MEMORY_BACK
+
+
+@pytest.fixture(scope="module")
+def own(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that no other test has grown."""
+    running = start_server(tiny_repository, tmp_path_factory.mktemp("own") / "log")
+    with DetectorClient(running.url, batch_size=4) as client:
+        # All decoding processes are started: large images are decoded by both steps.
+        large = hostile.encode(np.random.default_rng(0).integers(0, 255, (800, 900, 3), np.uint8), ".jpg")
+        list(client.score_many([(large, (100, 100, 700, 700))] * 16))
+    yield running
+    assert running.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def client(own: Server) -> Iterator[DetectorClient]:
+    with DetectorClient(own.url, batch_size=2, max_in_flight=1, retries=0, timeout=120) as made:
+        yield made
+
+
+def scored_beside_a_good_image(client: DetectorClient, data: bytes) -> str:
+    """The image's status; its neighbour in the same request must have its score."""
+    verdict, neighbour = client.score_many([(data, None), GOOD])
+    assert (neighbour.status, neighbour.score) == (status.OK, ROW["vote"])
+    assert verdict.status in STATUSES
+    assert (verdict.score is None) == (verdict.status != status.OK)
+    return str(verdict.status)
+
+
+def test_every_kind_gets_its_status_beside_a_good_image(own: Server, client: DetectorClient) -> None:
+    before = footprint(own)
+    cases = [case for case in hostile.CASES if len(case.data) < 1 << 24]
+    found = {case.name: scored_beside_a_good_image(client, case.data) for case in cases}
+    assert found == {case.name: case.status for case in cases}
+    assert_unharmed(before, own)
+
+
+def test_files_of_every_kind_are_scored(own: Server, client: DetectorClient) -> None:
+    before = footprint(own)
+    assert Counter(verdict.status for verdict in client.score_many([(data, None) for data in FILES.values()])) == {
+        status.OK: len(FILES)
+    }
+    assert_unharmed(before, own)
+
+
+def test_ten_megabytes_of_fill_bytes_are_one_image_among_others(own: Server, client: DetectorClient) -> None:
+    before = footprint(own)
+    plain = hostile.encode(hostile.PHOTO, ".jpg")
+    padded = hostile.with_fill_bytes(plain, 10_000_000)
+    with_and_without = list(client.score_many([(padded, None), (plain, None)]))
+    assert with_and_without[0].score == with_and_without[1].score
+    assert with_and_without[0].probability == pytest.approx(with_and_without[1].probability, abs=1e-6)
+    assert_unharmed(before, own)
+
+
+def test_mutated_files_harm_nobody(own: Server) -> None:
+    chance = random.Random(int(os.environ.get("FUZZ_SEED", "0")))
+    names = sorted(FILES)
+    files = [mutated(FILES[names[number % len(names)]], chance) for number in range(FUZZED)]
+    before = footprint(own)
+    with DetectorClient(own.url, batch_size=2, max_in_flight=4, retries=0, timeout=300) as client:
+        verdicts = list(client.score_many([item for data in files for item in ((data, None), GOOD)]))
+    assert len(verdicts) == 2 * FUZZED
+    assert {(neighbour.status, neighbour.score) for neighbour in verdicts[1::2]} == {(status.OK, ROW["vote"])}
+    statuses = Counter(verdict.status for verdict in verdicts[::2])
+    assert set(statuses) <= STATUSES
+    assert statuses[status.OK] > FUZZED // 20
+    assert statuses[status.UNREADABLE_IMAGE] > FUZZED // 20
+    assert_unharmed(before, own)
+
+
+def face_crop_inputs(
+    images: list[bytes], decoded: list[bytes], boxes: list[tuple[float, ...]], statuses: list[str]
+) -> list[triton.InferInput]:
+    columns = {
+        "IMAGE": np.array(images, np.object_)[:, None],
+        "DECODED": np.array(decoded, np.object_)[:, None],
+        "BOX": np.array(boxes, np.float32),
+        "IMAGE_STATUS": np.array([text.encode() for text in statuses], np.object_)[:, None],
+    }
+    inputs = []
+    for name, column in columns.items():
+        inputs.append(triton.InferInput(name, list(column.shape), "FP32" if name == "BOX" else "BYTES"))
+        inputs[-1].set_data_from_numpy(column)
+    return inputs
+
+
+def test_a_stranger_who_calls_the_face_crop_by_its_name_harms_nobody(own: Server, client: DetectorClient) -> None:
+    """Bombs, boxes far away, forged pixels and statuses: a status for each, and the neighbours' crops as ever."""
+    before = footprint(own)
+    nowhere, (good, box) = (np.nan,) * 4, GOOD
+    bad = [
+        *((case.data, b"", nowhere, "ok", case.status) for case in hostile.CASES if case.status != status.OK),
+        (hostile.animated_png(first_is_bad=True), b"", nowhere, "ok", status.UNREADABLE_IMAGE),
+        (good, b"", (np.inf, 0, np.inf, 9), "ok", status.INVALID_FACE_BOX),
+        (good, b"", (0, 0, 3e9, 3e9), "ok", status.INVALID_FACE_BOX),
+        (good, b"", (-3e38, -3e38, 3e38, 3e38), "ok", status.INVALID_FACE_BOX),
+        (good, b"forged", nowhere, "ok", status.UNREADABLE_IMAGE),
+        (good, b"\xff" * 8, nowhere, "ok", status.TOO_MANY_PIXELS),
+        (good, b"", nowhere, "\udcff".encode("utf-8", "replace").decode(), "?"),
+        (good, b"", nowhere, "x" * 1000, "x" * 1000),
+    ]
+    bad = [row for row in bad if len(row[0]) < 1 << 24]
+    rows = [each for row in bad for each in (row, (good, b"", box, "ok", "ok"))]
+    with triton.InferenceServerClient(own.url) as raw, ThreadPoolExecutor(4) as threads:
+
+        def ask(start: int) -> list[tuple[str, bytes]]:
+            images, decoded, boxes, statuses, _ = map(list, zip(*rows[start : start + MAX_BATCH_SIZE], strict=True))
+            answer = raw.infer("face_crop", face_crop_inputs(images, decoded, boxes, statuses))
+            pixels = answer.as_numpy("LOCAL_FACIAL_PIXELS")
+            found = answer.as_numpy("STATUS")[:, 0]
+            return [(text.decode(), crop.tobytes()) for text, crop in zip(found, pixels, strict=True)]
+
+        answers = [row for part in threads.map(ask, range(0, len(rows), MAX_BATCH_SIZE)) for row in part]
+    assert [text for text, _ in answers] == [expected for *_, expected in rows]
+    assert len({crop for _, crop in answers[1::2]}) == 1
+    assert not any(any(crop) for _, crop in answers[::2])
+    assert scored_beside_a_good_image(client, b"no image") == status.UNSUPPORTED_FORMAT
+    assert_unharmed(before, own)
