@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
@@ -57,6 +58,38 @@ def fit_command(output: Path, weights: Path | None, **options: object) -> None:
     with _errors():
         ended = fit(chosen, Console(stderr=True))
     sys.exit(EXIT_STATUS.get(ended, 0))
+
+
+@main.command("prepare", epilog="The same command goes on where it was stopped.")
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="VIDEOS_OR_IMAGES...")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True)
+@click.option("--label", type=click.Choice(["real", "fake"]), help="Of all; else by the folders real/ and fake/.")
+@click.option("--dataset", default="data", help="Name that caps and drop rates go by.")
+@click.option("--frames", default=8, type=click.IntRange(min=1), help="Of each video, spread evenly.")
+@click.option("--retinaface", type=click.Path(path_type=Path), help="retinaface.h5; without it, OpenCV's cascade.")
+@click.option("--keep-faceless", is_flag=True, help="Keep pictures without a face whole, instead of leaving them out.")
+@click.option(
+    "--shard", default=0, type=click.IntRange(min=0), help="Sources of one tar shard; 0: files and a manifest."
+)
+def prepare_command(
+    inputs: tuple[Path, ...], output: Path, label: str | None, retinaface: Path | None, **settings: Any
+) -> None:
+    """Cut 256×256 face frames from images and videos, and write a manifest.
+
+    Each source is a group of its own: give a manifest with persons as groups where one person is in several.
+    """
+    from training.prepare.command import Settings, prepare
+    from training.prepare.faces import make_detector
+    from training.prepare.sources import find_sources
+
+    with _errors():
+        sources = find_sources(inputs, label)
+        frames, without = prepare(
+            sources, output, make_detector(retinaface), Settings(**settings), Console(stderr=True)
+        )
+        click.echo(
+            f"{frames} frames of {len(sources)} sources in {output}; {without} gave none (unusable.txt)", err=True
+        )
 
 
 class _errors:  # noqa: N801 - reads as a statement

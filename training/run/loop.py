@@ -259,7 +259,7 @@ class Training:
         return bool(self._agreed(int(patience > 0 and self.progress.since_best >= patience)))
 
     def _stop_wanted(self) -> str:
-        number = self._agreed(int(self.stop.signal or 0))
+        number = self._agreed(int(self.stop.asked or 0))
         return "" if not number else _signal_name(number)
 
     def _save_is_due(self) -> bool:

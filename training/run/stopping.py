@@ -11,7 +11,7 @@ from types import FrameType
 class StopRequest:
     """The signal that asked for it; None as long as there was none."""
 
-    signal: signal.Signals | None = None
+    asked: signal.Signals | None = None
 
 
 @contextmanager
@@ -20,7 +20,7 @@ def stop_on_signals() -> Iterator[StopRequest]:
     request = StopRequest()
 
     def ask(number: int, frame: FrameType | None) -> None:
-        request.signal = signal.Signals(number)
+        request.asked = signal.Signals(number)
         signal.signal(number, signal.SIG_DFL)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}

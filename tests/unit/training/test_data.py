@@ -1,0 +1,189 @@
+"""Data sets as users bring them, whole and broken; splits, leaks, and the same batch made twice."""
+
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION
+from tests.golden import IMAGES, read_rgb
+from training.data.augmentation import TooSmallError, frame
+from training.data.images import TrainingImages, ValidationImages
+from training.data.manifest import Item, read_manifest, require_both_classes
+from training.data.order import micro_batches, shuffled
+from training.data.splits import fingerprints, require_groups_apart, require_no_copies, split_by_group
+from training.errors import DataError, RecipeError
+from training.recipe import published, read_recipe
+
+
+def manifest(folder: Path, text: str) -> Path:
+    path = folder / "manifest.csv"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label,colour\na.png,real,red\n", "unknown column 'colour'; known are path, label"),
+        ("path\na.png\n", "no column 'label'"),
+        ("path,label\na.png,genuine\n", "line 2: the label is 'genuine'; it must be real or fake"),
+        ("path,label\n,real\n", "line 2: no path"),
+        ("path,label,split\na.png,real,dev\n", "the split is 'dev'"),
+        ("path,label,x1,y1,x2,y2\na.png,real,9,0,3,4\n", "x1 < x2"),
+        ("path,label,x1,y1,x2,y2\na.png,real,a,0,3,4\n", "four numbers"),
+        ("path,label\na.png,real\na.png,fake\n", "a.png is there twice"),
+        ("path,label\na.png\n", "line 2: not 2 values"),
+        ("path,label\n", "no image in it"),
+        ("", "no column 'path'"),
+    ],
+)
+def test_wrong_manifests(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message.replace("(", r"\(")):
+        read_manifest(manifest(tmp_path, text))
+
+
+def test_one_class_only(tmp_path: Path) -> None:
+    items = read_manifest(manifest(tmp_path, "path,label\na.png,real\nb.png,0\n"))
+    with pytest.raises(DataError, match="no fake image among 2"):
+        require_both_classes(items, "it")
+
+
+def test_folder_shards_and_manifest_hold_the_same(tmp_path: Path) -> None:
+    folder, shards = tmp_path / "folder", tmp_path / "shards"
+    shards.mkdir()
+    with tarfile.open(shards / "0.tar", "w") as tar:
+        for number, source in enumerate(IMAGES[:4]):
+            label = ("real", "fake")[number % 2]
+            (folder / label).mkdir(parents=True, exist_ok=True)
+            (folder / label / source.name).write_bytes(source.read_bytes())
+            members = {"png": source.read_bytes(), "json": json.dumps({"label": label, "group": "a"}).encode()}
+            for extension, data in members.items():
+                member = tarfile.TarInfo(f"{source.stem}.{extension}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    in_folder, in_shards = read_manifest(folder), read_manifest(shards)
+    assert {(item.label, item.read()) for item in in_folder} == {(item.label, item.read()) for item in in_shards}
+    assert {item.group for item in in_shards} == {"a"}
+
+
+def test_truncated_shard(tmp_path: Path) -> None:
+    (tmp_path / "0.tar").write_bytes(b"\0" * 100 + b"x" * 700)
+    with pytest.raises(DataError, match="not a whole shard"):
+        read_manifest(tmp_path / "0.tar")
+
+
+def test_parquet(tmp_path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.table({"path": ["a.png", "b.png"], "label": ["real", "fake"], "x1": [None, 1.5]})
+    pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(DataError, match="line 2: the face box"):
+        read_manifest(tmp_path / "m.parquet")
+    pyarrow.parquet.write_table(table.drop_columns("x1"), tmp_path / "m.parquet")
+    assert [item.label for item in read_manifest(tmp_path / "m.parquet")] == [0, 1]
+
+
+def test_groups_stay_together_and_apart() -> None:
+    items = [Item(Path("x"), f"{n}.png", n % 2, group=f"person {n // 5}") for n in range(500)]
+    split = split_by_group(items, 0.2, 1)
+    require_groups_apart(split)
+    share = sum(item.split == "validation" for item in split) / len(split)
+    assert 0.05 < share < 0.4
+    assert split_by_group(items[100:], 0.2, 1) == split[100:]
+    leak = [Item(Path("x"), "a", 0, group="ann", split="train"), Item(Path("x"), "b", 1, group="ann", split="test")]
+    with pytest.raises(DataError, match=r"ann \(test and train\)"):
+        require_groups_apart(leak)
+
+
+@pytest.mark.parametrize("change", ["same", "jpeg", "smaller"])
+def test_copies_between_splits_are_found(tmp_path: Path, change: str) -> None:
+    image = cv2.imread(str(IMAGES[5]))
+    original = IMAGES[5].read_bytes()
+    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
+    smaller = cv2.imencode(".png", cv2.resize(image, (200, 200), interpolation=cv2.INTER_AREA))[1].tobytes()
+    (tmp_path / "copy").write_bytes({"same": original, "jpeg": jpeg, "smaller": smaller}[change])
+    items = [
+        Item(IMAGES[5], "a", 0, group="a", split="train"),
+        Item(tmp_path / "copy", "b", 1, group="b", split="validation"),
+        Item(IMAGES[6], "c", 1, group="c", split="validation"),
+    ]
+    with pytest.raises(DataError, match=r"a .*and b "):
+        require_no_copies(items, fingerprints(items))
+    require_no_copies(items[::2], fingerprints(items[::2]))
+
+
+def test_plain_surfaces_are_no_copies(tmp_path: Path) -> None:
+    items = []
+    for number, split in enumerate(("train", "validation")):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((256, 256, 3), number, np.uint8))
+        items.append(Item(tmp_path / f"{number}.png", str(number), 0, group=str(number), split=split))
+    require_no_copies(items, fingerprints(items))
+
+
+def test_any_item_can_be_made_again() -> None:
+    recipe = read_recipe("global_texture")
+    items = [Item(path, path.name, n % 2) for n, path in enumerate(IMAGES)]
+    first, again = (TrainingImages(items, GLOBAL_TEXTURE, recipe.augmentation, 7) for _ in range(2))
+    differs = 0
+    for epoch in range(4):
+        for index in (3, 0):
+            one, two = first[epoch, index].pixels, again[epoch, index].pixels
+            assert one is not None
+            assert two is not None
+            np.testing.assert_array_equal(one, two)
+            differs += not np.array_equal(one, first[epoch + 1, index].pixels)
+    assert differs == 8
+    clean, degraded = (ValidationImages(items, GLOBAL_TEXTURE, operation, 7) for operation in (None, 0.3))
+    np.testing.assert_array_equal(degraded[2].pixels, degraded[2].pixels)
+    assert not np.array_equal(clean[2].pixels, degraded[2].pixels)
+
+
+def test_unreadable_images_are_told() -> None:
+    items = [Item(Path("/nowhere/a.png"), "a.png", 0), Item(Path(__file__), "b.png", 1)]
+    images = ValidationImages(items, GLOBAL_TEXTURE, None, 0)
+    assert images[0].pixels is None
+    assert images[0].problem.startswith("a.png: ")
+    assert images[1].problem.startswith("b.png: ")
+
+
+def test_framings() -> None:
+    image = read_rgb(IMAGES[0])
+    assert frame(image, GLOBAL_TEXTURE).shape == (252, 252, 3)
+    np.testing.assert_array_equal(frame(image, GLOBAL_TEXTURE), image[2:254, 2:254])
+    assert frame(image[:100], SEMANTIC_FUSION).shape == (224, 224, 3)
+    with pytest.raises(TooSmallError, match="at least 252"):
+        frame(image[:251], GLOBAL_TEXTURE)
+
+
+@pytest.mark.parametrize(("count", "batch", "processes"), [(10, 4, 1), (10, 4, 2), (17, 3, 2), (64, 8, 4)])
+def test_processes_share_one_order(count: int, batch: int, processes: int) -> None:
+    order = shuffled(count, 1, 2, processes)
+    parts = [micro_batches(order, batch, process, processes) for process in range(processes)]
+    assert len({len(part) for part in parts}) == 1
+    assert {index for part in parts for each in part for index in each.tolist()} == set(range(count))
+    for together in zip(*parts, strict=True):
+        assert len({len(each) for each in together}) == 1
+
+
+def test_recipes_are_strict(tmp_path: Path) -> None:
+    assert published() == ["global_texture", "local_facial", "semantic_fusion_phase1", "semantic_fusion_phase2"]
+    for name in published():
+        recipe = read_recipe(name)
+        (tmp_path / "again.toml").write_text(recipe.to_toml())
+        assert read_recipe(str(tmp_path / "again.toml")) == recipe
+    with pytest.raises(RecipeError, match=r"unknown key optimiser\.learning_rat; known here are learning_rate,"):
+        read_recipe("global_texture", ["optimiser.learning_rat=1e-4"])
+    with pytest.raises(RecipeError, match="no such recipe; the published ones are"):
+        read_recipe("globl")
+    with pytest.raises(RecipeError, match="not twice the rank"):
+        read_recipe("global_texture", ["network.alpha=32"])
+    with pytest.raises(RecipeError, match="batch"):
+        read_recipe("global_texture", ["optimiser.batch=0"])
+    with pytest.raises(RecipeError, match=r"section\.key=value"):
+        read_recipe("global_texture", ["epochs"])

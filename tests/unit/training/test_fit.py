@@ -1,0 +1,210 @@
+"""A whole run at the smallest size: what it leaves, how it goes on, and what stops it."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION
+from networks import load_stream
+from tests.unit.training.conftest import SMALL
+from training.errors import NotFiniteError, RunError
+from training.run import state as state_module
+from training.run.fit import Options, fit
+from training.run.loop import Training
+
+
+def options(data: Path, tiny: Path, folder: Path, *overrides: str, **changes: Any) -> Options:
+    given: dict[str, Any] = {
+        "recipe": "global_texture",
+        "overrides": (*SMALL, *overrides),
+        "data": data,
+        "base": str(tiny / "dinov2_252.pth"),
+        "clip": None,
+        "checkpoint": None,
+        "output": folder / "run",
+        "weights": folder / "weights",
+        "workers": 0,
+        "cpu": True,
+    }
+    return Options(**given | changes)
+
+
+def run(chosen: Options) -> str:
+    return fit(chosen, Console(quiet=True))
+
+
+def learnt(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(torch.load(folder / "run" / "state.pt", weights_only=True)["learnt"])
+
+
+def events(folder: Path) -> list[dict[str, Any]]:
+    rows = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in row.items() if key != "images_per_second"} for row in rows]
+
+
+@pytest.fixture(scope="module")
+def straight(data: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed: two epochs of six micro-batches, three updates each."""
+    folder = tmp_path_factory.mktemp("straight")
+    assert run(options(data, tiny, folder)) == "finished"
+    return folder
+
+
+def test_what_a_run_leaves(straight: Path, data: Path, tiny: Path) -> None:
+    network = load_stream(GLOBAL_TEXTURE, straight / "weights" / "dinov2_252.pth")
+    assert network is not None
+    entry = json.loads((straight / "weights" / "manifest.json").read_text())["files"]["dinov2_252.pth"]
+    assert entry["size"] == (straight / "run" / "dinov2_252.pth").stat().st_size
+    rows = events(straight)
+    updates = [row for row in rows if row["event"] == "update"]
+    assert [row["update"] for row in updates] == [1, 2, 3, 4, 5, 6]
+    assert {"loss", "learning_rate", "gradient_norm"} <= set(updates[0])
+    validations = [row for row in rows if row["event"] == "validation"]
+    assert set(validations[-1]["clean"]) == {"all", "noise", "more"}
+    assert "degraded" in validations[-1]
+    card = (straight / "run" / "README.md").read_text()
+    assert "6 updates" in card
+    assert "train/noise/real" in card
+    assert "rank = 4" in (straight / "weights" / "dinov2_252.toml").read_text()
+    assert json.loads((straight / "run" / "run.json").read_text())["versions"]["torch"]
+    assert list((straight / "run" / "tensorboard").iterdir())
+
+
+def test_finished_run_is_not_made_again(straight: Path, data: Path, tiny: Path) -> None:
+    before = (straight / "run" / "dinov2_252.pth").read_bytes()
+    assert run(options(data, tiny, straight)) == "finished"
+    assert (straight / "run" / "dinov2_252.pth").read_bytes() == before
+    assert len([row for row in events(straight) if row["event"] == "update"]) == 6
+
+
+@pytest.mark.parametrize("after", [1, 3, 4])
+def test_goes_on_bit_for_bit_after_a_kill(
+    straight: Path, data: Path, tiny: Path, tmp_path: Path, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process is gone in the middle of an update; the last checkpoint is of two updates before."""
+    chosen = options(data, tiny, tmp_path, "run.checkpoint_updates=1")
+    undisturbed = Training._update
+    made = 0
+
+    def dies(self: Training, *arguments: Any) -> None:
+        nonlocal made
+        if made == after:
+            raise MemoryError("as if killed")
+        undisturbed(self, *arguments)
+        made += 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_update", dies)
+        with pytest.raises(MemoryError):
+            run(chosen)
+    assert run(chosen) == "finished"
+    expected, found = learnt(straight), learnt(tmp_path)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert events(tmp_path) == events(straight)
+
+
+def test_sigterm_saves_first(
+    straight: Path, data: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = Training._update
+
+    def terminated(self: Training, *arguments: Any) -> None:
+        undisturbed(self, *arguments)
+        if self.progress.updates == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    chosen = options(data, tiny, tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Training, "_update", terminated)
+        assert run(chosen) == "SIGTERM"
+    assert not (tmp_path / "weights").exists()
+    assert run(chosen) == "finished"
+    assert all(torch.equal(value, learnt(tmp_path)[name]) for name, value in learnt(straight).items())
+
+
+def test_another_recipe_does_not_go_on(straight: Path, data: Path, tiny: Path) -> None:
+    with pytest.raises(RunError, match="learning_rate"):
+        run(options(data, tiny, straight, "optimiser.learning_rate=1e-4"))
+
+
+def test_foreign_checkpoint_is_not_overwritten(data: Path, tiny: Path, tmp_path: Path) -> None:
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "dinov2_252.pth").write_bytes(b"another")
+    with pytest.raises(RunError, match="not of this run"):
+        run(options(data, tiny, tmp_path))
+    assert (tmp_path / "weights" / "dinov2_252.pth").read_bytes() == b"another"
+
+
+def test_loss_that_is_no_number(data: Path, tiny: Path, tmp_path: Path) -> None:
+    overrides = ("optimiser.learning_rate=1e30", "optimiser.warmup_updates=0", "run.checkpoint_updates=1")
+    with pytest.raises(NotFiniteError, match=r"micro-batch \d+, images .*\.png"):
+        run(options(data, tiny, tmp_path, *overrides))
+    assert (tmp_path / "run" / "state.pt").exists()
+
+
+def test_full_disk_keeps_the_last_state(
+    data: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+    real_save = torch.save
+
+    def save(content: Any, file: Any) -> None:
+        nonlocal written
+        if isinstance(content, dict) and "identity" in content:
+            written += 1
+            if written == 2:
+                raise OSError(28, "No space left on device")
+        real_save(content, file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state_module.torch, "save", save)
+        with pytest.raises(RunError, match="No space left"):
+            run(options(data, tiny, tmp_path, "run.checkpoint_updates=1"))
+    saved = state_module.read_state(tmp_path / "run")
+    assert saved is not None
+    assert saved.progress.updates == 1
+    assert not list((tmp_path / "run").glob(".*partial"))
+    assert run(options(data, tiny, tmp_path, "run.checkpoint_updates=1")) == "finished"
+
+
+def test_early_stop(data: Path, tiny: Path, tmp_path: Path) -> None:
+    chosen = options(
+        data, tiny, tmp_path, "run.early_stop=1", "optimiser.learning_rate=1e-12", "optimiser.learning_rate_floor=0.0"
+    )
+    assert run(chosen) == "early stop"
+    assert (tmp_path / "weights" / "dinov2_252.pth").exists()
+
+
+def test_fusion_in_two_phases(data: Path, tiny: Path, tmp_path: Path) -> None:
+    phase1 = options(
+        data,
+        tiny,
+        tmp_path,
+        recipe="semantic_fusion_phase1",
+        base=None,
+        checkpoint=tiny / "dinov2_252.pth",
+        clip=str(tiny / "dinov2_clip.pth"),
+        output=tmp_path / "phase1",
+    )
+    assert run(phase1) == "finished"
+    assert not (tmp_path / "weights").exists()
+    state = torch.load(tmp_path / "phase1" / "state.pt", weights_only=True)
+    assert {name.split(".")[1] for name in state["learnt"]} == {"fusion_head"}
+    phase2 = options(
+        data,
+        tiny,
+        tmp_path,
+        recipe="semantic_fusion_phase2",
+        base=None,
+        checkpoint=tmp_path / "phase1" / "dinov2_clip.pth",
+        output=tmp_path / "phase2",
+    )
+    assert run(phase2) == "finished"
+    load_stream(SEMANTIC_FUSION, tmp_path / "weights" / "dinov2_clip.pth")

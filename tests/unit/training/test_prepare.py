@@ -1,0 +1,90 @@
+"""Faces cut from photographs and videos, and a preparation that goes on where it was."""
+
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.golden import IMAGES, read_rgb
+from training.__main__ import main
+from training.data.manifest import read_manifest
+from training.prepare.sources import spread
+
+
+def write_video(path: Path, frames: int) -> None:
+    image = read_rgb(IMAGES[0])
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 256, 256, "yuv420p"
+        for number in range(frames):
+            picture = np.roll(image, number, axis=1)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sources")
+    (folder / "real").mkdir()
+    (folder / "fake").mkdir()
+    (folder / "real" / "a.png").write_bytes(IMAGES[0].read_bytes())
+    (folder / "real" / "broken.jpg").write_bytes(IMAGES[0].read_bytes()[:100])
+    (folder / "real" / "cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    cv2.imwrite(str(folder / "fake" / "no_face.png"), np.full((256, 256, 3), 90, np.uint8))
+    write_video(folder / "fake" / "film.mp4", 12)
+    return folder
+
+
+def prepare(*arguments: object) -> str:
+    result = CliRunner().invoke(main, ["prepare", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.mark.parametrize("shard", [0, 2])
+def test_prepares_and_goes_on(sources: Path, tmp_path: Path, shard: int) -> None:
+    arguments = (sources, "--output", tmp_path / "out", "--frames", 3, "--shard", shard)
+    output = prepare(*arguments)
+    items = read_manifest(tmp_path / "out" if shard else tmp_path / "out" / "manifest.csv")
+    assert sorted(item.label for item in items) == [0, 1, 1, 1]
+    for item in items:
+        assert cv2.imdecode(np.frombuffer(item.read(), np.uint8), cv2.IMREAD_COLOR).shape == (256, 256, 3)
+    assert {item.group for item in items} == {"real/a.png", "fake/film.mp4"}
+    assert "4 frames of 5 sources" in output
+    report = (tmp_path / "out" / "unusable.txt").read_text()
+    assert "no_face.png: no face found" in report
+    assert "cut.mp4: not a video" in report
+    assert "broken.jpg" in report
+
+    journal = tmp_path / "out" / "prepared.jsonl"
+    before = journal.read_bytes()
+    journal.write_bytes(before[:-30])  # killed in the middle of a line
+    assert "4 frames of 5 sources" in prepare(*arguments)
+    if not shard:
+        assert journal.read_bytes() == before
+
+
+def test_other_settings_are_refused(sources: Path, tmp_path: Path) -> None:
+    prepare(sources, "--output", tmp_path, "--frames", 1)
+    result = CliRunner().invoke(main, ["prepare", str(sources), "--output", str(tmp_path), "--frames", "2"])
+    assert result.exit_code == 1
+    assert "was prepared with" in result.output
+
+
+def test_without_a_label(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(IMAGES[0].read_bytes())
+    result = CliRunner().invoke(main, ["prepare", str(tmp_path / "a.png"), "--output", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "give --label" in result.output
+
+
+@pytest.mark.parametrize(
+    ("total", "count", "expected"), [(3, 8, [0, 1, 2]), (8, 2, [2, 6]), (100, 4, [12, 37, 62, 87])]
+)
+def test_spread(total: int, count: int, expected: list[int]) -> None:
+    assert list(spread(total, count)) == expected

@@ -1,0 +1,182 @@
+"""`prepare`: every source once, its frames and its rows written, so that a stopped run goes on at the next one."""
+
+import csv
+import io
+import json
+import re
+import tarfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+from rich.console import Console
+from rich.progress import track
+
+from ensemble.faces.detection import FaceDetector
+from ensemble.images import RgbImage
+from training.data.manifest import COLUMNS
+from training.errors import DataError
+from training.prepare.faces import face_frame
+from training.prepare.sources import Source, UnusableError, read_pictures
+
+JOURNAL_FILE, MANIFEST_FILE, REPORT_FILE = "prepared.jsonl", "manifest.csv", "unusable.txt"
+_HEADER = ("path", "label", "dataset", "group", "video")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How faces are prepared.
+
+    Attributes:
+        dataset: Name of the data set, which caps and drop rates go by.
+        frames: Of a video.
+        keep_faceless: Whether a picture without a face is kept whole.
+        shard: Sources of one tar; 0 writes files.
+    """
+
+    dataset: str
+    frames: int
+    keep_faceless: bool
+    shard: int
+
+
+def prepare(
+    sources: Sequence[Source], output: Path, detector: FaceDetector, settings: Settings, console: Console
+) -> tuple[int, int]:
+    """Prepares what is not yet prepared in a folder.
+
+    Files go to `frames/`, or tar shards of WebDataset's layout to the folder itself; then the manifest is written.
+    What cannot be used is a line in `unusable.txt`.
+
+    Returns:
+        Frames in the folder, and sources that gave none.
+
+    Raises:
+        DataError: The folder was prepared with other settings, or cannot be written.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    journal = output / JOURNAL_FILE
+    done = _read_journal(journal, settings)
+    todo = [source for source in sources if str(source.path.resolve()) not in done]
+    units = [todo[start : start + (settings.shard or 1)] for start in range(0, len(todo), settings.shard or 1)]
+    number = len(list(output.glob("*.tar")))
+    try:
+        with journal.open("a", encoding="utf-8") as file:
+            if not done and not journal.stat().st_size:
+                file.write(json.dumps({"settings": settings.__dict__}) + "\n")
+            for index, unit in enumerate(track(units, "sources", console=console, disable=not console.is_terminal)):
+                results = [(source, *_frames_of(source, detector, settings)) for source in unit]
+                if settings.shard:
+                    _write_shard(output / f"data-{number + index:06}.tar", results, settings)
+                for source, frames, problem in results:
+                    if not settings.shard:
+                        for name, image in frames:
+                            _write_file(output / "frames" / source.label / f"{name}.png", image)
+                    rows = [_row(source, name, settings) for name, _ in frames]
+                    entry = {"source": str(source.path.resolve()), "problem": problem, "rows": rows}
+                    file.write(json.dumps(entry) + "\n")
+                file.flush()
+    except OSError as error:
+        raise DataError(
+            f"{output}: cannot be written: {error}; the same command goes on after that is mended"
+        ) from error
+    return _write_lists(output, _read_journal(journal, settings), settings)
+
+
+def _frames_of(source: Source, detector: FaceDetector, settings: Settings) -> tuple[list[tuple[str, RgbImage]], str]:
+    """Names and frames of a source, and why there is none."""
+    frames = []
+    try:
+        for number, picture in read_pictures(source, settings.frames):
+            image = face_frame(picture, detector)
+            if image is None and settings.keep_faceless:
+                image = picture
+            if image is not None:
+                frames.append((f"{_key(source.name)}_{number:06}", image))
+    except UnusableError as error:
+        return frames, str(error)
+    return frames, "" if frames else "no face found"
+
+
+def _key(name: str) -> str:
+    """A name that files and shards can have; no two sources share one."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
+
+
+def _row(source: Source, name: str, settings: Settings) -> dict[str, str]:
+    path = f"frames/{source.label}/{name}.png"
+    return dict(zip(_HEADER, (path, source.label, settings.dataset, source.name, source.name), strict=True))
+
+
+def _encoded(image: RgbImage) -> bytes:
+    """As PNG: whatever a source's compression was, preparing adds none."""
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def _write_file(path: Path, image: RgbImage) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_encoded(image))
+
+
+def _write_shard(
+    path: Path, results: Sequence[tuple[Source, list[tuple[str, RgbImage]], str]], settings: Settings
+) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    with tarfile.open(partial, "w") as tar:
+        for source, frames, _ in results:
+            for name, image in frames:
+                row = {key: value for key, value in _row(source, name, settings).items() if key != "path"}
+                _add(tar, f"{name}.png", _encoded(image))
+                _add(tar, f"{name}.json", json.dumps(row).encode())
+    partial.replace(path)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+def _read_journal(path: Path, settings: Settings) -> dict[str, dict[str, object]]:
+    """What was prepared, by source; a half-written last line is left out, and its source prepared again."""
+    if not path.exists():
+        return {}
+    done = {}
+    for line in _whole_lines(path):
+        entry = json.loads(line)
+        if "settings" in entry:
+            if entry["settings"] != settings.__dict__:
+                raise DataError(
+                    f"{path.parent} was prepared with {entry['settings']}; give the same again, or another --output"
+                )
+        else:
+            done[str(entry["source"])] = entry
+    return done
+
+
+def _whole_lines(path: Path) -> Iterator[bytes]:
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if len(whole) != len(content):
+        path.write_bytes(whole)
+    yield from whole.splitlines()
+
+
+def _write_lists(output: Path, done: dict[str, dict[str, object]], settings: Settings) -> tuple[int, int]:
+    frames = 0
+    with (output / REPORT_FILE).open("w", encoding="utf-8") as report:
+        rows: list[dict[str, str]] = []
+        for source, entry in done.items():
+            if entry["problem"]:
+                report.write(f"{source}: {entry['problem']}\n")
+            rows += entry["rows"]  # type: ignore[arg-type]
+        frames = len(rows)
+    if not settings.shard:
+        partial = output / f".{MANIFEST_FILE}.partial"
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [name for name in COLUMNS if name in _HEADER])
+            writer.writeheader()
+            writer.writerows(rows)
+        partial.replace(output / MANIFEST_FILE)
+    return frames, sum(not entry["rows"] for entry in done.values())
