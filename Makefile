@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo weights test check check-engines docs lock sbom audit export serve bench bench-compare image engines serve-gpu bench-gpu clean
+.PHONY: help setup demo learn weights test check check-engines docs lock sbom audit export serve bench bench-compare image engines serve-gpu bench-gpu clean
 
 BIN := .venv/bin
 WEIGHTS ?= weights
@@ -50,6 +50,9 @@ export: .venv/.export  ## turn the checkpoints in WEIGHTS=dir into the models of
 
 serve: .venv/.serve  ## serve REPOSITORY=dir until Ctrl-C; CONFIG=openvino: faster on a CPU, not exact
 	$(BIN)/python -m server --model-repository $(REPOSITORY) $(if $(CONFIG),--model-config-name $(CONFIG))
+
+learn: .venv/.bench  ## train stand-ins on sample photographs, serve them, measure them on photographs never seen; QUICK=1: two minutes
+	$(BIN)/python -m benchmarks.learn $(if $(QUICK),--quick)
 
 bench: .venv/.bench  ## measure the ensemble under load and against other ways to do the same work
 	$(BIN)/python -m benchmarks
