@@ -114,13 +114,13 @@ def fit(options: Options, console: Console) -> str:
     if state is not None:
         _require_same(state.identity, identity, options.output)
 
-    console.print(f"{len(training)} training and {len(validation)} validation images", highlight=False)
+    console.print(f"{len(training)} training and {len(validation)} validation images", highlight=False, soft_wrap=True)
     network = start(recipe, options.base, options.clip, options.checkpoint)
     budget = estimate(recipe, network)
-    console.print(network_of(recipe, network), highlight=False)
-    console.print(f"{budget.describe()} in each process", highlight=False)
+    console.print(network_of(recipe, network), highlight=False, soft_wrap=True)
+    console.print(f"{budget.describe()} in each process", highlight=False, soft_wrap=True)
     if warning := shortage(budget, accelerator.device):
-        console.print(f"[yellow]warning:[/] {warning}", highlight=False)
+        console.print(f"[yellow]warning:[/] {warning}", highlight=False, soft_wrap=True)
     options.output.mkdir(parents=True, exist_ok=True)
     require_disk(options.output, network)
 
@@ -150,7 +150,7 @@ def fit(options: Options, console: Console) -> str:
         _describe(run.plan, recipe, accelerator.num_processes, console)
         if state is not None:
             run.resume(state)
-            console.print(f"going on after update {run.progress.updates}", highlight=False)
+            console.print(f"going on after update {run.progress.updates}", highlight=False, soft_wrap=True)
         else:
             _begin(options, recipe, training, validation, accelerator)
         main = accelerator.is_main_process
