@@ -17,13 +17,13 @@ import psutil
 from deepfake_client import AsyncDetectorClient
 from rich.console import Console
 from rich.progress import Progress
-from server.checks import SHARED_MEMORY
 
 from benchmarks.machine import circumstances
 from benchmarks.mutations import mutated
 from benchmarks.result import Figure, Result, write
 from benchmarks.serving import PHOTOGRAPHS, Endpoint, export, serve
 from benchmarks.soak import SAMPLES
+from server.diagnosis.checks import SHARED_MEMORY
 
 ENCODINGS: dict[str, tuple[str, tuple[int, ...]]] = {
     "JPEG": (".jpg", ()),
