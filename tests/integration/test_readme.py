@@ -18,9 +18,10 @@ DOCUMENTS = (ROOT / "README.md", ROOT / "client" / "README.md", ROOT / "CONTRIBU
 BLOCKS = [
     (kind, text)
     for document in DOCUMENTS
-    for kind, text in re.findall(r"^```(sh|python)\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+    for kind, text in re.findall(r"^ *```(sh|python)\n(.*?)^ *```$", document.read_text(), re.DOTALL | re.MULTILINE)
 ]
-COMMANDS = [line.split("  #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line]
+LINES = [line.split("  #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line]
+COMMANDS = [line.removeprefix(".venv/bin/") for line in LINES]
 EXAMPLES = [text for kind, text in BLOCKS if kind == "python"]
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
@@ -102,7 +103,7 @@ def test_python_examples_run(text: str, server: Server) -> None:
 @pytest.mark.server
 @pytest.mark.slow
 def test_the_demo_prints_what_the_readme_shows() -> None:
-    shown = re.search(r"```console\n(warning: UNTRAINED.*?)```", DOCUMENTS[0].read_text(), re.DOTALL)
+    shown = re.search(r"It ends with\n\n```console\n(.*?)```", DOCUMENTS[0].read_text(), re.DOTALL)
     assert shown is not None
     grpc, http, metrics = map(str, free_ports(3))
     ports = {"GRPC_PORT": grpc, "HTTP_PORT": http, "METRICS_PORT": metrics}
