@@ -35,8 +35,9 @@ class ChromaSubsampling:
         if min(height, width) < 2:
             return image.copy()
         planes = cv2.cvtColor(truncated(image), cv2.COLOR_RGB2YCrCb)
-        chroma = cv2.resize(planes[..., 1:], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
-        planes[..., 1:] = cv2.resize(chroma, (width, height), interpolation=cv2.INTER_NEAREST)
+        for channel in (1, 2):  # one by one: OpenCV rounds halves another way in several channels at once
+            chroma = cv2.resize(planes[..., channel], (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+            planes[..., channel] = cv2.resize(chroma, (width, height), interpolation=cv2.INTER_NEAREST)
         return from_bytes(np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), np.uint8))
 
 

@@ -122,6 +122,16 @@ def describe_weights(repository: Path) -> tuple[str, bool]:
     return f"weights {checkpoints} (exported {created}, {precision})", True
 
 
+def describe_framing(repository: Path) -> str:
+    """Say what the streams look at of an image that is not 256×256; empty where `preprocess` does not say."""
+    path = repository / "preprocess" / "config.pbtxt"
+    if not path.is_file():
+        return ""
+    parameters = text_format.Parse(path.read_text(encoding="utf-8"), model_config_pb2.ModelConfig()).parameters
+    framing = parameters["framing"].string_value
+    return f"face, margin {parameters['face_margin'].string_value}" if framing == "face" else framing
+
+
 def describe_face_detector(repository: Path) -> str:
     """Say which face detector `face_crop` uses, and in how many versions of an image; empty without such a model."""
     path = repository / "face_crop" / "config.pbtxt"

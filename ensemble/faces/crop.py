@@ -45,18 +45,19 @@ def is_too_small(box: Box, height: int, width: int) -> bool:
     return (x2 - x1) * (y2 - y1) < height * width * SMALLEST_AREA
 
 
-def crop_face(image: RgbImage, box: Box) -> RgbImage:
+def crop_face(image: RgbImage, box: Box, margin: float = MARGIN) -> RgbImage:
     """The square around a face, black where it leaves the image, resized to 256×256 by INTER_AREA.
 
     Args:
         image: uint8 [height, width, 3], RGB, the original image: never a restored one.
         box: For which `is_valid_box` holds.
+        margin: Side of the square, in longer sides of the box.
 
     Returns:
         uint8 [256, 256, 3], RGB.
     """
     height, width = image.shape[:2]
-    left, top, right, bottom = square_around(box)
+    left, top, right, bottom = square_around(box, margin)
     padded = cv2.copyMakeBorder(
         image[max(top, 0) : bottom, max(left, 0) : right],
         top=max(-top, 0),
@@ -69,9 +70,18 @@ def crop_face(image: RgbImage, box: Box) -> RgbImage:
     return np.asarray(cv2.resize(padded, (SQUARE, SQUARE), interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def square_around(box: Box) -> tuple[int, int, int, int]:
+def frame_face(image: RgbImage, box: Box, margin: float = MARGIN) -> tuple[RgbImage, Box]:
+    """A face as an image of its own, as the method's images show one: the frame of `crop_face`, and the box in it."""
+    left, top, right, _ = square_around(box, margin)
+    scale = SQUARE / (right - left)
+    x1, y1, x2, y2 = box
+    frame_box = ((x1 - left) * scale, (y1 - top) * scale, (x2 - left) * scale, (y2 - top) * scale)
+    return crop_face(image, box, margin), frame_box
+
+
+def square_around(box: Box, margin: float = MARGIN) -> tuple[int, int, int, int]:
     """Left, top, right and bottom of the square that is cut out for a face, in pixels; it may leave the image."""
     x1, y1, x2, y2 = box
-    half = max(x2 - x1, y2 - y1) * MARGIN / 2
+    half = max(x2 - x1, y2 - y1) * margin / 2
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
     return int(x - half), int(y - half), int(x + half), int(y + half)

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ensemble.faces.crop import crop_face, square_around
+from ensemble.faces.crop import frame_face
 from ensemble.faces.detection import Box, FaceDetector
 from ensemble.faces.localisation import find_faces
 from ensemble.faces.restoration import Attempt
-from ensemble.images import SQUARE, RgbImage
+from ensemble.images import RgbImage
 
 SMALLEST_SIDE = 48
 """Longer side of a box, in pixels, below which a face is too small to judge: its square would be enlarged more than
@@ -65,8 +65,5 @@ def longer_side(box: Box) -> float:
 
 
 def _cut(image: RgbImage, box: Box, confidence: float) -> FaceFrame:
-    left, top, right, _ = square_around(box)
-    scale = SQUARE / (right - left)
-    x1, y1, x2, y2 = box
-    frame_box = ((x1 - left) * scale, (y1 - top) * scale, (x2 - left) * scale, (y2 - top) * scale)
-    return FaceFrame(box, confidence, crop_face(image, box), frame_box)
+    frame, frame_box = frame_face(image, box)
+    return FaceFrame(box, confidence, frame, frame_box)

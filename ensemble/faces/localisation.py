@@ -1,18 +1,24 @@
 """From images to the Localized Facial stream's pixels: detect, select, crop (method, face crop)."""
 
+import json
 import math
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import cv2
 import numpy as np
 
+from ensemble import status
 from ensemble.faces.crop import crop_face, is_too_small, is_valid_box
 from ensemble.faces.detection import Box, Detection, FaceDetector
 from ensemble.faces.restoration import ATTEMPTS, Attempt, restored_images
 from ensemble.faces.selection import main_face
-from ensemble.images import RgbImage, frame, square
+from ensemble.images import ImageError, RgbImage, frame, frame_whole
 from ensemble.streams import LOCAL_FACIAL, Stream
+
+_SOURCE = re.compile("[a-z0-9_]{1,64}")
+_NO_BOX = (0.0,) * 4
 
 SUPPLIED = "supplied"
 TOO_SMALL = "too_small"
@@ -37,6 +43,30 @@ class FaceLocation:
     confidence: float | None
     source: str
 
+    def to_bytes(self) -> bytes:
+        """As JSON, for another step of the server."""
+        return json.dumps(asdict(self), allow_nan=False).encode()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "FaceLocation":
+        """What `to_bytes` wrote.
+
+        Raises:
+            ImageError: A stranger wrote it.
+        """
+        try:
+            found = json.loads(data)
+            box = None if found["box"] is None else tuple(map(float, found["box"]))
+            confidence = None if found["confidence"] is None else float(found["confidence"])
+            source = found["source"]
+            numbers = (*(box or ()), *(() if confidence is None else (confidence,)))
+            known = isinstance(source, str) and _SOURCE.fullmatch(source)
+            if not known or len(box or _NO_BOX) != 4 or not all(map(math.isfinite, numbers)):
+                raise ValueError(found)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+            raise ImageError(status.UNREADABLE_IMAGE, "not a face's location as the step before gives it") from error
+        return cls(box, confidence, source)  # type: ignore[arg-type]
+
 
 def locate_faces(
     images: Sequence[RgbImage],
@@ -53,18 +83,28 @@ def locate_faces(
         supplied: N boxes for which `is_valid_box` holds, or None where the face is to be detected.
         detector: Called once for each attempt, with the images that still need it.
         attempts: Which, in order.
+
+    Returns:
+        Their locations; without a box where the method takes the whole image instead.
     """
+    faces = main_faces(images, supplied, detector, attempts)
+    return [unless_too_small(face, image) for face, image in zip(faces, images, strict=True)]
+
+
+def main_faces(
+    images: Sequence[RgbImage],
+    supplied: Sequence[Box | None],
+    detector: FaceDetector,
+    attempts: Sequence[Attempt] = ATTEMPTS,
+) -> list[FaceLocation]:
+    """As `locate_faces`, small faces too."""
     searched = [index for index, box in enumerate(supplied) if box is None]
     found = find_faces([images[index] for index in searched], detector, [attempts] * len(searched))
-    locations = {
-        index: _location(box, None, SUPPLIED, images[index]) for index, box in enumerate(supplied) if box is not None
-    }
+    locations = {index: FaceLocation(box, None, SUPPLIED) for index, box in enumerate(supplied) if box is not None}
     for index, (attempt, faces) in zip(searched, found, strict=True):
         face = main_face(faces, *images[index].shape[:2])
         locations[index] = (
-            FaceLocation(None, None, NONE)
-            if face is None
-            else _location(face.box, face.confidence, attempt, images[index])
+            FaceLocation(None, None, NONE) if face is None else FaceLocation(face.box, face.confidence, attempt)
         )
     return [locations[index] for index in range(len(images))]
 
@@ -94,9 +134,9 @@ def find_faces(
     return [found.get(index, (NONE, [])) for index in range(len(images))]
 
 
-def face_square(image: RgbImage, location: FaceLocation) -> RgbImage:
-    """The face crop, or the image's own square where no face is used: uint8 [256, 256, 3]."""
-    return square(image) if location.box is None else crop_face(image, location.box)
+def face_square(image: RgbImage, location: FaceLocation, native: bool = False) -> RgbImage:
+    """The face crop, uint8 [256, 256, 3]; where no face is used, the image as `frame_whole` frames it."""
+    return frame_whole(image, native) if location.box is None else crop_face(image, location.box)
 
 
 def local_pixels(image: RgbImage, location: FaceLocation, stream: Stream = LOCAL_FACIAL) -> RgbImage:
@@ -139,7 +179,8 @@ def _faces(detections: Sequence[Detection], view: _View, image: RgbImage) -> lis
     return faces
 
 
-def _location(box: Box, confidence: float | None, source: str, image: RgbImage) -> FaceLocation:
-    if is_too_small(box, *image.shape[:2]):
-        return FaceLocation(None, confidence, TOO_SMALL)
-    return FaceLocation(box, confidence, source)
+def unless_too_small(face: FaceLocation, image: RgbImage) -> FaceLocation:
+    """The face, or none where the method takes the whole image instead of one so small."""
+    if face.box is not None and is_too_small(face.box, *image.shape[:2]):
+        return FaceLocation(None, face.confidence, TOO_SMALL)
+    return face

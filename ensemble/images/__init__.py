@@ -5,7 +5,7 @@ image is; no pixel is looked at), `limits` again (pixels), `workers` (decoding, 
 """
 
 from ensemble.images.errors import ImageError
-from ensemble.images.framing import SQUARE, RgbImage, centre, frame, shrink, square
+from ensemble.images.framing import FRAMINGS, SQUARE, ImageFraming, RgbImage, centre, frame, frame_whole, shrink, square
 from ensemble.images.headers import FORMATS
 from ensemble.images.limits import Limits
 from ensemble.images.reading import decode, read_image
@@ -13,14 +13,17 @@ from ensemble.images.workers import Decoders
 
 __all__ = [
     "FORMATS",
+    "FRAMINGS",
     "SQUARE",
     "Decoders",
     "ImageError",
+    "ImageFraming",
     "Limits",
     "RgbImage",
     "centre",
     "decode",
     "frame",
+    "frame_whole",
     "read_image",
     "shrink",
     "square",

@@ -109,6 +109,35 @@ class Inspector:
         decoded = {name: prepared[name] for name in ("DECODED", "BOX", "IMAGE_STATUS")}
         cropped = self._infer("face_crop", {"IMAGE": encoded, **decoded})
         pixels = {stream.name: (prepared | cropped)[stream.pixels_name] for stream in STREAMS}
+        rest = {"IMAGE_STATUS": cropped["STATUS"], "TICKET": prepared["TICKET"]}
+        faces = [
+            (None if np.isnan(box).any() else tuple(box.tolist()), _text(source))
+            for box, source in zip(cropped["FACE"], cropped["FACE_SOURCE"][:, 0], strict=True)
+        ]
+        return self._look(pixels, rest, faces)
+
+    def inspect_pixels(self, clean: Inspection, pixels: Sequence[Mapping[str, RgbImage]]) -> list[Inspection]:
+        """Looks at pixels that are shown to the streams in the place of an image's own.
+
+        Args:
+            clean: The image, with status `ok`; its face stays.
+            pixels: In each, by stream, uint8 [S, S, 3].
+
+        Raises:
+            DetectorError, ForensicsError: As `inspect`.
+        """
+        inspections = []
+        for start in range(0, len(pixels), self._size):
+            batch = pixels[start : start + self._size]
+            stacks = {stream.name: np.stack([each[stream.name] for each in batch]) for stream in STREAMS}
+            ok = {"IMAGE_STATUS": np.full((len(batch), 1), status.OK.encode(), np.object_)}
+            inspections += self._look(stacks, ok, [(clean.face, clean.face_source)] * len(batch))
+        return inspections
+
+    def _look(
+        self, pixels: Mapping[str, Array], rest: Mapping[str, Array], faces: Sequence[tuple[Box | None, str]]
+    ) -> list[Inspection]:
+        """Networks and vote, from the streams' pixels and what else the voter takes."""
         outputs = {stream.name: self._infer(stream.name, {"PIXELS": pixels[stream.name]}) for stream in STREAMS}
         for name, output in outputs.items():
             if "ATTENTION" not in output:
@@ -116,9 +145,8 @@ class Inspector:
                     f"{name} at {self._url} has no output ATTENTION: it was exported by an older version; export again"
                 )
         logits = {stream.logits_name: outputs[stream.name]["LOGITS"] for stream in STREAMS}
-        rest = {"IMAGE_STATUS": cropped["STATUS"], "TICKET": prepared["TICKET"]}
         result = self._infer("voter", {**logits, **rest})
-        return [_inspection(row, pixels, outputs, cropped, result) for row in range(len(images))]
+        return [_inspection(row, pixels, outputs, face, result) for row, face in enumerate(faces)]
 
     def _infer(self, model: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         tensors = []
@@ -141,13 +169,12 @@ def _inspection(
     row: int,
     pixels: Mapping[str, Array],
     outputs: Mapping[str, Mapping[str, Array]],
-    cropped: Mapping[str, Array],
+    face: tuple[Box | None, str],
     result: Mapping[str, Array],
 ) -> Inspection:
     state = _text(result["STATUS"][row, 0])
     if state != status.OK:
         return Inspection(state)
-    box = cropped["FACE"][row].tolist()
     return Inspection(
         status=state,
         score=_number(result["SCORE"][row, 0]),
@@ -162,8 +189,8 @@ def _inspection(
             )
             for column, stream in enumerate(STREAMS)
         },
-        face=None if np.isnan(box).any() else tuple(box),
-        face_source=_text(cropped["FACE_SOURCE"][row, 0]),
+        face=face[0],
+        face_source=face[1],
     )
 
 

@@ -12,6 +12,7 @@ from deepfake_client import Calibration, DetectorClient, DetectorError
 
 from ensemble.calibration import PAPER_VOTE, Vote
 from ensemble.calibration_file import CalibrationError, parse_calibration
+from ensemble.faces.crop import MARGIN
 from forensics.common.errors import ForensicsError
 from forensics.common.progress import progress
 from forensics.common.score_store import ScoreStore, old_path
@@ -47,6 +48,12 @@ class Server:
         if self.untrained:
             return "UNTRAINED weights: the networks are random, and what they give means nothing"
         return f"STAND-IN weights: {self.stand_in}" if self.stand_in else ""
+
+    @property
+    def framing(self) -> tuple[str, float]:
+        """What its streams look at, and the margin around a face; by `square` where it does not say."""
+        provenance = self.provenance or {}
+        return str(provenance.get("framing", "square")), float(provenance.get("face_margin", MARGIN))
 
     @property
     def vote(self) -> Vote:

@@ -171,7 +171,7 @@ def command(
     per_image = 1 if degradation is None else 2
     for index, (each, inspection, saliency) in enumerate(zip(shown, inspections, maps, strict=True)):
         clean = None if index % per_image == 0 else views[-1]
-        views.append(view(each.title, each.image, inspection, saliency, clean))
+        views.append(view(each.title, each.image, inspection, saliency, clean, server.framing))
     output.mkdir(parents=True, exist_ok=True)
     explained, console = [], Console()
     for path, name, start in zip(images, _names(images), range(0, len(views), per_image), strict=True):

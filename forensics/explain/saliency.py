@@ -10,9 +10,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from ensemble.faces.crop import square_around
+from ensemble.faces.crop import MARGIN, square_around
 from ensemble.faces.detection import Box
 from ensemble.images import SQUARE
+from ensemble.images.framing import SMALLEST_NATIVE
 from ensemble.streams import Stream
 from forensics.common.attention import attention_entropy
 
@@ -41,26 +42,63 @@ class Drift:
         return 1 - self.shared_mass
 
 
-def stream_window(stream: Stream, height: int, width: int, face: Box | None) -> Box:
-    """The part of an image that a stream sees: x1, y1, x2, y2 in pixels of the image; a face crop may leave it.
+def stream_window(
+    stream: Stream, height: int, width: int, face: Box | None, framing: str = "square", face_margin: float = MARGIN
+) -> Box:
+    """The part of an image that a stream sees: x1, y1, x2, y2 in pixels of the image; a square at a face may leave it.
 
     Args:
         stream: The stream.
         height: Of the image, in pixels.
         width: Of the image, in pixels.
         face: The box that was cropped; None where the whole image was taken.
+        framing: Of the server, one of `FRAMINGS`.
+        face_margin: Of the framing `face`.
     """
-    if stream.framing == "face" and face is not None:
-        left, top, right, bottom = map(float, square_around(face))
-        scale_x, scale_y = (right - left) / SQUARE, (bottom - top) / SQUARE
+    if framing == "face" and face is not None and (height, width) != (SQUARE, SQUARE):
+        frame = _square_window(square_around(face, face_margin))
+        if stream.sees_face:
+            in_frame = (frame.to_frame(face[0], face[1]), frame.to_frame(face[2], face[3]))
+            crop = square_around((*in_frame[0], *in_frame[1]))
+            (x1, y1), (x2, y2) = frame.to_image(crop[0], crop[1]), frame.to_image(crop[2], crop[3])
+            frame = _Window(x1, y1, (x2 - x1) / SQUARE, (y2 - y1) / SQUARE, SQUARE, SQUARE)
+    elif stream.sees_face and face is not None:
+        frame = _square_window(square_around(face))
+    elif framing == "native" and min(height, width) >= SMALLEST_NATIVE:
+        frame = _Window(0.0, 0.0, 1.0, 1.0, width, height)
     else:
         short = min(height, width)
         scaled_width, scaled_height = round(width * SQUARE / short), round(height * SQUARE / short)
         scale_x, scale_y = width / scaled_width, height / scaled_height
         left, top = (scaled_width - SQUARE) // 2 * scale_x, (scaled_height - SQUARE) // 2 * scale_y
-    inset, side = (0, SQUARE) if stream.framing == "resize" else ((SQUARE - stream.pixels) // 2, stream.pixels)
-    x, y = left + inset * scale_x, top + inset * scale_y
-    return (x, y, x + side * scale_x, y + side * scale_y)
+        frame = _Window(left, top, scale_x, scale_y, SQUARE, SQUARE)
+    if stream.is_resized:
+        return (*frame.to_image(0, 0), *frame.to_image(frame.width, frame.height))
+    x, y, side = (frame.width - stream.pixels) // 2, (frame.height - stream.pixels) // 2, stream.pixels
+    return (*frame.to_image(x, y), *frame.to_image(x + side, y + side))
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A frame of `width` × `height` px, whose corner lies at left, top of the image, each px of it so many there."""
+
+    left: float
+    top: float
+    scale_x: float
+    scale_y: float
+    width: int
+    height: int
+
+    def to_image(self, x: float, y: float) -> tuple[float, float]:
+        return self.left + x * self.scale_x, self.top + y * self.scale_y
+
+    def to_frame(self, x: float, y: float) -> tuple[float, float]:
+        return (x - self.left) / self.scale_x, (y - self.top) / self.scale_y
+
+
+def _square_window(corners: tuple[int, int, int, int]) -> _Window:
+    left, top, right, bottom = corners
+    return _Window(left, top, (right - left) / SQUARE, (bottom - top) / SQUARE, SQUARE, SQUARE)
 
 
 def to_patches(saliency: Map, side: int) -> Map:

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ensemble.faces import localisation
+from ensemble.faces.crop import MARGIN
 from ensemble.faces.detection import Box
 from ensemble.images import RgbImage
 from ensemble.streams import STREAMS, Stream
@@ -84,7 +85,12 @@ def attention_maps(inspection: Inspection) -> dict[str, Map]:
 
 
 def view(
-    title: str, image: RgbImage, inspection: Inspection, maps: Mapping[str, Map], clean: View | None = None
+    title: str,
+    image: RgbImage,
+    inspection: Inspection,
+    maps: Mapping[str, Map],
+    clean: View | None = None,
+    framing: tuple[str, float] = ("square", MARGIN),
 ) -> View:
     """Puts an inspection and the maps of its streams together.
 
@@ -94,6 +100,7 @@ def view(
         inspection: With status `ok`.
         maps: Of every stream, none negative: over its patches, or over its pixels.
         clean: The clean image, where this one is degraded: its face is taken for the true one.
+        framing: Of the server, with its face margin.
     """
     height, width = image.shape[:2]
     face = clean.face if clean is not None and clean.face is not None else inspection.face
@@ -102,7 +109,7 @@ def view(
     for stream, before in zip(STREAMS, befores, strict=True):
         seen, saliency = inspection.streams[stream.name], maps[stream.name]
         mass = mass_of(to_patches(saliency, side_of(len(seen.attention))))
-        window = stream_window(stream, height, width, inspection.face)
+        window = stream_window(stream, height, width, inspection.face, *framing)
         moved = None
         if mass is not None and before is not None and before.mass is not None:
             moved = drift(before.mass, before.window, mass, window)

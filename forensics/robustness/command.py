@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 import numpy as np
@@ -22,7 +22,7 @@ from forensics.common.options import data_argument, resamples_option, server_opt
 from forensics.common.progress import progress
 from forensics.common.score_store import ScoreStore
 from forensics.common.scores import Unscored, reason
-from forensics.common.scoring import Server, ask_server
+from forensics.common.scoring import ask_server
 from forensics.robustness.measures import SweepMeasures, analyse
 from forensics.robustness.report import (
     REPORT_HTML,
@@ -32,7 +32,7 @@ from forensics.robustness.report import (
     write_html,
     write_json,
 )
-from forensics.robustness.rows import measure
+from forensics.robustness.rows import Degrade, measure
 
 Rows = dict[Path, dict[str, Any]]
 
@@ -50,9 +50,16 @@ Rows = dict[Path, dict[str, Any]]
 )
 @click.option("--seed", default=1024, show_default=True, type=click.IntRange(0, 2**63), help="Of the degradations.")
 @click.option(
+    "--degrade",
+    type=click.Choice(get_args(Degrade)),
+    default="file",
+    show_default=True,
+    help="What is degraded: the file, as a user would see it; or each stream's own pixels, as the paper's scripts do.",
+)
+@click.option(
     "--keep-face",
     is_flag=True,
-    help="Use the face of the clean image at every level: what degradation does to the streams alone.",
+    help="Of --degrade file: use the face of the clean image at every level.",
 )
 @click.option(
     "--output",
@@ -70,6 +77,7 @@ def command(
     in_flight: int,
     chosen: tuple[str, ...],
     seed: int,
+    degrade: Degrade,
     keep_face: bool,
     output: Path,
     resamples: int,
@@ -81,19 +89,22 @@ def command(
     calls flip.
 
     Every image is degraded at each level of the sweeps below, with the same random choices at every level, and walked
-    through the models of the running server. Faces are found anew on each degraded image, as the ensemble does;
-    --keep-face holds them still. Measured for each stream, the unrounded weighted mean and the vote: ROC AUC (labels),
+    through the models of the running server. By default the file is degraded, as a user would see it: faces are found
+    anew in each degraded image; --keep-face holds them still. With --degrade streams the pixels of each stream are
+    degraded instead, after framing, and the face crop is the clean image's: this is what the paper's scripts do.
+
+    Measured for each stream, the unrounded weighted mean and the vote: ROC AUC (labels),
     shift and flips against the clean image. For each stream: the cosine of its DINOv2 feature with the clean one, and
-    the entropy of its last attention. Images of more than a megapixel are reduced to one first.
+    the entropy of its last attention. Files of more than a megapixel are reduced to one first.
 
     \b
     Sweeps:
       compound     all fifteen operations of the method, strength 0 … 1
       jpeg         quality 100 … 5
       noise        Gaussian, σ 0 … 60 of 255
-      blur         Gaussian, strength 0 … 1
+      blur         Gaussian or box, strength 0 … 1
       motion_blur  strength 0 … 1
-      mix          one to four of the last four, strength 0 … 1
+      mix          JPEG and eight operations at random, strength 0 … 1
 
     \b
     Written to the output folder:
@@ -105,16 +116,19 @@ def command(
     Examples:
       python -m forensics robustness photos/
       python -m forensics robustness labels.csv --sweep jpeg --sweep blur --output june
+      python -m forensics robustness labels.csv --degrade streams
     """
+    if keep_face and degrade == "streams":
+        raise click.UsageError("--keep-face is for --degrade file; with --degrade streams the face is always kept")
     images, labelled = read_images(data)
     sweeps = [sweep for name, sweep in SWEEPS.items() if name in chosen or not chosen]
     output.mkdir(parents=True, exist_ok=True)
     with connection.make_client() as client, Inspector(connection, batch_size) as inspector:
         server = ask_server(client)
-        study = partial(measure, seed=seed, keep_face=keep_face, inspect=inspector.inspect)
+        study = partial(measure, seed=seed, degrade=degrade, keep_face=keep_face, inspector=inspector)
+        settings = server.to_dict() | {"seed": seed, "degrade": degrade, "keep_face": keep_face}
         rows = {
-            sweep.name: _run(sweep, images, output, _settings(server, sweep, seed, keep_face), in_flight, study)
-            for sweep in sweeps
+            sweep.name: _run(sweep, images, output, settings | _of_sweep(sweep), in_flight, study) for sweep in sweeps
         }
     failed = {path: row for each in rows.values() for path, row in each.items() if row["status"] != status.OK}
     scored = [image for image in images if image.path not in failed]
@@ -133,6 +147,7 @@ def command(
         fake=int(labels.sum()) if labelled else None,
         images=len(scored),
         seed=seed,
+        degrade=degrade,
         keep_face=keep_face,
         resamples=resamples,
         unscored=[Unscored(str(path), row["status"], reason(row)) for path, row in failed.items()],
@@ -155,10 +170,8 @@ def read_images(data: Path) -> tuple[list[LabelledImage], bool]:
     return [LabelledImage(path, False) for path in find_images(data)], False
 
 
-def _settings(server: Server, sweep: Sweep, seed: int, keep_face: bool) -> dict[str, Any]:
-    """All that a row depends on, beside its image."""
-    own = {"name": sweep.name, "levels": list(sweep.levels), "seed": seed, "keep_face": keep_face}
-    return {**server.to_dict(), "sweep": own}
+def _of_sweep(sweep: Sweep) -> dict[str, Any]:
+    return {"sweep": {"name": sweep.name, "levels": list(sweep.levels)}}
 
 
 def _run(

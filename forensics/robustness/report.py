@@ -14,6 +14,7 @@ from forensics.common.scores import Unscored
 from forensics.common.scoring import Server
 from forensics.robustness.measures import SweepMeasures
 from forensics.robustness.plots import sweep_plot
+from forensics.robustness.rows import Degrade
 from forensics.robustness.tables import summary_table, sweep_tables
 
 REPORT_JSON = "robustness.json"
@@ -35,6 +36,7 @@ class RobustnessReport:
         fake: Number of fake ones; None without labels.
         images: Number of all images.
         seed: Of the degradations.
+        degrade: What was degraded, `file` or `streams`.
         keep_face: Whether the clean image's face was used at every level.
         resamples: Of the bootstrap.
         unscored: Images that are left out.
@@ -48,6 +50,7 @@ class RobustnessReport:
     fake: int | None
     images: int
     seed: int
+    degrade: Degrade
     keep_face: bool
     resamples: int
     unscored: Sequence[Unscored]
@@ -57,7 +60,8 @@ class RobustnessReport:
     def headline(self) -> str:
         """The images in a sentence."""
         kinds = f"{self.images} images" if self.real is None else f"{self.real} real and {self.fake} fake images"
-        return headline(f"{kinds} of {self.data}, under {len(self.sweeps)} sweeps of degradation", self.unscored)
+        of = "of the file" if self.degrade == "file" else "of each stream's pixels"
+        return headline(f"{kinds} of {self.data}, under {len(self.sweeps)} sweeps of degradation {of}", self.unscored)
 
     @property
     def largest_pixels(self) -> int:

@@ -1,180 +1,20 @@
-"""Robustness: what sweeps are summed up to, and the command, resumed, through the real server."""
+"""The command robustness, resumed, through the real server."""
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
-from degradation import SWEEPS, Sweep
-from ensemble.faces.detection import Box
+from degradation import SWEEPS
 from ensemble.streams import STREAMS
 from forensics.__main__ import main
-from forensics.common.errors import ForensicsError
-from forensics.common.inspection import Inspection, StreamInspection
-from forensics.common.metrics import roc_auc
-from forensics.common.pixels import LARGEST_PIXELS, image_seed, read_pixels
-from forensics.common.scores import MEAN, TITLES, VOTE
-from forensics.robustness.measures import analyse, box_iou
-from forensics.robustness.rows import NO_FACE, dino_width, measure
-from forensics.robustness.tables import summary_table, sweep_tables
+from forensics.common.scores import TITLES
 from tests.conftest import Server
-from tests.golden import GOLDEN, IMAGES, read_rgb
-from tests.hostile import encode
+from tests.golden import GOLDEN
 
 SWEEP = replace(SWEEPS["jpeg"], levels=(80, 10))
-
-
-def state(value: float, face: list[float] | None = None, cosine: float = 1.0) -> dict[str, Any]:
-    """One image of which everything says the same."""
-    stream = {"probability": value, "vote": round(value, 1), "cosine": cosine, "entropy": 3.0}
-    return {
-        "score": round(value, 1),
-        "probability": value,
-        "face": face,
-        "face_source": "raw",
-        "streams": {each.name: dict(stream) for each in STREAMS},
-    }
-
-
-def rows_of(columns: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    clean, *levels = columns.values()
-    return [
-        {"status": "ok", "clean": state(c), "levels": [state(level[n]) for level in levels]}
-        for n, c in enumerate(clean)
-    ]
-
-
-# Analysis
-
-
-def test_auc_of_every_level_and_what_it_lost() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.arange(40) % 2 == 1
-    columns = {
-        str(noise): np.clip(0.3 + 0.4 * labels + noise * rng.standard_normal(40), 0, 1) for noise in (0.1, 0.3, 3)
-    }
-    done = 0
-
-    def advance() -> None:
-        nonlocal done
-        done += 1
-
-    measured = analyse(SWEEP, rows_of(columns), labels, resamples=100, advance=advance)
-    assert done == 100
-    assert [each.level for each in measured.levels] == [80, 10]
-    for each, column in zip([measured.clean, *measured.levels], columns.values(), strict=True):
-        assert each.auc is not None
-        assert each.auc_loss is not None
-        assert each.auc[MEAN].value == pytest.approx(roc_auc(labels, column))
-        assert each.auc[MEAN].low <= each.auc[MEAN].value <= each.auc[MEAN].high
-        lost = roc_auc(labels, columns["0.1"]) - roc_auc(labels, column)
-        assert each.auc_loss[MEAN].value == pytest.approx(lost)
-    assert (measured.clean.auc_loss or {})[VOTE].high == 0
-
-
-def test_shift_and_flips_are_against_the_clean_image() -> None:
-    clean, mild, severe = np.array([0.2, 0.8, 0.8, 0.5]), np.array([0.3, 0.8, 0.8, 0.5]), np.array([0.8, 0.2, 0.9, 0.8])
-    measured = analyse(SWEEP, rows_of({"c": clean, "m": mild, "s": severe}), None, resamples=100)
-    assert measured.clean.auc is None
-    assert all(each.value == 0 for each in (measured.clean.shift | measured.clean.flips).values())
-    for name in TITLES:
-        assert measured.levels[0].shift[name].value == pytest.approx(0.025)
-        assert measured.levels[0].flips[name].value == 0
-        assert measured.levels[1].shift[name].value == pytest.approx(0.1)
-        assert measured.levels[1].distance[name].value == pytest.approx((0.6 + 0.6 + 0.1 + 0.3) / 4)
-        assert measured.levels[1].flips[name].value == 0.75
-    assert set(measured.levels[0].cosine) == {stream.name for stream in STREAMS}
-
-
-def test_faces_are_the_same_where_boxes_overlap() -> None:
-    box = [0.0, 0.0, 10.0, 10.0]
-    rows = [
-        {"clean": state(0.5, face), "levels": [state(0.5, first), state(0.5, box)]}
-        for face, first in ((box, [0.0, 0.0, 10.0, 6.0]), (box, [5.0, 5.0, 15.0, 15.0]), (box, None), (None, box))
-    ]
-    measured = analyse(SWEEP, rows, None, resamples=100)
-    assert [each.same_face for each in measured.levels] == [pytest.approx(1 / 3), 1]
-    assert box_iou(box, [5, 5, 15, 15]) == pytest.approx(25 / 175)
-    assert box_iou(box, [20, 20, 30, 30]) == 0
-
-
-@pytest.mark.parametrize("labelled", [True, False])
-def test_tables_have_a_row_a_level(labelled: bool) -> None:
-    labels = np.array([True, False, True, False]) if labelled else None
-    columns = {"c": np.array([0.9, 0.1, 0.8, 0.2]), "m": np.full(4, 0.5), "s": np.array([0.1, 0.9, 0.2, 0.8])}
-    measured = analyse(SWEEP, rows_of(columns), labels, resamples=100)
-    for table in sweep_tables(measured):
-        assert [row[0] for row in table.rows] == ["clean", "80", "10"]
-        assert {len(row) for row in table.rows} == {len(table.header)}
-    summary = summary_table([measured])
-    assert len(summary.rows) == len(TITLES)
-    assert summary.rows[0][1:3] == (("1.000", "0.000") if labelled else ("100.0%", "+0.0000 [-0.8002, +0.8002]"))
-
-
-# One image
-
-
-def inspection(face: Box | None = (50.0, 50.0, 200.0, 200.0), fused: int = 6) -> Inspection:
-    widths = {stream.name: fused if stream.has_clip else 4 for stream in STREAMS}
-    streams = {
-        stream.name: StreamInspection(
-            np.zeros((1, 1, 3), np.uint8), np.ones(widths[stream.name], np.float32), np.ones(4, np.float32), 0.5, 0.5
-        )
-        for stream in STREAMS
-    }
-    return Inspection("ok", 0.5, 0.5, streams, face, "raw")
-
-
-@pytest.mark.parametrize("keep_face", [True, False])
-@pytest.mark.parametrize("face", [(50.0, 50.0, 200.0, 200.0), None])
-def test_the_face_is_found_anew_unless_it_is_kept(keep_face: bool, face: Box | None) -> None:
-    asked: list[Any] = []
-
-    def inspect(images: Any, boxes: Any) -> list[Inspection]:
-        asked.append(boxes)
-        return [inspection(face)] * len(images)
-
-    row = measure(IMAGES[1], SWEEP, 0, keep_face, inspect)
-    assert (row["status"], len(row["levels"])) == ("ok", 2)
-    assert asked == [None, [face or NO_FACE] * 2 if keep_face else None]
-
-
-def test_every_level_has_the_image_s_own_seed() -> None:
-    data = IMAGES[1].read_bytes()
-    seeds: list[tuple[float, int]] = []
-
-    def degrade(image: np.ndarray, level: float, seed: int) -> np.ndarray:
-        seeds.append((level, seed))
-        return image
-
-    sweep = Sweep("any", "any", "level", (0, 1, 2), degrade)
-    for seed in (1, 2):
-        measure(IMAGES[1], sweep, seed, False, lambda images, boxes: [inspection()] * len(images))
-    assert seeds == [(level, image_seed(data, seed)) for seed in (1, 2) for level in (0, 1, 2)]
-    assert len({seed for _, seed in seeds}) == 2
-    assert image_seed(b"other", 1) != image_seed(data, 1)
-
-
-def test_dino_features_are_told_from_clip_s_by_the_models() -> None:
-    assert dino_width(inspection(fused=6)) == 4
-    with pytest.raises(ForensicsError, match="differ in size"):
-        dino_width(inspection(fused=4))
-
-
-def test_large_images_are_reduced() -> None:
-    data = encode(np.zeros((2000, 1500, 3), np.uint8), ".png")
-    height, width = read_pixels(data).shape[:2]
-    assert 0.99 * LARGEST_PIXELS < height * width <= LARGEST_PIXELS
-    assert height / width == pytest.approx(4 / 3, abs=0.01)
-    np.testing.assert_array_equal(read_pixels(IMAGES[0].read_bytes()), read_rgb(IMAGES[0]))
-
-
-# The command
 
 
 def robustness(*arguments: object) -> Result:
@@ -223,6 +63,25 @@ def test_command_measures_labelled_images_and_goes_on_where_it_was(
     assert "2 of 5 images were done before" in again.output
     assert rows.read_bytes() == whole
     assert "all anew" in robustness(*arguments, "--keep-face").output
+
+
+@pytest.mark.server
+def test_command_degrades_the_pixels_of_each_stream(server: Server, labelled: Path, tmp_path: Path) -> None:
+    arguments = ("--url", server.url, "-s", "jpeg", "--degrade", "streams", "--output", tmp_path / "out")
+    result = robustness(labelled, *arguments, "--resamples", 100)
+    assert result.exit_code == 0, result.output
+    assert "each stream's pixels" in " ".join(result.output.split())
+    document = json.loads((tmp_path / "out" / "robustness.json").read_text())
+    assert document["degrade"] == "streams"
+    assert [level["same_face"] for level in document["sweeps"][0]["levels"]] in ([1, 1], [None, None])
+    assert document["sweeps"][0]["levels"][1]["cosine"]["local_facial"]["value"] < 0.999
+    assert "as the paper" in (tmp_path / "out" / "robustness.html").read_text()
+
+
+def test_a_kept_face_is_for_files(tmp_path: Path) -> None:
+    result = robustness(tmp_path, "--degrade", "streams", "--keep-face")
+    assert result.exit_code == 2
+    assert "--keep-face is for --degrade file" in result.output
 
 
 @pytest.mark.server

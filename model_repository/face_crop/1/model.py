@@ -1,8 +1,7 @@
 """Triton step: the pixels of the streams that see the face, and which face they show. See ensemble/faces/rows.py."""
 
 import json
-from collections.abc import Iterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
-from ensemble.faces import gfpgan, retinaface
-from ensemble.faces.detection import Box, Detection, FaceDetector
-from ensemble.faces.haar import HaarDetector
+from ensemble.faces.detection import Box
 from ensemble.faces.localisation import FaceLocation, locate_faces
-from ensemble.faces.restoration import ATTEMPTS, Attempt, with_face_restoration
 from ensemble.faces.rows import LocalFace, Row, localise
+from ensemble.faces.served import choose_attempts, choose_detector
 from ensemble.images import Decoders, Limits, RgbImage
 from ensemble.streams import FACE_STREAMS
-
-FACE_DETECTOR, FACE_ALIGNER, FACE_RESTORER = "face_detector", "face_aligner", "face_restorer"
 
 
 class TritonPythonModel:
@@ -30,8 +25,8 @@ class TritonPythonModel:
         repository = Path(args["model_repository"]).parent
         self._limits = Limits(**{key: int(parameters[key]["string_value"]) for key in ("max_bytes", "max_pixels")})
         self._decoders = Decoders()
-        self._detector = _detector(parameters["detector"]["string_value"], repository)
-        self._attempts = _attempts(parameters["attempts"]["string_value"], repository)
+        self._detector = choose_detector(parameters["detector"]["string_value"], "face_crop", repository, _infer)
+        self._attempts = choose_attempts(parameters["attempts"]["string_value"], "face_crop", repository, _infer)
         pb_utils.Logger.log_info(
             f"face detector: {self._detector.name}; attempts: {', '.join(attempt.name for attempt in self._attempts)}"
         )
@@ -52,34 +47,6 @@ class TritonPythonModel:
         return locate_faces(images, supplied, self._detector, self._attempts)
 
 
-class TritonRetinaFace:
-    """RetinaFace as the model `face_detector` of the same server; images of one size go together."""
-
-    name = "retinaface"
-
-    def detect(self, images: Sequence[RgbImage]) -> list[list[Detection]]:
-        prepared = [retinaface.prepare(image) for image in images]
-        found: list[list[Detection]] = [[] for _ in images]
-        for indices in _chunks([pixels.shape for pixels, _ in prepared], retinaface.MAX_BATCH_SIZE):
-            pixels = np.stack([prepared[index][0] for index in indices])
-            outputs = _infer(FACE_DETECTOR, retinaface.INPUT, retinaface.OUTPUTS, pixels)
-            if not outputs:
-                continue
-            for index, *maps in zip(indices, *outputs, strict=True):
-                scaled, scale = prepared[index]
-                found[index] = retinaface.decode(maps, scaled.shape[:2], scale).detections()
-        return found
-
-
-def _restore_faces(image: RgbImage) -> RgbImage:
-    """GFPGAN as the models `face_aligner` and `face_restorer` of the same server."""
-    return gfpgan.restore_faces(
-        image,
-        partial(_infer, FACE_ALIGNER, gfpgan.ALIGNER_INPUT, gfpgan.ALIGNER_OUTPUTS),
-        partial(_infer, FACE_RESTORER, gfpgan.RESTORER_INPUT, gfpgan.RESTORER_OUTPUTS),
-    )
-
-
 def _infer(model: str, input_name: str, output_names: Sequence[str], pixels: RgbImage) -> list[npt.NDArray[Any]]:
     """A network's outputs for a batch. Empty where it failed: then these images count as without a face.
 
@@ -96,42 +63,6 @@ def _infer(model: str, input_name: str, output_names: Sequence[str], pixels: Rgb
         pb_utils.Logger.log_error(f"{model} failed, no face is assumed: {response.error().message()}")
         return []
     return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in output_names]
-
-
-def _detector(setting: str, repository: Path) -> FaceDetector:
-    if setting == "auto":
-        setting = TritonRetinaFace.name if (repository / FACE_DETECTOR).is_dir() else HaarDetector.name
-    detectors: dict[str, type[FaceDetector]] = {
-        TritonRetinaFace.name: TritonRetinaFace,
-        HaarDetector.name: HaarDetector,
-    }
-    if setting not in detectors:
-        raise ValueError(f"parameter detector of face_crop is {setting!r}; it must be auto, {' or '.join(detectors)}")
-    if setting == TritonRetinaFace.name and not (repository / FACE_DETECTOR).is_dir():
-        raise ValueError(
-            f"parameter detector of face_crop is {setting!r}, and {repository / FACE_DETECTOR} is missing; "
-            "put retinaface.h5 into the weights folder and export again, or set the parameter to auto"
-        )
-    return detectors[setting]()
-
-
-def _attempts(setting: str, repository: Path) -> Sequence[Attempt]:
-    restores = (repository / FACE_ALIGNER).is_dir() and (repository / FACE_RESTORER).is_dir()
-    attempts = with_face_restoration(_restore_faces) if restores else ATTEMPTS
-    if setting == "all":
-        return attempts
-    if not (setting.isdecimal() and 1 <= int(setting) <= len(attempts)):
-        raise ValueError(f"parameter attempts of face_crop is {setting!r}; it must be all, or 1 to {len(attempts)}")
-    return attempts[: int(setting)]
-
-
-def _chunks(shapes: Sequence[tuple[int, ...]], size: int) -> Iterator[list[int]]:
-    """Indices of equal shapes, at most `size` together."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for index, shape in enumerate(shapes):
-        by_shape.setdefault(shape, []).append(index)
-    for indices in by_shape.values():
-        yield from (indices[start : start + size] for start in range(0, len(indices), size))
 
 
 def _rows(request: Any) -> list[Row]:

@@ -11,16 +11,12 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
-from ensemble.faces import retinaface
-from ensemble.faces.detection import FaceDetector
 from ensemble.faces.every import FaceFrame, Faces, every_face
-from ensemble.faces.haar import HaarDetector
 from ensemble.faces.localisation import NONE
 from ensemble.faces.restoration import ATTEMPTS
-from ensemble.faces.served import ServedRetinaFace
+from ensemble.faces.served import choose_detector
 from ensemble.images import ImageError, Limits, RgbImage, read_image
 
-FACE_DETECTOR = "face_detector"
 NOBODY = Faces(NONE, 0, [])
 FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
@@ -39,7 +35,8 @@ class TritonPythonModel:
                 f"parameter attempts of face_finder is {attempts!r}; it must be all, or 1 to {len(ATTEMPTS)}"
             )
         self._attempts = len(ATTEMPTS) if attempts == "all" else int(attempts)
-        self._detector = _detector(parameters["detector"], Path(args["model_repository"]).parent)
+        repository = Path(args["model_repository"]).parent
+        self._detector = choose_detector(parameters["detector"], "face_finder", repository, _infer)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._answer(request) for request in requests]
@@ -59,31 +56,22 @@ class TritonPythonModel:
         return status.OK, every_face([image], self._detector, [ATTEMPTS[:most]])[0]
 
 
-def _detector(setting: str, repository: Path) -> FaceDetector:
-    served = (repository / FACE_DETECTOR).is_dir()
-    if setting == HaarDetector.name or (setting == "auto" and not served):
-        return HaarDetector()
-    if setting in (ServedRetinaFace.name, "auto") and served:
-        return ServedRetinaFace(_infer)
-    raise ValueError(
-        f"parameter detector of face_finder is {setting!r}; it must be auto, {HaarDetector.name}, or "
-        f"{ServedRetinaFace.name} where {repository / FACE_DETECTOR} is"
-    )
+def _infer(model: str, input_name: str, output_names: Sequence[str], pixels: RgbImage) -> list[npt.NDArray[Any]]:
+    """A network's outputs for a batch. Empty where it failed: then these images count as without a face.
 
-
-def _infer(pixels: RgbImage) -> list[npt.NDArray[Any]]:
-    """The network's outputs for a batch; empty where it failed: then these images count as without a face."""
+    An error must not leave this step, which runs beside others: the request would never be answered.
+    """
     request = pb_utils.InferenceRequest(
-        model_name=FACE_DETECTOR,
-        requested_output_names=list(retinaface.OUTPUTS),
-        inputs=[pb_utils.Tensor(retinaface.INPUT, np.ascontiguousarray(pixels))],
+        model_name=model,
+        requested_output_names=list(output_names),
+        inputs=[pb_utils.Tensor(input_name, np.ascontiguousarray(pixels))],
         preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
     )
     response = request.exec()
     if response.has_error():
-        pb_utils.Logger.log_error(f"{FACE_DETECTOR} failed, no face is assumed: {response.error().message()}")
+        pb_utils.Logger.log_error(f"{model} failed, no face is assumed: {response.error().message()}")
         return []
-    return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in retinaface.OUTPUTS]
+    return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in output_names]
 
 
 def _response(results: Sequence[tuple[str, Faces]]) -> Any:

@@ -3,18 +3,23 @@
 import itertools
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
 from ensemble.admission import Admission
-from ensemble.images import Decoders, Limits
-from ensemble.preparation import Prepared, prepare
+from ensemble.faces.detection import Box
+from ensemble.faces.localisation import FaceLocation, main_faces
+from ensemble.faces.served import choose_attempts, choose_detector
+from ensemble.images import FRAMINGS, Decoders, Limits, RgbImage
+from ensemble.preparation import FramingRule, Prepared, prepare
 from ensemble.streams import IMAGE_STREAMS
 
 
@@ -26,9 +31,12 @@ class TritonPythonModel:
     """
 
     def initialize(self, args: dict[str, str]) -> None:
-        parameters = json.loads(args["model_config"])["parameters"]
-        numbers = {key: int(value["string_value"]) for key, value in parameters.items()}
+        parameters = {
+            key: value["string_value"] for key, value in json.loads(args["model_config"])["parameters"].items()
+        }
+        numbers = {key: int(value) for key, value in parameters.items() if key.startswith("max_")}
         self._limits = Limits(numbers["max_bytes"], numbers["max_pixels"])
+        self._rule = _framing_rule(parameters, Path(args["model_repository"]).parent)
         self._max_request_bytes = numbers["max_request_bytes"]
         self._admission = Admission(numbers["max_pending"], numbers["max_pending_bytes"])
         self._decoders = Decoders()
@@ -65,7 +73,7 @@ class TritonPythonModel:
         self._pool.submit(self._admission.note, ticket, images)
         goes_on = "TICKET" in request.requested_output_names()
         futures = [
-            self._pool.submit(prepare, image, box, self._limits, self._decoders)
+            self._pool.submit(prepare, image, box, self._limits, self._decoders, self._rule)
             for image, box in zip(images, supplied, strict=True)
         ]
 
@@ -88,6 +96,48 @@ class TritonPythonModel:
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
         _when_all_are_done(futures, answer)
+
+
+def _framing_rule(parameters: Mapping[str, str], repository: Path) -> FramingRule:
+    framing, margin = parameters["framing"], parameters["face_margin"]
+    if framing not in FRAMINGS:
+        raise ValueError(f"parameter framing of preprocess is {framing!r}; it must be {', '.join(FRAMINGS)}")
+    try:
+        face_margin = float(margin)
+    except ValueError:
+        raise ValueError(f"parameter face_margin of preprocess is {margin!r}; it must be a number") from None
+    if framing != "face":
+        pb_utils.Logger.log_info(f"framing: {framing}")
+        return FramingRule(framing, face_margin)
+    detector = choose_detector(parameters["detector"], "preprocess", repository, _infer)
+    attempts = choose_attempts(parameters["attempts"], "preprocess", repository, _infer)
+
+    def find(image: RgbImage, box: Box | None) -> FaceLocation:
+        return main_faces([image], [box], detector, attempts)[0]
+
+    pb_utils.Logger.log_info(
+        f"framing: face, margin {face_margin:g}; face detector: {detector.name}; "
+        f"attempts: {', '.join(attempt.name for attempt in attempts)}"
+    )
+    return FramingRule("face", face_margin, find)
+
+
+def _infer(model: str, input_name: str, output_names: Sequence[str], pixels: RgbImage) -> list[npt.NDArray[Any]]:
+    """A network's outputs for a batch. Empty where it failed: then these images count as without a face.
+
+    An image without a face is framed by `square`; an error would cost its whole request.
+    """
+    request = pb_utils.InferenceRequest(
+        model_name=model,
+        requested_output_names=list(output_names),
+        inputs=[pb_utils.Tensor(input_name, np.ascontiguousarray(pixels))],
+        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
+    )
+    response = request.exec()
+    if response.has_error():
+        pb_utils.Logger.log_error(f"{model} failed, no face is assumed: {response.error().message()}")
+        return []
+    return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in output_names]
 
 
 def _when_all_are_done(futures: list[Future[Prepared]], then: Callable[[], None]) -> None:

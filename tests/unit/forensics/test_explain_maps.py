@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from ensemble.faces.localisation import FaceLocation, local_pixels
-from ensemble.images import centre, shrink, square
+from ensemble.faces.crop import frame_face
+from ensemble.faces.detection import Box
+from ensemble.faces.localisation import FaceLocation, face_square
+from ensemble.images import ImageFraming, centre, frame_whole, shrink
 from ensemble.streams import GLOBAL_TEXTURE, STREAMS
 from forensics.common.inspection import Inspection, StreamInspection
 from forensics.explain.saliency import drift, entropy, mass_of, outside_share, stream_window, to_patches, unit_scaled
@@ -25,25 +27,39 @@ masses = hnp.arrays(np.float32, (4, 4), elements=st.floats(0, 1, width=32)).filt
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "face"),
+    ("height", "width", "face", "framing"),
     [
-        (256, 256, (60, 70, 180, 200)),
-        (256, 256, (120.5, 90, 250, 240)),
-        (180, 240, (40, 30, 160, 170)),
-        (120, 90, None),
+        (256, 256, (60, 70, 180, 200), "square"),
+        (256, 256, (60, 70, 180, 200), "face"),
+        (256, 256, (120.5, 90, 250, 240), "native"),
+        (180, 240, (40, 30, 160, 170), "square"),
+        (180, 240, (40, 30, 160, 170), "native"),  # below 252: as square
+        (253, 255, (40, 30, 200, 210), "native"),
+        (254, 252, None, "native"),
+        (180, 240, (40, 30, 160, 170), "face"),
+        (200, 240, (100, 90, 170, 130), "face"),
+        (120, 90, None, "square"),
+        (120, 90, None, "face"),
     ],
 )
-def test_a_stream_sees_the_window_that_is_said(height: int, width: int, face: tuple | None) -> None:
+def test_a_stream_sees_the_window_that_is_said(
+    height: int, width: int, face: Box | None, framing: ImageFraming
+) -> None:
     """An image that shows its own coordinates: red is x, green is y."""
     y, x = np.mgrid[:height, :width]
     image = np.stack([x, y, np.full_like(x, 255)], axis=-1).astype(np.uint8)
+    whole, crop = frame_whole(image, framing == "native"), (image, face)
+    if framing == "face" and face is not None and (height, width) != (256, 256):
+        whole, in_frame = frame_face(image, face, 1.5)
+        crop = (whole, in_frame)
+    location = FaceLocation(crop[1], None, "supplied" if face else "none")
     shown = {
-        "centre": centre(square(image), 252),
-        "face": local_pixels(image, FaceLocation(face, None, "supplied" if face else "none")),
-        "resize": shrink(square(image), 224),
+        "centre": centre(whole, 252),
+        "face": centre(face_square(crop[0], location, framing == "native"), 252),
+        "resize": shrink(whole, 224),
     }
     for stream in STREAMS:
-        x1, y1, x2, y2 = stream_window(stream, height, width, face)
+        x1, y1, x2, y2 = stream_window(stream, height, width, face, framing, 1.5)
         pixels = shown[stream.framing]
         positions = (np.arange(stream.pixels) + 0.5) / stream.pixels
         inside = pixels[..., 2] == 255  # black where the crop leaves the image

@@ -11,9 +11,16 @@ from pathlib import Path
 
 import psutil
 
-from server.diagnosis.findings import Finding, Level
 from server.errors import RepositoryError
-from server.repository import EXPORT_HINT, describe_face_detector, describe_weights, missing_parts, read_models
+from server.findings import Finding, Level
+from server.repository import (
+    EXPORT_HINT,
+    describe_face_detector,
+    describe_framing,
+    describe_weights,
+    missing_parts,
+    read_models,
+)
 
 SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_NEEDED = 256 * 2**20  # bytes: seven stubs and full batches of pixels in flight, with room to spare
@@ -113,6 +120,8 @@ def check_repository(repository: Path, config_name: str, served: Collection[str]
         yield Finding("repository", Level.WRONG, "; ".join(missing), EXPORT_HINT.format(repository=repository))
         return
     yield Finding("repository", Level.OK, f"{repository}: {', '.join(model.name for model in models)}")
+    if framing := describe_framing(repository):
+        yield Finding("framing", Level.OK, framing)
     if detector := describe_face_detector(repository):
         yield Finding("face detector", Level.OK, detector)
     weights, trained = describe_weights(repository)
