@@ -3,15 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
-from contextlib import aclosing, suppress
-from functools import cached_property, partial
+from contextlib import aclosing
+from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from tenacity import AsyncRetrying
-from tritonclient.grpc.aio import InferenceServerClient
-from tritonclient.utils import InferenceServerException
 
+from .balancing.request_state import DEATHS_BEFORE_SPLIT, RequestState, StateOf, state_of
 from .bulk.batcher import STALL_SECONDS, abatching
 from .bulk.memory_budget import BYTES, AsyncMemoryBudget
 from .bulk.reorder import ReorderBuffer
@@ -24,7 +23,6 @@ from .errors import (
     RequestFailedError,
     ServerDiedError,
     is_retryable,
-    is_unavailable,
 )
 from .faces import EveryFace, is_searched
 from .items import (
@@ -47,14 +45,11 @@ from .items import (
     with_indexes,
 )
 from .results import Provenance, ServerInfo, ServerStatus, Verdict
-from .transport.addresses import Address, resolve
-from .transport.balancer import DEATHS_BEFORE_SPLIT, Balancer, RequestState, Server, StateOf, state_of
+from .transport.answers import usable_batch_size
+from .transport.asynchronous import AsyncCalls
 from .transport.calls import (
-    PROBE_INTERVAL,
-    PROBE_SECONDS,
     Call,
     calibration_call,
-    explain_absence,
     find_faces_call,
     max_batch_size_call,
     max_bytes_call,
@@ -65,18 +60,12 @@ from .transport.calls import (
     provenance_call,
     score_call,
 )
-from .transport.early_timeout import ainfer
-from .transport.retries import RetryPolicy
-from .transport.settings import ClientBase
-from .transport.wire import usable_batch_size
 
 T = TypeVar("T")
 
 
-class AsyncDetectorClient(ClientBase):
+class AsyncDetectorClient(AsyncCalls):
     """Asyncio client of the detector, for one event loop. Its methods are those of `DetectorClient`."""
-
-    _fleet: Balancer | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -195,28 +184,9 @@ class AsyncDetectorClient(ClientBase):
                 raise
             raise not_ready(self._settings, timeout, error) from error
 
-    @cached_property
-    def _channels(self) -> dict[Address, InferenceServerClient]:
-        return {}
-
-    @cached_property
-    def _room(self) -> asyncio.Event:
-        return asyncio.Event()
-
-    @cached_property
-    def _watching(self) -> set[asyncio.Task[None]]:
-        return set()
-
     async def _early(self, threshold: float | None) -> Self:
         _ = await self._balancer(), self._channels, self._room, self._watching  # made here, so that both have the same
         return self._deciding(threshold)
-
-    async def _balancer(self) -> Balancer:
-        if self._fleet is None:
-            addresses = await asyncio.to_thread(resolve, self._settings.urls)
-            if self._fleet is None:  # two may have waited
-                self._fleet = Balancer(addresses, self._settings.max_in_flight, on_room=self._room.set)
-        return self._fleet
 
     async def _score_batch(
         self, budget: AsyncMemoryBudget, most_bytes: int, start: int, batch: list[Item]
@@ -264,72 +234,3 @@ class AsyncDetectorClient(ClientBase):
 
     async def _once(self, call: Call[T]) -> T:
         return await self._retry(call, RequestState(light=True), retries=0)
-
-    async def _retry(self, call: Call[T], state: RequestState, retries: int | None = None) -> T:
-        balancer = await self._balancer()
-        retries = self._settings.retries if retries is None else retries
-        policy = RetryPolicy(balancer, state, retries, self._settings.timeout).tenacity()
-        try:
-            result: T = await AsyncRetrying(**policy)(self._try, balancer, call, state)
-        except DetectorError as error:
-            raise balancer.explain(error, state) from error
-        finally:
-            balancer.release(state)
-        return result
-
-    async def _try(self, balancer: Balancer, call: Call[T], state: RequestState) -> T:
-        self._watch_servers(balancer)
-        while (server := balancer.pick(state)) is None:
-            self._room.clear()
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._room.wait(), PROBE_INTERVAL)
-            self._watch_servers(balancer)
-        with balancer.request(server, state, call.timeout, scores=call.scores, images=call.images):
-            return await self._send(balancer, server, call, state)
-
-    async def _send(self, balancer: Balancer, server: Server, call: Call[T], state: RequestState | None = None) -> T:
-        address = server.address
-        if address not in self._channels:  # made on first use: a channel belongs to the event loop that is running then
-            self._channels[address] = InferenceServerClient(**self._settings.channel(address))
-        client, early_timeout = self._channels[address], partial(balancer.early_timeout, server, state, call.timeout)
-        try:
-            if call.scores and balancer.several:
-                response: Any = await ainfer(client, call.arguments, call.timeout, early_timeout)
-            else:
-                response = await getattr(client, call.method)(**call.arguments, client_timeout=call.timeout)
-        except InferenceServerException as error:
-            explained = call.explain(error, address, early_timeout())
-            if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
-                return None  # type: ignore[return-value]
-            if not server.seen and is_unavailable(explained):
-                reason = await asyncio.to_thread(explain_absence, address, self._settings)
-                explained = reason or explained
-            raise explained from error
-        result = call.parse(response)
-        return result if call.label is None else call.label(result, await self._weights_of(balancer, server))
-
-    async def _weights_of(self, balancer: Balancer, server: Server) -> Provenance | None:
-        if server.weights is None:
-            with suppress(DetectorError):  # it is asked again with the next request
-                server.weights = await self._send(balancer, server, provenance_call(self._settings))
-        return server.weights
-
-    def _watch_servers(self, balancer: Balancer) -> None:
-        probes = [self._probe(balancer, server) for server in balancer.start_probes()]
-        look_ups = [self._look_up(balancer, url) for url in balancer.start_look_ups()]
-        for each in (*probes, *look_ups):
-            task = asyncio.create_task(each)
-            self._watching.add(task)
-            task.add_done_callback(self._watching.discard)
-
-    async def _look_up(self, balancer: Balancer, url: str) -> None:
-        balancer.update(url, await asyncio.to_thread(resolve, [url]))
-
-    async def _probe(self, balancer: Balancer, server: Server) -> None:
-        await self._look_up(balancer, server.address.url)
-        failure: DetectorError | None = None
-        try:
-            await self._send(balancer, server, probe_call(self._settings, PROBE_SECONDS))
-        except DetectorError as error:
-            failure = error
-        balancer.probed(server, failure)

@@ -3,16 +3,15 @@
 import threading
 import time
 from collections.abc import Generator, Iterable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
-from tenacity import Retrying, sleep_using_event, stop_when_event_set
-from tritonclient.utils import InferenceServerException
+from tenacity import Retrying
 
+from .balancing.request_state import DEATHS_BEFORE_SPLIT, RequestState, StateOf, state_of
 from .bulk.batcher import STALL_SECONDS, batching
 from .bulk.memory_budget import BYTES, MemoryBudget
 from .bulk.reorder import ReorderBuffer
@@ -25,7 +24,6 @@ from .errors import (
     RequestFailedError,
     ServerDiedError,
     is_retryable,
-    is_unavailable,
 )
 from .faces import EveryFace, is_searched
 from .items import (
@@ -48,14 +46,10 @@ from .items import (
     with_indexes,
 )
 from .results import Provenance, ServerInfo, ServerStatus, Verdict
-from .transport.addresses import resolve
-from .transport.balancer import DEATHS_BEFORE_SPLIT, Balancer, RequestState, Server, StateOf, state_of
+from .transport.answers import usable_batch_size
+from .transport.blocking import BlockingCalls
 from .transport.calls import (
-    PROBE_INTERVAL,
-    PROBE_SECONDS,
-    Call,
     calibration_call,
-    explain_absence,
     find_faces_call,
     max_batch_size_call,
     max_bytes_call,
@@ -67,10 +61,6 @@ from .transport.calls import (
     score_call,
 )
 from .transport.channels import ChannelPool
-from .transport.early_timeout import infer
-from .transport.retries import RetryPolicy
-from .transport.settings import ClientBase
-from .transport.wire import usable_batch_size
 
 T = TypeVar("T")
 
@@ -78,12 +68,8 @@ _MOST_THREADS = 1024
 """They are made when they are needed: how many are, follows from the servers' limits, and servers may join a run."""
 
 
-class DetectorClient(ClientBase):
+class DetectorClient(BlockingCalls):
     """Blocking client of the detector; threads may share it. `AsyncDetectorClient` is the same for asyncio."""
-
-    _shared: ChannelPool | None = None
-    _fleet: Balancer | None = None
-    _connecting = threading.Lock()
 
     def __enter__(self) -> Self:
         return self
@@ -268,20 +254,6 @@ class DetectorClient(ClientBase):
                 raise
             raise not_ready(self._settings, timeout, error) from error
 
-    @property
-    def _balancer(self) -> Balancer:
-        with self._connecting:
-            if self._fleet is None:
-                self._fleet = Balancer(resolve(self._settings.urls), self._settings.max_in_flight)
-            return self._fleet
-
-    @property
-    def _channels(self) -> ChannelPool:
-        with self._connecting:
-            if self._shared is None:
-                self._shared = ChannelPool(self._settings)
-            return self._shared
-
     def _score_batch(
         self,
         channels: ChannelPool,
@@ -339,89 +311,3 @@ class DetectorClient(ClientBase):
             verdicts = self._retry(channels, score_call(self._settings, frames), state(frames), stop)
             scored += verdicts
         return search.verdicts(scored)
-
-    def _once(self, call: Call[T]) -> T:
-        return self._retry(self._channels, call, RequestState(light=True), retries=0)
-
-    def _retry(
-        self,
-        channels: ChannelPool,
-        call: Call[T],
-        state: RequestState,
-        stop: threading.Event | None = None,
-        retries: int | None = None,
-    ) -> T:
-        balancer = self._balancer
-        retries = self._settings.retries if retries is None else retries
-        policy = RetryPolicy(balancer, state, retries, self._settings.timeout).tenacity()
-        if stop is not None:
-            policy |= {"sleep": sleep_using_event(stop), "stop": stop_when_event_set(stop)}
-        try:
-            result: T = Retrying(**policy)(self._try, channels, call, state, stop)
-        except DetectorError as error:
-            raise balancer.explain(error, state) from error
-        finally:
-            balancer.release(state)
-        return result
-
-    def _try(self, channels: ChannelPool, call: Call[T], state: RequestState, stop: threading.Event | None) -> T:
-        balancer = self._balancer
-        self._watch_servers()
-        with balancer.room:
-            while (server := balancer.pick(state)) is None:
-                if stop is not None and stop.is_set():
-                    raise CancelledError
-                balancer.room.wait(PROBE_INTERVAL)
-                self._watch_servers()
-        with balancer.request(server, state, call.timeout, scores=call.scores, images=call.images):
-            try:
-                return self._send(channels, server, call, state)
-            except DetectorError:
-                if stop is not None and stop.is_set():  # its connection was closed on purpose
-                    raise CancelledError from None
-                raise
-
-    def _send(self, channels: ChannelPool, server: Server, call: Call[T], state: RequestState | None = None) -> T:
-        early_timeout = partial(self._balancer.early_timeout, server, state, call.timeout)
-        client = channels.to(server.address)
-        try:
-            if call.scores and self._balancer.several:
-                response: Any = infer(client, call.arguments, call.timeout, early_timeout)
-            else:
-                response = getattr(client, call.method)(**call.arguments, client_timeout=call.timeout)
-        except InferenceServerException as error:
-            explained = call.explain(error, server.address, early_timeout())
-            if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
-                return None  # type: ignore[return-value]
-            if not server.seen and is_unavailable(explained):
-                explained = explain_absence(server.address, self._settings) or explained
-            raise explained from error
-        result = call.parse(response)
-        return result if call.label is None else call.label(result, self._weights_of(channels, server))
-
-    def _weights_of(self, channels: ChannelPool, server: Server) -> Provenance | None:
-        if server.weights is None:
-            with suppress(DetectorError):  # it is asked again with the next request
-                server.weights = self._send(channels, server, provenance_call(self._settings))
-        return server.weights
-
-    def _watch_servers(self) -> None:
-        for server in self._balancer.start_probes():
-            threading.Thread(target=self._probe, args=(server,), daemon=True).start()
-        for url in self._balancer.start_look_ups():
-            threading.Thread(target=self._look_up, args=(url,), daemon=True).start()
-
-    def _look_up(self, url: str) -> None:
-        self._balancer.update(url, resolve([url]))
-
-    def _probe(self, server: Server) -> None:
-        balancer = self._balancer
-        self._look_up(server.address.url)
-        failure: DetectorError | None = None
-        try:
-            self._send(self._channels, server, probe_call(self._settings, PROBE_SECONDS))
-        except DetectorError as error:
-            failure = error
-        except ValueError:  # the client was closed
-            return
-        balancer.probed(server, failure)

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import pytest
 from deepfake_client import AsyncDetectorClient, DetectorClient, ServerOverloadedError, Verdict
-from deepfake_client.transport.concurrency import ConcurrencyLimit
+from deepfake_client.balancing.concurrency import ConcurrencyLimit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb

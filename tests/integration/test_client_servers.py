@@ -21,10 +21,11 @@ from deepfake_client import (
     ServerUnavailableError,
     Verdict,
 )
+from deepfake_client.balancing.balancer import Balancer
+from deepfake_client.balancing.request_state import RequestState, Server
 from deepfake_client.cli import main
 from deepfake_client.errors import ServerOverloadedError
 from deepfake_client.transport.addresses import Address, resolve
-from deepfake_client.transport.balancer import Balancer, RequestState, Server
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -164,7 +165,7 @@ def test_a_hanging_server_is_given_up_before_the_deadline(
     three: list[FakeTriton], score: Scorer, monkeypatch: pytest.MonkeyPatch, answers: int
 ) -> None:
     """Whether it hangs from the start, when nothing tells yet how long an answer takes, or later."""
-    monkeypatch.setattr("deepfake_client.transport.balancer.EARLY_TIMEOUT", 1.0)
+    monkeypatch.setattr("deepfake_client.balancing.balancer.EARLY_TIMEOUT", 1.0)
     three[2].fault = lambda request, context: hang(60 if len(three[2].batches) >= answers else 0)(request, context)
     started = time.monotonic()
     assert scores_of(score(three, IMAGES, batch_size=2)) == SCORES
@@ -188,7 +189,7 @@ def test_a_name_that_is_not_known_for_a_while_costs_no_server() -> None:
 def test_a_request_that_takes_long_everywhere_gets_its_whole_deadline_in_the_end(
     three: list[FakeTriton], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepfake_client.transport.balancer.EARLY_TIMEOUT", 0.3)
+    monkeypatch.setattr("deepfake_client.balancing.balancer.EARLY_TIMEOUT", 0.3)
     for server in three:
         server.fault = lambda request, context: hang(2 if b"0.9" in request.raw_input_contents[0] else 0)(
             request, context
@@ -332,7 +333,7 @@ def farm(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Ite
 
     known = socket.getaddrinfo
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr("deepfake_client.transport.balancer.LOOK_UP_SECONDS", 0.2)
+    monkeypatch.setattr("deepfake_client.balancing.balancer.LOOK_UP_SECONDS", 0.2)
     with serving() as server:
         yield server
 

@@ -1,1 +1,1 @@
-"""From the clients to the servers: connections, balancing, retries, limits on concurrency, TLS and the wire format."""
+"""From the clients to the servers: connections, calls, TLS and the wire format."""

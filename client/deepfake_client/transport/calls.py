@@ -23,19 +23,10 @@ from ..faces import FoundFaces
 from ..items import EncodedImage, read
 from ..results import Provenance, Verdict
 from .addresses import Address
+from .answers import parse_decisions, parse_faces, parse_max_bytes, parse_provenance, parse_verdicts
 from .settings import Settings
 from .tls import diagnose, speaks_http
-from .wire import (
-    PROBE,
-    build_decision_inputs,
-    build_inputs,
-    build_search,
-    parse_decisions,
-    parse_faces,
-    parse_max_bytes,
-    parse_provenance,
-    parse_verdicts,
-)
+from .wire import PROBE, build_decision_inputs, build_inputs, build_search
 
 T = TypeVar("T")
 

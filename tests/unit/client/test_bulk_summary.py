@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from deepfake_client.transport.latencies import Latencies
+from deepfake_client.balancing.latencies import Latencies
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import DetectorError, FailureKind, failure_kind, is_retryable
-from .balancer import Balancer, RequestState
+from .balancer import Balancer
+from .request_state import RequestState
 
 _RESTART_SECONDS = 60.0
 """A request that got no answer is sent again for at least this long: a supervised server is back by then."""

@@ -1,0 +1,222 @@
+"""What a commit promises: rows are on the disk before the journal says so, whole, and in this order."""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deepfake_client import Verdict
+from deepfake_client.bulk import journal as journals
+from deepfake_client.bulk import resumable, rows
+from deepfake_client.bulk.journal import Journal, JournalError, key_of
+from deepfake_client.bulk.resumable import ResumableOutput
+from deepfake_client.bulk.rows import KINDS, OutputError, TextRows
+from deepfake_client.items import Item
+
+from tests.bulk import rows_of
+
+
+@pytest.fixture
+def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What happens to files and journal, in order."""
+    happened: list[str] = []
+
+    def watch(owner: Any, name: str, what: Any) -> None:
+        original = getattr(owner, name)
+
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            result = original(*arguments, **options)
+            happened.append(what(*arguments) if callable(what) else what)
+            return result
+
+        monkeypatch.setattr(owner, name, wrapped)
+
+    watch(os, "fsync", lambda number: "sync folder" if stat.S_ISDIR(os.fstat(number).st_mode) else "sync file")
+    watch(Journal, "commit", "commit")
+    watch(Path, "rename", "rename")
+    watch(Path, "replace", "replace")
+    watch(TextRows, "_write", "write")
+    return happened
+
+
+def write(output: ResumableOutput, name: str, status: str = "ok") -> None:
+    score = 0.5 if status == "ok" else None
+    output.write(key_of(Item(name)), Verdict(name, status, score, score))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_rows_are_on_the_disk_before_they_are_committed(tmp_path: Path, events: list[str], kind: str) -> None:
+    with ResumableOutput(tmp_path / f"scores.{kind}", {}) as output:
+        del events[:]
+        write(output, "a.jpg")
+        write(output, "b.jpg")
+    assert events == ["write", "write", "sync file", "commit"]
+
+
+def test_a_new_output_is_on_the_disk_with_its_name(tmp_path: Path, events: list[str]) -> None:
+    with ResumableOutput(tmp_path / "scores.csv", {}):
+        assert events == ["commit", "write", "sync folder", "sync file", "commit"]
+
+
+def test_a_shard_is_on_the_disk_with_its_name_before_it_is_committed(tmp_path: Path, events: list[str]) -> None:
+    with ResumableOutput(tmp_path / "scores.parquet", {}) as output:
+        write(output, "a.jpg")
+        del events[:]
+    assert events == ["sync file", "rename", "sync folder", "commit"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_staged_rows_are_on_the_disk_before_they_replace(tmp_path: Path, events: list[str], kind: str) -> None:
+    path = tmp_path / f"scores.{kind}"
+    with ResumableOutput(path, {}) as output:
+        write(output, "a.jpg")
+        write(output, "b.jpg", "empty_image")
+    del events[:]
+    with ResumableOutput(path, {}, retry_failed=True):
+        pass
+    replaced = events.index("replace")
+    assert events[replaced - 2 : replaced + 3] == ["sync file", "commit", "replace", "sync folder", "commit"]
+    assert [row["path"] for row in rows_of(path)] == ["a.jpg"]
+
+
+def test_a_commit_outlasts_a_loss_of_power(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    assert journal._db.execute("PRAGMA synchronous").fetchone() == (3,)  # EXTRA
+    assert journal._db.execute("PRAGMA locking_mode").fetchone() == ("exclusive",)
+    with pytest.raises(JournalError, match="another run is writing it"):
+        Journal(tmp_path / "journal")
+    journal.close()
+
+
+def test_what_was_not_committed_is_gone(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.add(b"a", True, 5)
+    journal["name"] = {"some": ["thing"]}
+    journal.commit()
+    journal.add(b"b", False, 7)
+    journal["name"] = None
+    journal.close()
+    journal = Journal(tmp_path / "journal")
+    assert (journal.count(), journal.count(failed=True), list(journal.rows())) == (1, 0, [(1, 5)])
+    assert journal["name"] == {"some": ["thing"]}
+    assert journal["other"] is None
+    assert (journal.has(b"a"), journal.has(b"a"), journal.has(b"b")) == (True, False, False)
+    journal.check()
+    journal.close()
+
+
+def test_failed_images_are_forgotten_with_their_waiting_rows(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    for n, ok in enumerate((True, False, True)):
+        journal.add(b"%d" % n, ok, n)
+        journal.wait({"n": n}, ok)
+    assert (journal.count(failed=True), journal.count_waiting()) == (1, 3)
+    journal.forget_failed()
+    assert list(journal.rows()) == [(1, 0), (1, 2)]
+    assert list(journal.waiting(10)) == [[{"n": 0}, {"n": 2}]]
+    assert list(journal.waiting(1)) == [[{"n": 0}], [{"n": 2}]]
+    assert (journal.has(b"0"), journal.has(b"1")) == (True, False)
+    journal.commit()
+    journal.check()
+    journal.end_waiting()
+    assert journal.count_waiting() == 0
+    journal.clear()
+    assert (journal.count(), journal["format"], journal.has(b"2")) == (0, None, False)
+    journal.close()
+
+
+def test_keys_tell_names_and_boxes_apart() -> None:
+    items = [Item("a"), Item("b"), Item("a", box=(1.0, 2.0, 3.0, 4.0)), Item("a", box=(1.0, 2.0, 3.0, 5.0)), Item(None)]
+    assert len({key_of(item) for item in items}) == len(items)
+    assert key_of(Item("a", data=b"x")) == key_of(Item("a"))
+    assert len(key_of(Item("\udce9.jpg"))) == 16
+
+
+class ShortWrites:
+    """A file on a disk that takes a few bytes at a time."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        return int(self._file.write(data[:7]))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def test_short_writes_make_whole_rows(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    with ResumableOutput(path, {}) as output:
+        output._rows._file = ShortWrites(output._rows._file)  # type: ignore[attr-defined]
+        for name in ("a.jpg", "ä" * 50 + ".jpg"):
+            write(output, name)
+    assert [row["path"] for row in rows_of(path)] == ["a.jpg", "ä" * 50 + ".jpg"]
+    with ResumableOutput(path, {}) as output:  # and the journal knows them
+        assert output.earlier == 2
+
+
+def test_commits_come_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, events: list[str]) -> None:
+    now = [0.0]
+    monkeypatch.setattr(resumable.time, "monotonic", lambda: now[0])
+    with ResumableOutput(tmp_path / "scores.jsonl", {}) as output:
+        del events[:]
+        for seconds in (0.5, 0.4, 0.2, 0.5):
+            now[0] += seconds
+            write(output, "a.jpg")
+        assert events.count("commit") == 1
+        assert events[:5] == ["write", "write", "write", "sync file", "commit"]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_a_row_that_was_written_by_half_is_not_committed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = tmp_path / f"scores{kind}"
+
+    def full(*_: Any) -> int:
+        raise OSError("the disk is full")
+
+    with ResumableOutput(path, {}) as output:
+        write(output, "a.jpg")
+        output._commit()
+        with monkeypatch.context() as patch:
+            patch.setattr(type(output._rows), "append", full)
+            with pytest.raises(OSError, match="full"):
+                write(output, "b.jpg")
+    with ResumableOutput(path, {}) as output:
+        assert output.earlier == 1
+        assert output.has(key_of(Item("a.jpg")))
+        assert not output.has(key_of(Item("a.jpg")))
+        assert not output.has(key_of(Item("b.jpg")))
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_another_run_is_refused_and_names_what_differs(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"scores{kind}"
+    with ResumableOutput(path, {"weights": 1, "inputs": ["a"]}) as output:
+        write(output, "a.jpg")
+        write(output, "b.jpg", "empty_image")
+        assert output.count_failed() == 1
+    with pytest.raises(OutputError, match="of a run with other weights and inputs"):
+        ResumableOutput(path, {"weights": 2, "inputs": ["b"]})
+    with ResumableOutput(path, {"weights": 2}, overwrite=True) as output:
+        assert output.earlier == 0
+    assert rows_of(path) == []
+
+
+def test_a_shard_that_was_half_done_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "scores.parquet"
+    with ResumableOutput(path, {}) as output:
+        write(output, "a.jpg")
+    monkeypatch.setattr(rows, "SHARD_ROWS", 10)
+    with ResumableOutput(path, {}) as output:
+        write(output, "b.jpg")
+        output._commit()
+        (path / "part-00001.parquet").write_bytes(b"renamed, and killed before the commit")
+        output._half_done = True  # as after a kill
+    with ResumableOutput(path, {}) as output:
+        assert output.earlier == 2
+    assert [row["path"] for row in rows_of(path)] == ["a.jpg", "b.jpg"]
+    assert journals.FORMAT == 2
