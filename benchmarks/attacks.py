@@ -211,13 +211,15 @@ def bad_datagrams(target: Target) -> str:
                     sender.sendto(content, "\0" + name.removeprefix("@"))
                 except OSError:
                     break
-    answers, seconds = flood(target, requests=20)
+    answers, seconds = flood(target, requests=60, batch=8)
     served = sum(answer == "ok" for answer, _ in answers)
-    return f"{len(names)} sockets; then {served} of 20 batches served, the next image after {seconds:.1f} s"
+    return (
+        f"{len(names)} sockets; then {served} of 60 requests of 8 images served, the next image after {seconds:.1f} s"
+    )
 
 
 def forged_tickets(target: Target) -> str:
-    """Calls of the last step with high tickets during a flood: how many of 40 batches get in over the limit of 8."""
+    """Calls of the last step with high tickets during a flood: how many of 60 requests of 8 images get in; 32 fit."""
     logits = np.zeros((1, 2), np.float32)
     inputs = []
     names = ("GLOBAL_TEXTURE_LOGITS", "LOCAL_FACIAL_LOGITS", "SEMANTIC_FUSION_LOGITS")
@@ -237,14 +239,14 @@ def forged_tickets(target: Target) -> str:
                 await asyncio.sleep(number * 0.02)
                 try:
                     await client.infer("voter", inputs)
-                    await client.infer(ENSEMBLE, [image_input([image] * 32)], client_timeout=300)
+                    await client.infer(ENSEMBLE, [image_input([image] * 8)], client_timeout=300)
                 except InferenceServerException as error:
                     return str(error.status())
                 return "ok"
 
-            return await asyncio.gather(*(one(number) for number in range(40)))
+            return await asyncio.gather(*(one(number) for number in range(60)))
 
-    return f"{asyncio.run(attack()).count('ok')} of 40 batches got in"
+    return f"{asyncio.run(attack()).count('ok')} of 60 requests got in"
 
 
 def post(target: Target, path: str, body: bytes) -> tuple[int, bytes]:

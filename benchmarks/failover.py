@@ -25,7 +25,7 @@ from benchmarks.load.workloads import Item
 from benchmarks.machine import ROOT, circumstances
 from benchmarks.serving import PHOTOGRAPHS, counter, export
 from ensemble.streams import ENSEMBLE_NAME
-from server.checks import SHARED_MEMORY
+from server.diagnosis.checks import SHARED_MEMORY
 
 SERVERS = 3
 VICTIM = 1
@@ -61,7 +61,7 @@ class Server:
         names = ("--grpc-port", "--http-port", "--metrics-port")
         ports = [word for n, name in enumerate(names) for word in (name, str(self._first_port + n))]
         server = [sys.executable, "-m", "server", "--model-repository", str(self._repository), *ports]
-        command = [sys.executable, str(ROOT / "server" / "lifeline.py"), *server]
+        command = [sys.executable, str(ROOT / "server" / "supervision" / "lifeline.py"), *server]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
 
     def wait(self) -> None:

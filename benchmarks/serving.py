@@ -110,7 +110,7 @@ def serve(repository: Path, model_config_name: str | None = None) -> Iterator[En
     with log.open("wb") as stream:
         server = [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, *named]
         # Bound to the benchmark's life, so that one which is killed leaves no server behind.
-        command = [sys.executable, str(ROOT / "server" / "lifeline.py"), *server]
+        command = [sys.executable, str(ROOT / "server" / "supervision" / "lifeline.py"), *server]
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     endpoint = Endpoint(f"localhost:{grpc}", f"http://localhost:{metrics}/metrics", psutil.Process(process.pid))
     try:

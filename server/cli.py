@@ -6,36 +6,24 @@ import os
 import signal
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 from rich.console import Console
 
-from server import access, checks
-from server.credentials import Credentials, credential_options, parse_header
-from server.doctor import examine, show
-from server.engines import REBUILD, check_engines
+from server import access
+from server.diagnosis.credentials import Credentials, credential_options, parse_header
+from server.diagnosis.doctor import examine, show
+from server.diagnosis.engines import REBUILD, check_engines
+from server.diagnosis.findings import Level
 from server.errors import RefusedError, ServerError
-from server.findings import Finding, Level
-from server.process import LOG_LEVELS, Options
+from server.refusals import needs, refuse_exposure, refuse_own_options, refuse_unwatchable
 from server.repository import ENSEMBLE, describe_face_detector, describe_framing, describe_weights, read_models
-from server.standin import checks as standin
 from server.standin.install import install
-from server.standin.layout import TRITON_VERSION, Layout, default_layout
-from server.supervisor import Supervisor, local_address
-
-OWN_OPTIONS = {  # tritonserver's options that this command sets itself → what to use instead
-    "--model-repository": "--model-repository before the `--`",
-    "--model-store": "--model-repository before the `--`",
-    **{f"--{name}-port": f"--{name}-port before the `--`" for name in ("grpc", "http", "metrics")},
-    **{f"--{name}-address": "--host before the `--`" for name in ("grpc", "http", "metrics")},
-    "--exit-timeout-secs": "--drain before the `--`",
-    "--model-config-name": "--model-config-name before the `--`",
-    "--backend-directory": "nothing: it follows from the install",
-    "--rate-limit": "nothing: it is execution_count, which limits only what configurations ask for",
-    "--model-control-mode": "a restart: supervision relies on a fixed set of models",
-}
+from server.standin.layout import TRITON_VERSION, default_layout
+from server.supervision.process import LOG_LEVELS, Options
+from server.supervision.supervisor import Supervisor, local_address
 
 repository_option = click.option(
     "--model-repository",
@@ -271,56 +259,6 @@ def doctor(
         raise RefusedError(f"{repository} has no engines (model.plan): {REBUILD}")
     show(findings, Console())
     sys.exit(any(finding.level is Level.WRONG for finding in findings))
-
-
-def needs(layout: Layout, repository: Path, config_name: str, host: str, ports: dict[str, int]) -> Iterator[Finding]:
-    """Every check before a start."""
-    yield from checks.check_ports(host, ports)
-    yield from checks.check_repository(repository, config_name, standin.SERVED_BACKENDS)
-    yield from standin.needs(layout)
-    yield checks.check_shared_memory()
-
-
-def refuse_own_options(extra: tuple[str, ...]) -> None:
-    """Refuse further options for tritonserver that this command sets itself.
-
-    Raises:
-        RefusedError: With what to use instead.
-    """
-    for word in extra:
-        option = word.split("=")[0]
-        if option in OWN_OPTIONS:
-            raise RefusedError(f"{word}: this launcher sets {option} itself; use {OWN_OPTIONS[option]}")
-
-
-def refuse_exposure(host: str, exposed: bool) -> None:
-    """Refuse an address that other machines reach, unless the user has confirmed it.
-
-    Raises:
-        RefusedError: With the ways out.
-    """
-    if not exposed and not access.is_loopback(host):
-        raise RefusedError(
-            f"--host {host} lets other machines reach tritonserver {TRITON_VERSION}, which has known security faults "
-            "that later releases have mended\n"
-            "  → serve other machines from NVIDIA's container (`make serve-gpu`), or put a proxy in front of loopback "
-            "(deploy/nginx); or confirm by --expose-known-vulnerabilities"
-        )
-
-
-def refuse_unwatchable(extra: tuple[str, ...]) -> None:
-    """Refuse options that leave the launcher no way to see whether the server answers.
-
-    Raises:
-        RefusedError: With what to change.
-    """
-    without_http = not access.is_on("--allow-http", extra, default=True)
-    without_grpc = access.uses_tls(extra) or not access.is_on("--allow-grpc", extra, default=True)
-    if without_http and without_grpc:
-        raise RefusedError(
-            "--allow-http=false leaves the supervision no way in where gRPC is off or wants certificates\n"
-            "  → leave HTTP on: it then listens on this machine alone, and its inference is closed by a key"
-        )
 
 
 def say(line: str) -> None:

@@ -18,8 +18,8 @@ import tritonclient.grpc as triton
 from onnx import TensorProto, helper, numpy_helper
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
-from server.process import Options, TritonProcess
 from server.standin.layout import BACKENDS, Layout
+from server.supervision.process import Options, TritonProcess
 
 RNG = np.random.default_rng(5)
 WEIGHT = RNG.standard_normal((48, 2)).astype(np.float32)

@@ -13,8 +13,8 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
-from server.process import TritonProcess
 from server.standin.layout import Layout
+from server.supervision.process import TritonProcess
 from tests.backends import (
     TABLE,
     assert_each_request_gets_its_own_rows,

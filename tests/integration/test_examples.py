@@ -85,6 +85,18 @@ def test_evaluate(server: Server, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "report.html").exists()
 
 
+def test_the_notebook_draws_a_verdict(server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    monkeypatch.setenv("DEEPFAKE_CLIENT_URL", server.url)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path))  # the user's own settings stay out
+    notebook = nbformat.read(ROOT / "notebooks/draw_a_verdict.ipynb", as_version=4)
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": str(ROOT)}}).execute()
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+    assert any("'status': 'ok'" in output.get("data", {}).get("text/plain", "") for output in outputs)
+
+
 @pytest.mark.slow
 def test_ray(server: Server, tmp_path: Path) -> None:
     pytest.importorskip("ray", reason="needs pip install './client[ray]'")

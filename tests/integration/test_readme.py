@@ -1,4 +1,4 @@
-"""Every command and every example of the READMEs runs."""
+"""Every command and every example of the READMEs and of the documentation runs."""
 
 import os
 import re
@@ -13,18 +13,29 @@ import pytest
 from tests.conftest import Server, free_ports
 from tests.golden import ROOT
 
-DOCUMENTS = (ROOT / "README.md", ROOT / "client" / "README.md")
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
+DOCUMENTS = (ROOT / "README.md", ROOT / "client" / "README.md", ROOT / "CONTRIBUTING.md", *PAGES)
 BLOCKS = [
     (kind, text)
     for document in DOCUMENTS
-    for kind, text in re.findall(r"^```(sh|python)\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE)
+    for kind, text in re.findall(r"^ *```(sh|python)\n(.*?)^ *```$", document.read_text(), re.DOTALL | re.MULTILINE)
 ]
-COMMANDS = [line.split("  #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line]
+LINES = [line.split("  #")[0].strip() for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line]
+COMMANDS = [line.removeprefix(".venv/bin/") for line in LINES]
 EXAMPLES = [text for kind, text in BLOCKS if kind == "python"]
 ENVIRONMENT = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 
-LONG_RUNNING = ("python -m server --", "python -m benchmarks", "python -m forensics")
-"""Commands whose options are checked, and which other tests or people run."""
+PROGRAMS: dict[str, set[str]] = {}
+"""Programs that are started by `python -m`, with the options that documents give them: other tests run them whole."""
+for _command in COMMANDS:
+    if _command.startswith("python -m "):
+        _words = shlex.split(_command)
+        _options = [word for word in _words if word.startswith("--")]
+        _program = _words[: _words.index(_options[0])] if _options else _words
+        PROGRAMS.setdefault(shlex.join(_program), set()).update(word.partition("=")[0] for word in _options)
+
+HERE = ("make ", "scripts/", "python -m ", "deepfake-client ", "python examples/", ".triton/bin/perf_analyzer ")
+"""How commands begin that a test of this file tries."""
 
 
 def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
@@ -33,9 +44,10 @@ def run(command: list[str], **options: object) -> subprocess.CompletedProcess[st
     return done
 
 
-def test_the_readme_has_commands_and_examples() -> None:
-    assert len(COMMANDS) > 8
+def test_every_command_is_tried_by_a_test_of_this_file() -> None:
+    assert len(COMMANDS) > 20
     assert EXAMPLES
+    assert all(command.startswith(HERE) for command in COMMANDS)
 
 
 @pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("make ")}))
@@ -50,12 +62,19 @@ def test_scripts_exist_and_are_executable(command: str) -> None:
     assert os.access(ROOT / command.split()[0], os.X_OK)
 
 
-@pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith(LONG_RUNNING)}))
-def test_long_running_commands_have_the_options_that_are_named(command: str) -> None:
-    words = shlex.split(command)
-    program = words[: words.index(next(word for word in words if word.startswith("--")))] if "--" in command else words
-    text = run([*program, "--help"]).stdout
-    assert all(word in text for word in words if word.startswith("--"))
+@pytest.mark.parametrize("program", sorted(PROGRAMS))
+def test_programs_have_the_options_that_are_named(program: str) -> None:
+    text = run([*shlex.split(program), "--help"]).stdout
+    assert {option for option in PROGRAMS[program] if option not in text} == set()
+
+
+@pytest.mark.server
+def test_the_line_for_perf_analyzer_works(server: Server, tmp_path: Path) -> None:
+    lines = [c for c in dict.fromkeys(COMMANDS) if c.startswith(("python examples/", ".triton/bin/"))]
+    assert any("perf_analyzer -m deepfake_detector" in line for line in lines)
+    for line in lines:
+        line = line.replace("build/", f"{tmp_path}/").replace("localhost:8001", server.url)
+        run(["sh", "-c", re.sub(r"--request-count \d+", "--request-count 8", line)])
 
 
 @pytest.mark.server
@@ -84,7 +103,7 @@ def test_python_examples_run(text: str, server: Server) -> None:
 @pytest.mark.server
 @pytest.mark.slow
 def test_the_demo_prints_what_the_readme_shows() -> None:
-    shown = re.search(r"```console\n(warning: UNTRAINED.*?)```", DOCUMENTS[0].read_text(), re.DOTALL)
+    shown = re.search(r"It ends with\n\n```console\n(.*?)```", DOCUMENTS[0].read_text(), re.DOTALL)
     assert shown is not None
     grpc, http, metrics = map(str, free_ports(3))
     ports = {"GRPC_PORT": grpc, "HTTP_PORT": http, "METRICS_PORT": metrics}

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from server import checks, process
+from server.diagnosis import checks
+from server.diagnosis.findings import Level
 from server.errors import InstallError, RefusedError, RepositoryError
-from server.findings import Level
-from server.health import Health, Policy
-from server.probe import Kind, Outcome
 from server.repository import describe_weights, missing_parts, read_models
 from server.standin import checks as standin
 from server.standin import install, layout
 from server.standin.layout import CHECKOUT, Layout, default_layout
 from server.standin.patches import CANCELLATION, MESSAGE_SIZE, Patch, apply
+from server.supervision import process
+from server.supervision.health import Health, Policy
+from server.supervision.probe import Kind, Outcome
 from tests.backends import free_ports, save_net
 
 ENSEMBLE = """

@@ -16,12 +16,12 @@ import psutil
 import pytest
 
 from server.errors import GaveUpError
-from server.health import Policy
-from server.probe import Kind, Prober
-from server.process import Options
 from server.standin.install import install
 from server.standin.layout import CHECKOUT, default_layout
-from server.supervisor import Supervisor
+from server.supervision.health import Policy
+from server.supervision.probe import Kind, Prober
+from server.supervision.process import Options
+from server.supervision.supervisor import Supervisor
 from tests.backends import free_ports, save_net
 
 pytestmark = pytest.mark.server
@@ -305,7 +305,7 @@ def test_server_first_start_failure_shows_the_model_s_error_and_ends(
 
 
 def test_server_gives_up_after_repeated_failures(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("server.restarts.GIVE_UP_AFTER", 2)
+    monkeypatch.setattr("server.supervision.restarts.GIVE_UP_AFTER", 2)
     events: list[str] = []
 
     def break_it(_: float) -> None:

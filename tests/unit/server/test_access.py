@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from server import access
-from server.cli import refuse_exposure, refuse_unwatchable
 from server.errors import RefusedError
-from server.process import Options
-from server.supervisor import make_prober
+from server.refusals import refuse_exposure, refuse_unwatchable
+from server.supervision.process import Options
+from server.supervision.supervisor import make_prober
 
 PORTS = {"grpc": 8001, "http": 8000, "metrics": 8002}
 GRPC = "--grpc-restricted-protocol"

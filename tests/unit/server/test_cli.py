@@ -7,15 +7,17 @@ import pytest
 from click.testing import CliRunner
 
 from server import cli
+from server.diagnosis import checks
+from server.diagnosis.findings import Level
 from server.errors import RefusedError, RepositoryError
-from server.findings import Level
+from server.refusals import refuse_own_options
 from server.repository import read_models
 from server.standin import checks as standin
 from tests.backends import save_net
 
 
 def findings(repository: Path, config_name: str = "") -> tuple[str, str]:
-    found = next(iter(cli.checks.check_repository(repository, config_name, standin.SERVED_BACKENDS)))
+    found = next(iter(checks.check_repository(repository, config_name, standin.SERVED_BACKENDS)))
     assert found.level is Level.WRONG
     return found.detail, found.fix
 
@@ -80,11 +82,11 @@ def test_engines_are_for_nvidia_s_container_whether_they_are_built_or_not(tmp_pa
 @pytest.mark.parametrize("word", ["--grpc-port=1", "--model-control-mode=poll", "--rate-limit", "--http-address=::"])
 def test_options_that_the_launcher_sets_itself_are_refused(word: str) -> None:
     with pytest.raises(RefusedError, match="this launcher sets"):
-        cli.refuse_own_options((word,))
+        refuse_own_options((word,))
 
 
 def test_other_options_are_taken() -> None:
-    cli.refuse_own_options(("--log-verbose=1", "--grpc-use-ssl", "true"))
+    refuse_own_options(("--log-verbose=1", "--grpc-use-ssl", "true"))
 
 
 def test_a_line_that_cannot_be_written_is_lost_and_nothing_else() -> None:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from server.health import Health, Policy
-from server.probe import Kind, Outcome
+from server.supervision.health import Health, Policy
+from server.supervision.probe import Kind, Outcome
 
 POLICY = Policy(probe_interval=5, failures=2, stall=60, share=0.02)
 

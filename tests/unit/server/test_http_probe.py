@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from server.http_probe import HttpProber, _judge
-from server.probe import IMAGE, Kind, Outcome
+from server.supervision.http_probe import HttpProber, _judge
+from server.supervision.probe import IMAGE, Kind, Outcome
 
 
 def ended(result: Any) -> Future[tuple[int, bytes]]:

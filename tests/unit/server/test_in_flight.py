@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from ensemble.admission import Admission, Ledger
-from server.in_flight import InFlight
+from server.supervision.in_flight import InFlight
 
 STEP = """
 from ensemble.admission import Admission

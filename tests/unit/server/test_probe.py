@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ensemble import admission
-from server.probe import IMAGE, Kind, Outcome, Prober, answer_fault, probe_request, refusal_kind
+from server.supervision.probe import IMAGE, Kind, Outcome, Prober, answer_fault, probe_request, refusal_kind
 from tests.fakes.triton import FakeTriton, fail_times, hang, serving
 
 

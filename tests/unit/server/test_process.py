@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from server.process import LOG_LEVELS, Options, TritonProcess, arguments, error_lines, has_ended
 from server.standin.environment import server_environment
+from server.supervision.process import LOG_LEVELS, Options, TritonProcess, arguments, error_lines, has_ended
 
 PORTS = {"grpc": 1, "http": 2, "metrics": 3}
 
@@ -133,7 +133,7 @@ time.sleep(60)
 def test_a_server_that_does_not_stop_is_killed_after_its_drain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import threading
 
-    monkeypatch.setattr("server.process.KILL_AFTER", 0.1)
+    monkeypatch.setattr("server.supervision.process.KILL_AFTER", 0.1)
     program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     log: list[str] = []
     process = TritonProcess(Installation(tmp_path, program), options(drain_seconds=0), log.append)
@@ -148,7 +148,7 @@ def test_it_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
 import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})
 from pathlib import Path
 from tests.unit.server.test_process import Installation, options
-from server.process import TritonProcess
+from server.supervision.process import TritonProcess
 process = TritonProcess(Installation(Path({str(tmp_path)!r})), options(), lambda _: None)
 print(process.pid, flush=True)
 import time; time.sleep(60)

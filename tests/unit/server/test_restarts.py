@@ -2,7 +2,7 @@
 
 import pytest
 
-from server.restarts import GIVE_UP_AFTER, LONGEST_PAUSE, STEADY_AFTER, Restarts
+from server.supervision.restarts import GIVE_UP_AFTER, LONGEST_PAUSE, STEADY_AFTER, Restarts
 
 DIGEST = "ab" * 32
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from server import restarts, supervisor
 from server.errors import GaveUpError, StartError
-from server.health import Policy
-from server.probe import Kind, Outcome
-from server.process import Options
-from server.supervisor import Supervisor, local_address
+from server.supervision import restarts, supervisor
+from server.supervision.health import Policy
+from server.supervision.probe import Kind, Outcome
+from server.supervision.process import Options
+from server.supervision.supervisor import Supervisor, local_address
 
 QUICK = Policy(probe_interval=0.0, probe_timeout=7.0, stall=0.3, share=1.0)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
+from server.diagnosis.findings import Finding, Level
 from server.errors import RepositoryError
-from server.findings import Finding, Level
 from server.repository import (
     EXPORT_HINT,
     describe_face_detector,

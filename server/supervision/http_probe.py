@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from server.probe import IMAGE, Kind, PendingProbe, refusal_kind
 from server.repository import ENSEMBLE
+from server.supervision.probe import IMAGE, Kind, PendingProbe, refusal_kind
 
 
 class HttpProber:
-    """Probes one server and asks for its statistics over HTTP; the same face as `server.probe.Prober`."""
+    """Probes one server and asks for its statistics over HTTP; the same face as `server.supervision.probe.Prober`."""
 
     def __init__(self, address: str, headers: Mapping[str, str]) -> None:
         """Connect lazily.

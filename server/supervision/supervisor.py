@@ -13,12 +13,12 @@ import psutil
 
 from server import access
 from server.errors import GaveUpError, StartError
-from server.health import Health, Policy
-from server.http_probe import HttpProber
-from server.in_flight import InFlight
-from server.probe import Kind, PendingProbe, Prober
-from server.process import Installation, Options, TritonProcess, adopt_orphans, has_ended
-from server.restarts import Restarts
+from server.supervision.health import Health, Policy
+from server.supervision.http_probe import HttpProber
+from server.supervision.in_flight import InFlight
+from server.supervision.probe import Kind, PendingProbe, Prober
+from server.supervision.process import Installation, Options, TritonProcess, adopt_orphans, has_ended
+from server.supervision.restarts import Restarts
 
 TICK = 0.1  # seconds between two looks
 COUNTS_INTERVAL = 1.0  # seconds between two looks at the statistics

@@ -19,7 +19,7 @@ from typing import IO, Protocol
 import psutil
 
 from server import access
-from server.checks import SHARED_MEMORY
+from server.diagnosis.checks import SHARED_MEMORY
 
 LIFELINE = Path(__file__).with_name("lifeline.py")
 STUB_PROGRAM = "triton_python_backend_stub"

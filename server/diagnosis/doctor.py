@@ -7,13 +7,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from server import checks
-from server.credentials import Credentials
-from server.engines import check_engines
-from server.findings import Finding, Level
-from server.probe import Kind, Prober
+from server.diagnosis import checks
+from server.diagnosis.credentials import Credentials
+from server.diagnosis.engines import check_engines
+from server.diagnosis.findings import Finding, Level
 from server.standin import checks as standin
 from server.standin.layout import Layout
+from server.supervision.probe import Kind, Prober
 
 _STYLES = {Level.OK: "green", Level.WARNING: "yellow", Level.WRONG: "bold red"}
 PROBE_SECONDS = 60.0

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from server.probe import Kind, Outcome
+from server.supervision.probe import Kind, Outcome
 
 
 @dataclass(frozen=True)
