@@ -7,6 +7,7 @@ import pytest
 from server import access
 from server.errors import RefusedError
 from server.refusals import refuse_exposure, refuse_unwatchable
+from server.supervision import supervisor
 from server.supervision.process import Options
 from server.supervision.supervisor import make_prober
 
@@ -104,6 +105,16 @@ def test_an_open_server_is_probed_without_any_header() -> None:
     other = make_prober(options("--grpc-use-ssl=true"))
     assert type(other).__name__ == "HttpProber"
     other.close()
+
+
+def test_each_prober_asks_the_port_of_its_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "Prober", lambda address, headers: ("grpc", address, dict(headers)))
+    monkeypatch.setattr(supervisor, "HttpProber", lambda address, headers: ("http", address, dict(headers)))
+    assert make_prober(options()) == ("grpc", "127.0.0.1:8001", {})
+    http = ("http", "127.0.0.1:8000", {"deepfake-detector-key": "K"})
+    assert make_prober(options("--grpc-use-ssl=true")) == http
+    elsewhere = options("--grpc-use-ssl=true", host="192.0.2.1")
+    assert make_prober(elsewhere) == http  # HTTP of a secured server is here
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,7 @@ class Script:
     killed: int = 0
     stopped: list[bool] = field(default_factory=list)
     in_time: bool = True
+    adopted_before_start: list[int] = field(default_factory=list)
 
 
 class FakeProcess:
@@ -102,7 +103,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
         monkeypatch.setattr(supervisor, "TritonProcess", process)
         monkeypatch.setattr(supervisor, "make_prober", lambda _: FakeProber(script))
-        monkeypatch.setattr(supervisor, "adopt_orphans", lambda: None)
+        monkeypatch.setattr(supervisor, "adopt_orphans", lambda: script.adopted_before_start.append(script.starts))
         monkeypatch.setattr(supervisor, "TICK", 0.001)
         monkeypatch.setattr(supervisor, "COUNTS_INTERVAL", 0.01)
         monkeypatch.setattr(restarts, "LONGEST_PAUSE", 0.001)
@@ -143,6 +144,7 @@ def test_it_is_ready_after_a_real_answer_and_stops_in_good_order(run: Callable[.
     assert said[1] == "stopping: waiting for requests in flight"
     assert said[2].startswith("stopped in ")
     assert (script.stopped, script.killed, script.starts) == ([False], 0, 0)
+    assert script.adopted_before_start == [-1]  # so that stubs of a killed server can be reaped
 
 
 def test_a_stop_that_takes_too_long_is_told(run: Callable[..., list[str]]) -> None:
