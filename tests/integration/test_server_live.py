@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from ensemble.contract import OVERLOADED, STUCK
 from server.errors import GaveUpError
 from server.standin.install import install
 from server.standin.layout import CHECKOUT, default_layout
@@ -43,7 +44,8 @@ output [ { name: "PIXELS" data_type: TYPE_UINT8 dims: [ 4, 4, 3 ] } ]
 output [ { name: "STATUS" data_type: TYPE_STRING dims: [ 1 ] } ]
 instance_group [ { count: 1 kind: KIND_CPU } ]
 """
-# Files beside model.py steer it: `seconds` how long an answer takes, `broken` a message to fail to load with.
+# Files beside model.py steer it: `seconds` how long an answer takes, `broken` a message to fail to load with, `refuses`
+# one to refuse every request with.
 PIXELS_MODEL = """
 import time
 from pathlib import Path
@@ -58,6 +60,9 @@ class TritonPythonModel:
             raise pb_utils.TritonModelException((HERE / "broken").read_text())
 
     def execute(self, requests):
+        if (HERE / "refuses").exists():
+            error = pb_utils.TritonError((HERE / "refuses").read_text(), pb_utils.TritonError.UNAVAILABLE)
+            return [pb_utils.InferenceResponse(error=error) for _ in requests]
         if (HERE / "seconds").exists():
             time.sleep(float((HERE / "seconds").read_text()))
         answers = []
@@ -370,3 +375,28 @@ def test_server_that_hangs_is_restarted(repository: Path) -> None:
 
     events = supervise(repository, Policy(probe_interval=0.2, probe_timeout=0.5, stall=2), hang_once, 60)
     assert "a real inference waits" in events[1]
+
+
+def test_server_whose_admission_hears_of_nothing_while_it_refuses_is_restarted(repository: Path) -> None:
+    def refuse_once(events: list[str]) -> bool:
+        if events == ["ready"]:
+            steer(repository, "refuses", f"{STUCK}: nothing has left for 99 s, and the queue is full")
+        if len(events) == 2:
+            (repository / "pixels" / "1" / "refuses").unlink(missing_ok=True)
+        return events.count("ready") == 2
+
+    events = supervise(repository, Policy(probe_interval=0.2, probe_timeout=5, stall=2), refuse_once, 120)
+    assert re.search("RESTARTING because .*(nothing has left|no model has answered anything) for", events[1])
+
+
+def test_server_that_refuses_because_it_has_enough_to_do_is_not_restarted(repository: Path) -> None:
+    began: list[float] = []
+
+    def refuse(events: list[str]) -> bool:
+        if events == ["ready"] and not began:
+            steer(repository, "refuses", f"{OVERLOADED}: the queue is full")
+            began.append(time.monotonic())
+        return bool(began) and time.monotonic() - began[0] > 5
+
+    events = supervise(repository, Policy(probe_interval=0.2, probe_timeout=5, stall=60), refuse, 120)
+    assert not [event for event in events if "RESTARTING" in event]
