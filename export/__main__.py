@@ -30,7 +30,11 @@ _FACE_EXPORTS: dict[str, Callable[..., ModelExport]] = {
     RESTORER: export_face_restorer,
 }
 
-_COMPUTED = {"fp32": "ONNX Runtime", "fp16": "float16 arithmetic, sums in float32,"}
+_COMPUTED = {
+    "fp32": "ONNX Runtime",
+    "fp16": "float16 arithmetic, sums in float32,",
+    "bf16": "bfloat16 arithmetic, sums in float32,",
+}
 
 
 @click.command(
@@ -80,8 +84,9 @@ _COMPUTED = {"fp32": "ONNX Runtime", "fp16": "float16 arithmetic, sums in float3
     "--precision",
     type=click.Choice(PRECISIONS),
     show_default="fp32 for onnx, fp16 for tensorrt",
-    help="Of the streams and the face detector. fp16 halves memory and is what GPUs are fast at; it is tried in true "
-    "float16 arithmetic, and refused where a value would not fit. GFPGAN stays fp32.",
+    help="Of the streams and the face detector. fp16 and bf16 halve memory and are what GPUs are fast at; they "
+    "are tried in true arithmetic of their type. fp16 is refused where a value would not fit; bf16 fits all, is less "
+    "exact, and is for GPUs alone. GFPGAN stays fp32.",
 )
 def main(weights: Path, repository: Path, preset: str | None, target: str, precision: str | None) -> None:
     """Export the three streams from their checkpoints into a Triton model repository.

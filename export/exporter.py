@@ -11,7 +11,7 @@ from torch import nn
 
 from export.difference import Difference
 from export.half.arithmetic import HalfArithmetic, Range, require_range
-from export.half.conversion import to_half
+from export.half.conversion import HALF_TYPES, to_half
 from export.onnx.fused_attention import fuse_attention
 from export.onnx.graph import INLINE_LIMIT, free_weights, save_model, to_onnx
 from export.onnx.interface import Interface
@@ -66,8 +66,8 @@ class ModelExport:
             where there is one (`export.onnx.fused_attention`).
         size: Bytes of the files.
         seconds: Time that it took.
-        differences: The model against torch; of fp16, computed in float16 arithmetic.
-        ranges: Of fp16, how large its tensors became on the images compared, in the order of computation.
+        differences: The model against torch; of 16 bits, computed in the arithmetic of their type.
+        ranges: Of 16 bits, how large its tensors became on the images compared, in the order of computation.
     """
 
     name: str
@@ -113,8 +113,8 @@ def export_model(
     expected = torch_outputs(network, source.batches)
     on_stage("tracing it to ONNX")
     model = to_onnx(network, source.interface)
-    if precision == "fp16":
-        to_half(model)
+    if precision in HALF_TYPES:
+        to_half(model, HALF_TYPES[precision])
     on_stage("writing the model")
     metadata = {
         **source.metadata,
@@ -155,7 +155,7 @@ def validate(
 
     Args:
         source: What was exported.
-        model: Its model.onnx; of fp16, it is run in float16 arithmetic.
+        model: Its model.onnx; of 16 bits, it is run in the arithmetic of its type.
         fused: The same with fused attention, where there is one.
         expected: The network's outputs by batch.
         precision: Of the models.
@@ -167,15 +167,18 @@ def validate(
     cases = dict(expected)
     scene = {SCENE: source.batches[SCENE]} if SCENE in source.batches else {}
     ranges: list[Range] = []
-    if precision == "fp16":
+    others: dict[str, dict[str, Outputs]] = {}
+    if precision in HALF_TYPES:
         actual = _half_outputs(model, source.batches, ranges)
         require_range(source.name, ranges)
-        # What ONNX Runtime makes of the file itself, in float32 arithmetic on a CPU.
-        others = {"ONNX Runtime": onnx_outputs(model, scene, optimised=False)}
     else:
         actual = onnx_outputs(model, source.batches)
-        others = {}
-    if fused:
+    if precision == "fp16":
+        # What ONNX Runtime makes of the file itself, in float32 arithmetic on a CPU. It has no bfloat16 there.
+        others["ONNX Runtime"] = onnx_outputs(model, scene, optimised=False)
+    if fused and precision == "bf16":
+        others["fused attention"] = _half_outputs(fused, scene, [])
+    elif fused:
         others["fused attention"] = onnx_outputs(fused, scene, optimised=precision == "fp32")
     for way, outputs in others.items():
         for name, values in outputs.items():
@@ -184,7 +187,7 @@ def validate(
 
 
 def _half_outputs(model: Path, batches: Mapping[str, Pixels], ranges: list[Range]) -> dict[str, Outputs]:
-    """Run a float16 model on each batch in float16 arithmetic; the ranges of its tensors are added to a list."""
+    """Run a model of 16 bits on each batch in its type's arithmetic; the ranges of its tensors are added to a list."""
     arithmetic = HalfArithmetic(model)
     outputs: dict[str, Outputs] = {}
     for name, pixels in batches.items():

@@ -50,7 +50,8 @@ def main(weights: Path, images: Path | None, random: int, batch_size: int, outpu
     Told are the largest and the 99.9th percentile change of a probability, the share of votes changed, and how near
     the tensors in float16 come to its end (65504): on these images, and with activations scaled up until one does not
     fit. Float16 is computed as a GPU would, every value rounded to float16: `fp16` with sums in single, `fp16 sums`
-    with attention that accumulates in float16, as some kernels do. The face stream is given whole images.
+    with attention that accumulates in float16, as some kernels do. `bf16` is the same for bfloat16, which has no end.
+    The face stream is given whole images.
     """
     console = Console()
     try:
@@ -93,7 +94,7 @@ def _study(
             groups = {"photos": slice(0, len(real)), "random": slice(len(real), None)}
             if unreadable and not studies:
                 console.print(f"[yellow]{len(unreadable)} of {len(photographs)} photographs cannot be read[/]")
-            task = progress.add_task(stream.name, total=4 * len(pixels))
+            task = progress.add_task(stream.name, total=5 * len(pixels))
 
             def advance(way: str, count: int, task: Any = task, name: str = stream.name) -> None:
                 progress.update(task, description=f"{name}: {way}", advance=count)

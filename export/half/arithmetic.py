@@ -1,4 +1,4 @@
-"""What a float16 model computes on hardware that has float16, computed on a CPU.
+"""What a model of 16 bits computes on hardware that has its type, computed on a CPU.
 
 ONNX Runtime's CPU provider computes float16 graphs in float32: it rounds less than a GPU, and nothing overflows. So the
 graph is rewritten: every product and sum in float32, as tensor cores accumulate, every result rounded to float16 as it
@@ -44,21 +44,23 @@ class Range:
         kind: What computes them, and from what.
         tensor: Name of the largest.
         largest: Largest absolute value before rounding; infinite or NaN after an overflow elsewhere.
+        limit: Largest value of their type.
     """
 
     kind: str
     tensor: str
     largest: float
+    limit: float = LARGEST
 
     @property
     def share(self) -> float:
-        """Of float16's largest value."""
-        return self.largest / LARGEST
+        """Of the type's largest value."""
+        return self.largest / self.limit
 
     @property
     def overflows(self) -> bool:
-        """Whether a value is beyond float16."""
-        return self.kind != STREAM and not self.largest <= LARGEST
+        """Whether a value is beyond the type."""
+        return self.kind != STREAM and not self.largest <= self.limit
 
 
 class HalfArithmetic:
@@ -71,11 +73,13 @@ class HalfArithmetic:
 
     def __init__(self, model: Path, half_sums: bool = False) -> None:
         graph = ir.load(model)
+        half = _half_type(graph.graph)
+        self._limit = LARGEST if half is ir.DataType.FLOAT16 else float(np.finfo(np.float32).max)
         attention = _attention_products(graph.graph) if half_sums else []
         self.outputs = [str(output.name) for output in graph.graph.outputs]
-        self._kinds = _rewrite(graph)
+        self._kinds = _rewrite(graph, half)
         for product, length in attention:
-            _accumulate_in_half(graph.graph, product, length)
+            _accumulate_in_half(graph.graph, product, length, half)
         path = model.with_name(_FILE)
         ir.save(graph, path)
         try:
@@ -99,7 +103,7 @@ class HalfArithmetic:
         values = self._session.run([*self.outputs, *(_RANGE + tensor for tensor in self._kinds)], feeds)
         count = len(self.outputs)
         ranges = [
-            Range(kind, tensor, float(value))
+            Range(kind, tensor, float(value), self._limit)
             for (tensor, kind), value in zip(self._kinds.items(), values[count:], strict=True)
         ]
         return tuple(values[:count]), ranges
@@ -136,25 +140,31 @@ def require_range(name: str, ranges: Iterable[Range]) -> None:
         )
 
 
-def _rewrite(model: ir.Model) -> Mapping[str, str]:
-    """Rewrite a float16 graph in place; give the kind of each tensor whose range has become an output."""
+def _half_type(graph: ir.Graph) -> ir.DataType:
+    """Give the type of 16 bits that a graph computes in."""
+    types = {output.dtype for node in graph for output in node.outputs}
+    return ir.DataType.BFLOAT16 if ir.DataType.BFLOAT16 in types else ir.DataType.FLOAT16
+
+
+def _rewrite(model: ir.Model, half_type: ir.DataType) -> Mapping[str, str]:
+    """Rewrite a graph of 16 bits in place; give the kind of each tensor whose range has become an output."""
     graph = model.graph
     kinds: dict[str, str] = {}
     gain = ir.val(GAIN, shape=ir.Shape([]), type=ir.TensorType(ir.DataType.FLOAT))
     nodes = list(graph)
     for node in nodes:  # while types and producers are still those of the model
         for output in node.outputs:
-            if output.dtype is ir.DataType.FLOAT16 and node.op_type not in MOVES:
+            if output.dtype is half_type and node.op_type not in MOVES:
                 kinds[str(output.name)] = _kind(node)
             elif node.op_type == "Add" and output.dtype is ir.DataType.FLOAT and not _reads_constant(node):
                 kinds[str(output.name)] = STREAM
     graph.inputs.append(gain)
     last_axis = register(graph, ir.tensor([-1], dtype=ir.DataType.INT64, name="LAST_AXIS"), ir.Shape([1]))
-    for value in [value for value in graph.initializers.values() if value.dtype is ir.DataType.FLOAT16]:
+    for value in [value for value in graph.initializers.values() if value.dtype is half_type]:
         first = next(node for node in nodes if value in node.inputs)
         _reroute(graph, value, _insert(graph, first, "Cast", [value], to=ir.DataType.FLOAT))
     for node in nodes:
-        halves = [output for output in node.outputs if output.dtype is ir.DataType.FLOAT16]
+        halves = [output for output in node.outputs if output.dtype is half_type]
         if halves and node.op_type == "Cast":
             node.attributes["to"] = ir.AttrInt64("to", ir.DataType.FLOAT)
             source = node.inputs[0]
@@ -162,11 +172,11 @@ def _rewrite(model: ir.Model) -> Mapping[str, str]:
             if producer is not None and producer.op_type == "LayerNormalization":
                 node.replace_input_with(0, _insert(graph, node, "Mul", [source, gain]))
         if halves and node.op_type == "Softmax":
-            _take_softmax_apart(graph, node, last_axis)
+            _take_softmax_apart(graph, node, last_axis, half_type)
         for output in halves:
             output.type = ir.TensorType(ir.DataType.FLOAT)
             if str(output.name) in kinds:
-                half = _insert(graph, node, "Cast", [output], after=True, to=ir.DataType.FLOAT16)
+                half = _insert(graph, node, "Cast", [output], after=True, to=half_type)
                 producer = half.producer()
                 assert producer is not None
                 single = _insert(graph, producer, "Cast", [half], after=True, to=ir.DataType.FLOAT)
@@ -200,7 +210,7 @@ def _summed(product: ir.Node) -> int:
     raise TypeError(f"{product.outputs[0].name}: the length of its sums is not known")
 
 
-def _accumulate_in_half(graph: ir.Graph, product: ir.Node, length: int) -> None:
+def _accumulate_in_half(graph: ir.Graph, product: ir.Node, length: int, half_type: ir.DataType) -> None:
     """Make of a product a sum of products over `STEP` values each, rounded after every step."""
     left, right = product.inputs
     name = product.outputs[0].name
@@ -214,7 +224,7 @@ def _accumulate_in_half(graph: ir.Graph, product: ir.Node, length: int) -> None:
         ]
         part = _insert(graph, product, "MatMul", slices)
         total = part if total is None else _insert(graph, product, "Add", [total, part])
-        half = _insert(graph, product, "Cast", [total], to=ir.DataType.FLOAT16)
+        half = _insert(graph, product, "Cast", [total], to=half_type)
         total = _insert(graph, product, "Cast", [half], to=ir.DataType.FLOAT)
     product.op_type = "Identity"
     product.resize_inputs(1)
@@ -227,11 +237,11 @@ def _constant(graph: ir.Graph, name: str, values: list[int]) -> ir.Value:
     return register(graph, ir.tensor(values, dtype=ir.DataType.INT64, name=name), ir.Shape([len(values)]))
 
 
-def _take_softmax_apart(graph: ir.Graph, node: ir.Node, last_axis: ir.Value) -> None:
+def _take_softmax_apart(graph: ir.Graph, node: ir.Node, last_axis: ir.Value, half_type: ir.DataType) -> None:
     """Make of a softmax over the last axis a division of its exponentials by their sum, each step rounded."""
 
     def rounded(value: ir.Value) -> ir.Value:
-        half = _insert(graph, node, "Cast", [value], to=ir.DataType.FLOAT16)
+        half = _insert(graph, node, "Cast", [value], to=half_type)
         return _insert(graph, node, "Cast", [half], to=ir.DataType.FLOAT)
 
     scores = node.inputs[0]

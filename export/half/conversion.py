@@ -1,4 +1,4 @@
-"""A float32 graph made into a strongly typed float16 one.
+"""A float32 graph made into a strongly typed one of 16 bits: float16, or bfloat16.
 
 What takes the time is computed in half: products of matrices and convolutions, and what lies between two of them. What
 half would spoil stays in single: every LayerNormalization, the residual stream with the LayerScale before it, the
@@ -10,15 +10,24 @@ between two casts as well (seen in TensorRT for RTX 1.7.1, built ahead of time f
 it is a matter of accuracy, and a softmax in single brings none: with every step of it rounded to half
 (`export.half.arithmetic`), logits of preset small are as far from float32 (0.0088 at most) as with a softmax in single
 (0.0091).
+
+bfloat16 has the range of float32, so that nothing can overflow, and 8 bits of precision where float16 has 11. Its
+models are for GPUs: ONNX Runtime's CPU provider does not compute in it.
 """
 
+import ml_dtypes
 import numpy as np
 import onnx_ir as ir
 
 from export.errors import HalfRangeError
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "bf16")
 """To choose from."""
+
+HALF_TYPES = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+"""Of the precisions of 16 bits."""
+
+_NUMPY_TYPES = {ir.DataType.FLOAT16: np.dtype(np.float16), ir.DataType.BFLOAT16: np.dtype(ml_dtypes.bfloat16)}
 
 LARGEST = float(np.finfo(np.float16).max)
 """Above 65504 (rounded: from 65520 on) a float16 is infinite."""
@@ -33,32 +42,33 @@ FOLLOWERS = MOVES | {"Add", "BatchNormalization", "Mul", "Sigmoid", "Softmax"}
 """Computed in half where all that they compute on is in half. Whatever is not named here is computed in single."""
 
 
-def to_half(model: ir.Model) -> None:
-    """Turn a float32 graph into a float16 one; inputs and outputs keep their types.
+def to_half(model: ir.Model, dtype: ir.DataType = ir.DataType.FLOAT16) -> None:
+    """Turn a float32 graph into one of 16 bits; inputs and outputs keep their types.
 
     Weights are not converted here but one at a time when the model is saved, so that no second copy is in memory.
 
     Args:
         model: With float32 weights; changed in place.
+        dtype: Of `HALF_TYPES`.
 
     Raises:
-        HalfRangeError: A weight is beyond float16.
+        HalfRangeError: With float16, a weight is beyond it.
     """
     casts: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
     for node in list(model.graph):
-        if not _in_half(node):
+        if not _in_half(node, dtype):
             _cast_inputs(model.graph, node, ir.DataType.FLOAT, casts)
             continue
         if node.op_type == "BatchNormalization":
             _fold_statistics(model.graph, node)
-        _cast_inputs(model.graph, node, ir.DataType.FLOAT16, casts)
+        _cast_inputs(model.graph, node, dtype, casts)
         for output in node.outputs:
-            output.type = ir.TensorType(ir.DataType.FLOAT16)
+            output.type = ir.TensorType(dtype)
     for name in [name for name, value in model.graph.initializers.items() if not value.uses()]:
         del model.graph.initializers[name]
 
 
-def _in_half(node: ir.Node) -> bool:
+def _in_half(node: ir.Node, dtype: ir.DataType) -> bool:
     if any(output.is_graph_output() for output in node.outputs):
         return False  # outputs are float32, and what gives them is cheap
     if node.op_type in PRODUCTS:
@@ -66,7 +76,7 @@ def _in_half(node: ir.Node) -> bool:
     if node.op_type not in FOLLOWERS or _is_layer_scale(node):
         return False
     computed = [value for value in node.inputs if value is not None and _is_float(value) and not value.is_initializer()]
-    return bool(computed) and all(value.dtype is ir.DataType.FLOAT16 for value in computed)
+    return bool(computed) and all(value.dtype is dtype for value in computed)
 
 
 def _is_layer_scale(node: ir.Node) -> bool:
@@ -77,7 +87,7 @@ def _is_layer_scale(node: ir.Node) -> bool:
 
 
 def _is_float(value: ir.Value) -> bool:
-    return value.dtype in (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+    return value.dtype in (ir.DataType.FLOAT, *HALF_TYPES.values())
 
 
 def _cast_inputs(
@@ -88,7 +98,9 @@ def _cast_inputs(
         if value is None or not _is_float(value) or value.dtype is dtype:
             continue
         if (value, dtype) not in casts:
-            casts[value, dtype] = _half_weight(graph, value) if value.is_initializer() else _cast(graph, value, dtype)
+            casts[value, dtype] = (
+                _half_weight(graph, value, dtype) if value.is_initializer() else _cast(graph, value, dtype)
+            )
         node.replace_input_with(index, casts[value, dtype])
 
 
@@ -96,7 +108,7 @@ def _cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> ir.Value:
     producer = value.producer()
     if producer is None:
         raise TypeError(f"{value.name}: an input of the graph that is of a floating-point type")
-    suffix = "half" if dtype is ir.DataType.FLOAT16 else "single"
+    suffix = "single" if dtype is ir.DataType.FLOAT else "half"
     cast = ir.node("Cast", [value], {"to": ir.AttrInt64("to", dtype)}, name=f"{value.name}_to_{suffix}")
     cast.outputs[0].name = f"{value.name}_{suffix}"
     cast.outputs[0].type, cast.outputs[0].shape = ir.TensorType(dtype), value.shape
@@ -104,17 +116,17 @@ def _cast(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> ir.Value:
     return cast.outputs[0]
 
 
-def _half_weight(graph: ir.Graph, value: ir.Value) -> ir.Value:
+def _half_weight(graph: ir.Graph, value: ir.Value, dtype: ir.DataType) -> ir.Value:
     tensor = value.const_value
     assert tensor is not None  # an initializer has a value
     array = tensor.numpy()
     largest = max(float(array.max()), -float(array.min()))
-    if largest > LARGEST:
+    if dtype is ir.DataType.FLOAT16 and largest > LARGEST:
         raise HalfRangeError(f"{value.name}: a weight of {largest:.3g} is beyond float16, which ends at {LARGEST:.0f}")
     name = f"{value.name}_half"
     half = ir.LazyTensor(
-        lambda: ir.tensor(tensor.numpy().astype(np.float16)),
-        dtype=ir.DataType.FLOAT16,
+        lambda: ir.tensor(tensor.numpy().astype(_NUMPY_TYPES[dtype])),
+        dtype=dtype,
         shape=ir.Shape(array.shape),
         name=name,
     )

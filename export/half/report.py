@@ -16,7 +16,7 @@ from export.half.arithmetic import STREAM
 from export.half.conversion import LARGEST
 from export.half.study import HALF_SUMS, LARGEST_ALLOWED, P999_ALLOWED, StreamStudy, measure_change
 
-PRECISIONS = ("fp32", "fp16", HALF_SUMS)
+WAYS = ("fp32", "fp16", HALF_SUMS, "bf16")
 _KINDS_SHOWN = 4
 
 
@@ -27,7 +27,7 @@ def describe(
     streams: dict[str, Any] = {}
     for stream, study in studies.items():
         changes: dict[str, Any] = {}
-        for precision in PRECISIONS:
+        for precision in WAYS:
             changes[precision] = {}
             for group, part in groups.items():
                 change = measure_change(study.logits["torch"][part], study.logits[precision][part])
@@ -44,7 +44,7 @@ def describe(
             for gain in study.gains
         ]
         streams[stream.name] = {"changes": changes, "headroom": headroom, "scaled_up": gains}
-    scores = {precision: _scores_changed(studies, precision) for precision in PRECISIONS}
+    scores = {precision: _scores_changed(studies, precision) for precision in WAYS}
     return {
         "untrained": untrained,
         "tolerances": {"largest": dict(LARGEST_ALLOWED), "p999": dict(P999_ALLOWED)},

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import torch
 from numpy.typing import NDArray
 
@@ -13,7 +14,7 @@ from ensemble.images import ImageError, Limits, frame, read_image, square
 from ensemble.streams import Stream
 from ensemble.voting import fake_probability, quantise
 from export.half.arithmetic import HalfArithmetic, Range, widest
-from export.half.conversion import to_half
+from export.half.conversion import HALF_TYPES, PRECISIONS, to_half
 from export.onnx.graph import free_weights, save_model, to_onnx
 from export.onnx.interface import INPUT, stream_interface
 from export.onnx.session import open_session
@@ -30,10 +31,11 @@ LARGEST_ALLOWED: Mapping[str, float] = {
     "fp32": TOLERANCES["fp32"][PROBABILITY],
     "fp16": TOLERANCES["fp16"][PROBABILITY],
     HALF_SUMS: TOLERANCES["fp16"][PROBABILITY],
+    "bf16": TOLERANCES["bf16"][PROBABILITY],
 }
 """Largest change of a probability; votes are steps of 0.1."""
 
-P999_ALLOWED: Mapping[str, float] = {"fp32": 1e-3, "fp16": 1e-2, HALF_SUMS: 1e-2}
+P999_ALLOWED: Mapping[str, float] = {"fp32": 1e-3, "fp16": 1e-2, HALF_SUMS: 1e-2, "bf16": 5e-2}
 """The same for all but one in a thousand images."""
 
 HIGHEST_GAIN = 2**12
@@ -80,8 +82,8 @@ class StreamStudy:
     """One stream: its logits of every image in each way of computing them, and how near float16 is to its end.
 
     Attributes:
-        logits: By `torch`, `fp32` (ONNX Runtime), `fp16` (float16 arithmetic, sums in single) and `HALF_SUMS`, float32
-            [images, 2].
+        logits: By `torch`, `fp32` (ONNX Runtime), `fp16` (float16 arithmetic, sums in single), `HALF_SUMS` and
+            `bf16` (bfloat16 arithmetic), float32 [images, 2].
         ranges: Of float16, the largest tensor of each kind over all images.
         gains: What happens when activations are scaled up, until one does not fit.
     """
@@ -121,7 +123,7 @@ def study_stream(
     batch: int,
     advance: Callable[[str, int], None],
 ) -> StreamStudy:
-    """Compute all images with torch, with the float32 model in ONNX Runtime, and with the float16 model.
+    """Compute all images with torch, with the float32 model in ONNX Runtime, and with the models of 16 bits.
 
     Args:
         stream: The stream.
@@ -137,7 +139,7 @@ def study_stream(
     """
     network = load_stream(stream, checkpoint)
     logits = {"torch": _torch_logits(network, pixels, batch, advance)}
-    folders = {precision: folder / precision for precision in ("fp32", "fp16")}
+    folders = {precision: folder / precision for precision in PRECISIONS}
     for each in folders.values():
         each.mkdir(parents=True)
     model = to_onnx(network, stream_interface(stream))
@@ -157,9 +159,17 @@ def study_stream(
 
     logits["fp16"] = _collect(pixels, batch, in_half, advance, "fp16")
     sums = HalfArithmetic(half, half_sums=True)
-    position = sums.outputs.index("LOGITS")
-    logits[HALF_SUMS] = _collect(pixels, batch, lambda some: sums.run(some)[0][position], advance, HALF_SUMS)
+    logits[HALF_SUMS] = _collect(pixels, batch, _logits_of(sums), advance, HALF_SUMS)
+    model = ir.load(single)
+    to_half(model, HALF_TYPES["bf16"])
+    brain = HalfArithmetic(save_model(model, folders["bf16"], {})[0])
+    logits["bf16"] = _collect(pixels, batch, _logits_of(brain), advance, "bf16")
     return StreamStudy(logits, tuple(ranges), tuple(search_overflow(arithmetic, pixels[:1])))
+
+
+def _logits_of(arithmetic: HalfArithmetic) -> Callable[[Pixels], Logits]:
+    position = arithmetic.outputs.index("LOGITS")
+    return lambda pixels: np.asarray(arithmetic.run(pixels)[0][position])
 
 
 def search_overflow(arithmetic: HalfArithmetic, pixels: Pixels) -> Iterator[Gain]:

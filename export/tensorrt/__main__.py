@@ -18,6 +18,7 @@ from ensemble.faces.gfpgan import FACE_SIDE
 from ensemble.streams import STREAMS
 from export.errors import ExportError, TensorrtError
 from export.face_models import export_face_aligner, export_face_detector, export_face_restorer
+from export.half.conversion import PRECISIONS
 from export.layout import CONFIGURATIONS, SKELETON
 from export.stream_export import export_stream
 from export.tensorrt.check import CAPABILITIES, Built, build_ahead, weights_beyond_half
@@ -114,14 +115,14 @@ def _subjects(folder: Path, preset: str, faces: bool, on_stage: Callable[[str], 
     dino, clip = PRESETS[preset]
     for stream in STREAMS:
         profile = read_profile(SKELETON / stream.name / "configs" / "tensorrt.pbtxt")
-        for precision in ("fp32", "fp16"):
+        for precision in PRECISIONS:
             title = f"{stream.name} {precision}"
             with _exported(folder, title, on_stage) as target:
                 export = export_stream(stream, weights / stream.checkpoint, target, precision=precision)
                 # The last of DINOv2 is for one query alone, and its probabilities are an output.
                 attentions = dino.blocks - 1 + (clip.blocks if stream.has_clip else 0)
                 # In float32 there is no kernel for it.
-                yield Subject(title, export.files[0], profile, attentions if precision == "fp16" else None)
+                yield Subject(title, export.files[0], profile, None if precision == "fp32" else attentions)
     if faces:
         yield from _face_subjects(folder, on_stage)
 

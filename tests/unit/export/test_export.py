@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STREAMS, Stream
 from export import ExportError, StreamExport, export_stream, exporter, parity, stream_export
 from export.__main__ import main
-from export.errors import MissingWeightsError, ParityError, RepositoryError
+from export.errors import HalfRangeError, MissingWeightsError, ParityError, RepositoryError
 from export.layout import FUSED_FILE, SKELETON
 from export.onnx.fused_attention import fuse_attention
 from export.onnx.graph import INLINE_LIMIT
@@ -250,6 +250,29 @@ def off(output: int) -> Callable[..., Any]:
         return tuple(value + 0.2 * (index == output) for index, value in enumerate(outputs))
 
     return hook
+
+
+def test_a_bfloat16_export_is_tried_in_its_own_arithmetic(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its range is float32's: a weight that is beyond float16 is none of its problems."""
+    tensors = torch.load(tiny / GLOBAL_TEXTURE.checkpoint, weights_only=True)
+    (key,) = (key for key in tensors if key.endswith("layer.1.mlp.weights_in.bias"))
+    tensors[key][0] = 1e5
+    torch.save(tensors, tmp_path / "dinov2_252.pth")
+    only_scene = {"scene": sample_batches(GLOBAL_TEXTURE.pixels)["scene"]}
+    monkeypatch.setattr(stream_export, "sample_batches", lambda pixels: only_scene)
+    (tmp_path / "model").mkdir()
+    exported = export_stream(GLOBAL_TEXTURE, tmp_path / "dinov2_252.pth", tmp_path / "model", precision="bf16")
+    assert exported.precision == "bf16"
+    types = {node.op_type: node.outputs[0].dtype for node in ir.load(exported.files[0]).graph}
+    assert types["MatMul"] is types["Softmax"] is types["Conv"] is ir.DataType.BFLOAT16
+    assert types["LayerNormalization"] is types["Div"] is ir.DataType.FLOAT
+    assert {each.pixels for each in exported.differences} == {"scene", "scene, fused attention"}
+    found = {each.output: each.largest for each in exported.differences if each.pixels == "scene"}
+    assert 1e-4 < found["FEATURES"] < 0.6
+    with pytest.raises(HalfRangeError, match="beyond float16"):
+        export_stream(GLOBAL_TEXTURE, tmp_path / "dinov2_252.pth", tmp_path / "model", precision="fp16")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

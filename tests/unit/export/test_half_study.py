@@ -88,6 +88,8 @@ def test_command_tells_changes_and_headroom_per_stream(
     for stream in report["streams"].values():
         fp32, fp16 = (stream["changes"][name] for name in ("fp32", "fp16"))
         assert {group: change["images"] for group, change in fp16.items()} == {"photos": 3, "random": 2}
+        assert set(stream["changes"]) == {"fp32", "fp16", "fp16 sums", "bf16"}
+        assert fp16["random"]["largest"] < stream["changes"]["bf16"]["random"]["largest"]
         assert fp32["random"]["largest"] < 1e-4 < fp16["random"]["largest"] < 2e-2
         assert all(0 < each["share"] < 0.01 for each in stream["headroom"])
         *fitting, last = stream["scaled_up"]
@@ -95,7 +97,7 @@ def test_command_tells_changes_and_headroom_per_stream(
         assert all(each["overflow"] is None for each in fitting)
         assert last["overflow"]["largest"] > report["float16_largest"]
 
-    monkeypatch.setattr(half_study, "LARGEST_ALLOWED", {"fp32": 1e-3, "fp16": 1e-6})
+    monkeypatch.setattr(half_study, "LARGEST_ALLOWED", {**half_study.LARGEST_ALLOWED, "fp16": 1e-6})
     monkeypatch.setattr(precision, "_study", lambda *arguments: kept[0])
     beyond = run("--weights", tiny, "--random", 1)
     assert beyond.exit_code == 1
