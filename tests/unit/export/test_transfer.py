@@ -4,6 +4,7 @@ import http.server
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -188,6 +189,31 @@ def test_an_answer_that_continues_elsewhere_is_refused(server: Server, tmp_path:
     server.answer = lambda handler: send(handler, b"n" * 4000, 206, Content_Range="bytes 500-4499/5000")
     with pytest.raises(DownloadError, match="asked to go on at byte 1000 and sends bytes 500-4499/5000"):
         fetch(location, tmp_path)
+
+
+def test_a_range_that_the_server_does_not_have_starts_anew(server: Server, tmp_path: Path) -> None:
+    """All of it was there already, or more than all: the parts are not this file's."""
+    location = Location(server.url, content="hash")
+    break_off(server, location, tmp_path)
+    server.asked.clear()
+    server.answer = lambda handler: send(handler, b"", 416) if handler.headers.get("Range") else send(handler, CONTENT)
+    assert fetch(location, tmp_path).read_bytes() == CONTENT
+    assert [headers.get("range") for _, headers in server.asked] == ["bytes=1000-", None]
+
+
+@pytest.mark.parametrize(("free", "fits"), [(4000, True), (3999, False)])
+def test_the_disk_has_to_hold_what_is_missing(
+    free: int, fits: bool, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    location = Location(server.url, content="hash")
+    break_off(server, location, tmp_path)
+    server.answer = go_on
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    if fits:
+        fetch(location, tmp_path)
+    else:
+        with pytest.raises(DownloadError, match="make room"):
+            fetch(location, tmp_path)
 
 
 def test_a_file_that_fails_its_check_is_removed(server: Server, tmp_path: Path) -> None:
