@@ -1,5 +1,6 @@
 """What a decoding process gives up before it looks at untrusted bytes."""
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -12,15 +13,17 @@ _ACCOUNT_BYTES = 1 << 16  # What the decoders may write about an image.
 def give_up_rights() -> None:
     """Keeps this process from opening files or sockets, starting others, or writing more than a few lines.
 
-    Where it runs as root, it becomes nobody.
+    Where it runs as root and may, it becomes nobody.
     """
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
     os.dup2(null, 1)
     if os.getuid() == 0:
-        os.setgroups([])
-        os.setresgid(_NOBODY, _NOBODY, _NOBODY)
-        os.setresuid(_NOBODY, _NOBODY, _NOBODY)
+        # In a container whose root lacks the capability, or whose users do not include nobody, it stays that root.
+        with contextlib.suppress(OSError):
+            os.setgroups([])
+            os.setresgid(_NOBODY, _NOBODY, _NOBODY)
+            os.setresuid(_NOBODY, _NOBODY, _NOBODY)
     libc = ctypes.CDLL(None)
     libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

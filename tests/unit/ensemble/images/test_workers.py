@@ -238,6 +238,22 @@ def test_processes_end_with_the_one_that_started_them() -> None:
     wait_until_gone(children)
 
 
+def test_a_root_without_capabilities_decodes_too() -> None:
+    """As in a container that drops them all."""
+    code = """if True:
+        import ctypes, sys
+        for capability in range(41):
+            ctypes.CDLL(None).prctl(24, capability, 0, 0, 0)  # PR_CAPBSET_DROP
+        from ensemble.images import Decoders
+        from ensemble.images.headers import read_header
+        decoders = Decoders(1)
+        print(decoders.decode(read_header(open(sys.argv[1], "rb").read())).shape)
+        decoders.close()
+    """
+    done = subprocess.run([sys.executable, "-c", code, str(IMAGES[0])], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("(256, 256, 3)\n", "")
+
+
 def test_threads_share_the_processes(others: set[int]) -> None:
     decoders = Decoders(2)
     failures: list[str] = []
