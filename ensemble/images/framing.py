@@ -24,7 +24,7 @@ ImageFraming = Literal["native", "square", "face"]
 
 FRAMINGS: tuple[ImageFraming, ...] = get_args(ImageFraming)
 
-SMALLEST_NATIVE = max(252, *(stream.pixels for stream in STREAMS if not stream.is_resized))
+SMALLEST_NATIVE = max([252, *(stream.pixels for stream in STREAMS if not stream.is_resized)])
 """Shortest side of an image that `native` frames, in pixels: the largest centre that a stream takes."""
 
 

@@ -67,6 +67,8 @@ def fetch_file(
         partial.unlink()
         raise
     partial.replace(target)
+    for of_another_version in _partials(target):
+        of_another_version.unlink()
 
 
 def unfinished(target: Path) -> int:

@@ -176,6 +176,15 @@ def test_without_a_name_for_the_content_nothing_is_continued(server: Server, tmp
     assert fetch(Location(server.url), tmp_path).read_bytes() == b"n" * 5000
 
 
+def test_a_server_that_sends_all_of_another_version_is_asked_once(server: Server, tmp_path: Path) -> None:
+    break_off(server, Location(server.url, content="old"), tmp_path)
+    server.asked.clear()
+    server.answer = lambda handler: send(handler, CONTENT)
+    assert fetch(Location(server.url, content="new"), tmp_path).read_bytes() == CONTENT
+    assert len(server.asked) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"], "parts of the old version are left"
+
+
 def test_the_same_content_is_continued(server: Server, tmp_path: Path) -> None:
     location = Location(server.url, content="hash")
     break_off(server, location, tmp_path)
