@@ -1,9 +1,7 @@
 """Exports: what the models compute, that each is validated, and that a failure leaves the old ones."""
 
-import fcntl
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -399,43 +397,6 @@ def test_an_interrupted_publication_is_never_a_mix(
         whole = (tmp_path / stream.name / "1" / "model.onnx").exists()
         assert not whole or len(set(contents)) == 1
     assert not list(tmp_path.rglob(".staging*"))
-
-
-def test_staging_is_removed_whatever_happens(tmp_path: Path) -> None:
-    folder = tmp_path
-
-    def interrupted() -> None:
-        nonlocal folder
-        with staging(tmp_path) as folder:
-            (folder / "half").write_bytes(b"a model")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert folder != tmp_path
-    assert not folder.exists()
-    leftover = folder.with_name(".staging-killed")
-    leftover.mkdir()
-    with staging(tmp_path):
-        assert not leftover.exists(), "what a killed export left is not removed"
-
-
-def test_two_exports_do_not_meet_in_one_repository(tmp_path: Path) -> None:
-    with (
-        staging(tmp_path),
-        pytest.raises(RepositoryError, match="another export is at work there"),
-        staging(tmp_path),
-    ):
-        pass
-    handle = os.open(tmp_path, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock was let go
-    os.close(handle)
-
-
-def test_a_repository_that_is_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(RepositoryError, match="cannot be used as a model repository"), staging(tmp_path / "file"):
-        pass
 
 
 # The command line

@@ -1,5 +1,6 @@
 """Publishing models: the order in which files are moved, what is removed, and that nothing interrupts it."""
 
+import fcntl
 import json
 import os
 import signal
@@ -192,3 +193,40 @@ def test_the_repository_of_the_checkout_is_not_copied_onto_itself(
     with staging(tmp_path) as folder:
         assert folder.parent == tmp_path / "provenance", "tritonserver would take it for a model"
     assert {path.name for path in tmp_path.iterdir()} == {"provenance", *(stream.name for stream in STREAMS)}
+
+
+def test_staging_is_removed_whatever_happens(tmp_path: Path) -> None:
+    folder = tmp_path
+
+    def interrupted() -> None:
+        nonlocal folder
+        with staging(tmp_path) as folder:
+            (folder / "half").write_bytes(b"a model")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert folder != tmp_path
+    assert not folder.exists()
+    leftover = folder.with_name(".staging-killed")
+    leftover.mkdir()
+    with staging(tmp_path):
+        assert not leftover.exists(), "what a killed export left is not removed"
+
+
+def test_two_exports_do_not_meet_in_one_repository(tmp_path: Path) -> None:
+    with (
+        staging(tmp_path),
+        pytest.raises(RepositoryError, match="another export is at work there"),
+        staging(tmp_path),
+    ):
+        pass
+    handle = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the lock was let go
+    os.close(handle)
+
+
+def test_a_repository_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RepositoryError, match="cannot be used as a model repository"), staging(tmp_path / "file"):
+        pass
