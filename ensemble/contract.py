@@ -15,6 +15,9 @@ PREPROCESS_MODEL, VOTER_MODEL, PROVENANCE_MODEL = "preprocess", "voter", "proven
 FACE_FINDER_MODEL = "face_finder"
 """The model that finds every face of an image and cuts it out as an image of its own."""
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+"""Ends of the names of files that are taken for images in folders, in upper or lower case."""
+
 IMAGE, FACE_BOX = "IMAGE", "FACE_BOX"
 """Inputs of the ensemble: BYTES [N, 1], an encoded file; FP32 [N, 4], a row of NaN where no box is supplied."""
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ensemble.contract import IMAGE_SUFFIXES
 from ensemble.streams import Stream
 from export.errors import ExportError
 from export.half.report import describe, finite, print_report
@@ -20,7 +21,7 @@ from export.weights.checkpoints import find_checkpoints
 from networks import WeightsError
 from networks.random_weights import MARKER
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+EXTENSIONS = frozenset(IMAGE_SUFFIXES)
 
 
 @click.command(

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ensemble.contract import IMAGE_SUFFIXES
 from training.errors import DataError
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+EXTENSIONS = frozenset(IMAGE_SUFFIXES)
 LABELS = {"real": 0, "fake": 1, "0": 0, "1": 1}
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("path", "label", "dataset", "group", "video", "split", "x1", "y1", "x2", "y2")

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+from ..contract.contract import IMAGE_SUFFIXES
 from ..items import Item
 from .lists import STDIN, Columns, read_list
 from .shards import is_shard, read_shard
 
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_EXTENSIONS = IMAGE_SUFFIXES
 """Files of a folder, and members of a shard, that are sent, in upper or lower case."""
 
 
