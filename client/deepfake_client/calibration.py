@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from .contract.contract import CALIBRATION_PARAMETER, NO_CALIBRATION
@@ -29,8 +29,7 @@ class OperatingPoint:
 
     def apply(self, verdict: Verdict) -> Verdict:
         """The same verdict, decided by this threshold on its probability instead of by its score."""
-        faces = verdict.faces and tuple(map(self.apply, verdict.faces))
-        return replace(verdict, threshold=self.threshold, faces=faces)
+        return verdict.decided_by(self.threshold)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -25,7 +25,7 @@ from .errors import (
     ServerDiedError,
     is_retryable,
 )
-from .faces import EveryFace, is_searched
+from .faces import EveryFace, FoundFace, is_searched
 from .items import (
     MAX_IMAGE_BYTES,
     EncodedImage,
@@ -253,6 +253,11 @@ class DetectorClient(BlockingCalls):
             if not is_retryable(error):
                 raise
             raise not_ready(self._settings, timeout, error) from error
+
+    def _find_faces(self, image: Image) -> Sequence[FoundFace]:
+        encoded = read(make_item(image, None, "all"))
+        (found,) = self._retry(self._channels, find_faces_call(self._settings, [encoded]), RequestState())
+        return found.faces
 
     def _score_batch(
         self,

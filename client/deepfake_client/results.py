@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Literal
 
@@ -102,6 +102,11 @@ class Verdict:
         if self.threshold is not None and self.probability is not None:
             return "fake" if self.probability > self.threshold else "real"
         return None if self.score is None else decide(self.score)
+
+    def decided_by(self, threshold: float | None) -> "Verdict":
+        """The same, decided by a threshold on the probability; its faces as well."""
+        faces = self.faces and tuple(face.decided_by(threshold) for face in self.faces)
+        return replace(self, threshold=threshold, faces=faces)
 
     def rows(self) -> "Iterable[Verdict]":
         """What has a row of its own in a file: for an image itself."""

@@ -16,6 +16,7 @@ from ..video import Sampling, VideoOptions, VideoVerdict
 from ..video.sampling import DEFAULT_FPS
 from .connection import Connection, connection_options
 from .destination import check_output, check_standard_output, errors_told, open_destination, score_missing
+from .evidence import replay, write_evidence
 from .group import INTERRUPTED, NO_IMAGES, SOME_FAILED, Commands
 from .identity import ask_provenance, identity, warn_if_different
 from .info import info
@@ -24,6 +25,7 @@ from .progress import ProgressBar
 from .stopping import stoppable
 from .summary import RunSummary
 from .timelines import save_timeline
+from .web import web
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -98,6 +100,12 @@ def main() -> None:
     metavar="DIR",
     help="Draw a timeline of each video into DIR, as SVG.",
 )
+@click.option(
+    "--evidence",
+    type=click.Path(dir_okay=False, writable=True, path_type=Path),
+    metavar="FILE",
+    help="Of one picture: a ZIP with report, maps, votes, what would change the verdict, stability, and a receipt.",
+)
 @click.option("--unordered", is_flag=True, help="Write rows as they come: no image waits for a slow one before it.")
 @click.option(
     "--format",
@@ -144,6 +152,7 @@ def score(
     frame_count: int | None,
     frame_rows: bool,
     timelines: Path | None,
+    evidence: Path | None,
     unordered: bool,
     printed: str | None,
     batch_size: int,
@@ -206,6 +215,8 @@ def score(
         raise click.UsageError("Missing argument 'PATH...' or option '--list'.", ctx)
     if output is None and (overwrite or retry_failed):
         raise click.UsageError("--overwrite and --retry-failed are about a file: name it with --output.", ctx)
+    if evidence is not None and (len(paths) != 1 or lists or not Path(paths[0]).is_file() or is_video(Item(paths[0]))):
+        raise click.UsageError("--evidence is for one picture: give one image file.", ctx)
     if fps is not None and frame_count is not None:
         raise click.UsageError("--fps and --frames both say which frames of a video are scored: give one.", ctx)
     if verdict_only and (faces == "all" or fps or frame_count or frame_rows or timelines):
@@ -259,6 +270,8 @@ def score(
                         verdict = each if point is None else point.apply(each)
                         if timelines is not None and isinstance(verdict, VideoVerdict):
                             save_timeline(timelines, verdict)
+                        if evidence is not None:
+                            write_evidence(evidence, client, verdict)
                         rows.write(key, verdict)
                         summary.add(verdict)
                         bar.advance()
@@ -286,6 +299,8 @@ def score(
 
 
 main.add_command(info)
+main.add_command(replay)
+main.add_command(web)
 
 
 def _check_lists(inputs: Inputs) -> None:

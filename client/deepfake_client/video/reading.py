@@ -96,6 +96,7 @@ def read_frames(source: str | BinaryIO, sampling: Sampling, about: VideoFile) ->
     try:
         container = av.open(
             source,
+            "r",
             container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
             metadata_errors="replace",
         )

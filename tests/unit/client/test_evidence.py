@@ -1,0 +1,114 @@
+"""What would change a verdict, receipts and their replay; against the stand-in server."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from deepfake_client.cli import main
+from deepfake_client.evidence import VoteRule, rule_of, what_would_change
+from deepfake_client.results import STREAM_NAMES, StreamVerdict, Verdict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble.voting import vote
+from tests.fakes.triton import FakeTriton, serving
+
+
+@pytest.fixture
+def server() -> Iterator[FakeTriton]:
+    with serving() as fake:
+        yield fake
+
+
+def verdict(votes: list[float], threshold: float | None = None, probabilities: list[float] | None = None) -> Verdict:
+    known = probabilities or votes
+    rule = VoteRule()
+    mean = sum(weight * each for weight, each in zip(rule.weights, known, strict=True)) / sum(rule.weights)
+    streams = {n: StreamVerdict(p, v) for n, p, v in zip(STREAM_NAMES, known, votes, strict=True)}
+    return Verdict("photo.jpg", "ok", rule.score(votes), mean, streams, threshold=threshold)
+
+
+VOTES = st.lists(st.integers(0, 10).map(lambda number: number / 10), min_size=3, max_size=3)
+
+
+@given(VOTES)
+def test_the_rule_is_the_servers(votes: list[float]) -> None:
+    import numpy as np
+
+    assert VoteRule().score(votes) == pytest.approx(float(vote(np.array([votes]))[0]))
+
+
+@given(VOTES)
+def test_each_change_changes_the_verdict_and_one_step_less_does_not(votes: list[float]) -> None:
+    said = verdict(votes)
+    for change in what_would_change(said, VoteRule()):
+        place = STREAM_NAMES.index(change.stream)
+        changed = verdict([*votes[:place], change.bound, *votes[place + 1 :]])
+        assert changed.verdict == change.verdict != said.verdict
+        back = round(change.bound + (0.1 if change.at_most else -0.1), 1)
+        nearly = verdict([*votes[:place], back, *votes[place + 1 :]])
+        assert nearly.verdict != change.verdict
+        assert change.margin == pytest.approx(abs(change.bound - votes[place]))
+
+
+def test_the_words_name_stream_bound_and_margin() -> None:
+    texts = [change.text for change in what_would_change(verdict([0.6, 0.6, 0.6]), VoteRule())]
+    assert texts == [
+        "real if Global Texture were 0.2 or less; margin 0.4",
+        "uncertain if Localized Facial were 0.3 or less; margin 0.3",
+        "real if Hybrid Semantic Fusion were 0.2 or less; margin 0.4",
+    ]
+
+
+@given(st.lists(st.floats(0, 1), min_size=3, max_size=3), st.floats(0.05, 0.95))
+def test_with_a_threshold_probabilities_decide(probabilities: list[float], threshold: float) -> None:
+    said = verdict([0.5, 0.5, 0.5], threshold, probabilities)
+    for change in what_would_change(said, VoteRule()):
+        place = STREAM_NAMES.index(change.stream)
+        beyond = change.bound + (-1e-3 if change.at_most else 1e-3)
+        changed = verdict([0.5] * 3, threshold, [*probabilities[:place], beyond, *probabilities[place + 1 :]])
+        assert changed.verdict == change.verdict
+
+
+def test_the_published_rule_holds_where_nothing_else_is_said() -> None:
+    assert rule_of(None) == VoteRule()
+
+
+def test_a_receipt_is_replayed_and_what_is_otherwise_is_told(server: FakeTriton, tmp_path: Path) -> None:
+    from deepfake_client import DetectorClient
+    from deepfake_client.evidence import ask_deployment, make_receipt
+
+    photo, file = tmp_path / "photo.jpg", tmp_path / "receipt.json"
+    photo.write_bytes(b"0.3")
+    with DetectorClient(server.url) as client:
+        receipt = make_receipt(b"0.3", client.score(photo), ask_deployment(client))
+    file.write_text(json.dumps(receipt))
+    same = CliRunner().invoke(main, ["replay", str(file), str(photo), "--url", server.url])
+    assert (same.exit_code, same.stdout) == (0, "the same: real, score 0.3\n")
+    photo.write_bytes(b"0.9")
+    other = CliRunner().invoke(main, ["replay", str(file), str(photo), "--url", server.url])
+    assert other.exit_code == 1
+    assert "the image is another file" in other.stdout
+    assert "score: 0.9, was 0.3" in other.stdout
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", '{"receipt": 1, "faces": "main", "threshold": null}', "[" * 9000]
+)
+def test_what_is_no_receipt_is_a_wrong_command_line(server: FakeTriton, tmp_path: Path, text: str) -> None:
+    (tmp_path / "r.json").write_text(text)
+    (tmp_path / "p.jpg").write_bytes(b"0.3")
+    result = CliRunner().invoke(
+        main, ["replay", str(tmp_path / "r.json"), str(tmp_path / "p.jpg"), "--url", server.url]
+    )
+    assert result.exit_code == 2, result.output
+    assert "no receipt" in result.output.replace("\n", " ") or "not a receipt" in result.output.replace("\n", " ")
+
+
+def test_evidence_is_for_one_picture(server: FakeTriton, tmp_path: Path) -> None:
+    for arguments in ([str(tmp_path)], ["a.jpg", "b.jpg"], ["gone.jpg"]):
+        result = CliRunner().invoke(main, ["score", *arguments, "--evidence", "e.zip", "--url", server.url])
+        assert result.exit_code == 2
+        assert "one picture" in result.output
