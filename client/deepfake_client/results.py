@@ -143,7 +143,9 @@ class Verdict:
 
 def _face_row(verdict: Verdict) -> dict[str, Any]:
     """One of several faces: its place first, and the rest as in the row of an image."""
-    row = {name: value for name, value in verdict.to_dict().items() if name not in ("path", "face")}
+    row = {
+        name: value for name, value in verdict.to_dict().items() if name not in ("path", "face", "weights", "threshold")
+    }
     return {**verdict.face.to_dict(), **row}
 
 

@@ -65,7 +65,7 @@ def weights_state(provenance: Provenance | None) -> str:
         return "unknown"
     if provenance.untrained:
         return "untrained"
-    return str(provenance.document.get("state", "trained"))
+    return "trained" if provenance.stand_in is None else f"stand-in: {provenance.stand_in}"
 
 
 def calibration_document(calibration: Calibration | None) -> Any:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from io import BytesIO
 from itertools import count
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ..client import DetectorClient
 from ..items import Faces, Item
@@ -132,6 +132,7 @@ class _Video:
     failed: list[Verdict] = field(default_factory=list)
     failures: int = 0
     kept: list[FrameVerdict] = field(default_factory=list)
+    weights: dict[str, Any] = field(default_factory=dict)
 
     @property
     def done(self) -> bool:
@@ -139,6 +140,7 @@ class _Video:
 
     def add(self, verdict: Verdict, seconds: float) -> None:
         """Takes the verdict on one frame."""
+        self.weights = self.weights or {name: getattr(verdict, name) for name in ("weights", "untrained", "stand_in")}
         if samples := samples_of(verdict, seconds):
             self.samples.append(samples)
         else:
@@ -172,7 +174,7 @@ class _Video:
         kept = tuple(self.kept)
         if self.samples:
             scored = video_verdict(self.path, summary, self.samples, self.options.threshold)
-            return replace(scored, frames=kept)
+            return replace(scored, frames=kept, **self.weights)
         if self.failed:
             return VideoVerdict(
                 self.path, self.failed[0].status, error=self.failed[0].error, video=summary, frames=kept

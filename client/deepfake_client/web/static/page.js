@@ -85,7 +85,8 @@ function boxes(figure, image, faces) {
 
 async function more(article, file, button) {
   const place = article.querySelector(".more");
-  button.disabled = true;
+  if (button.getAttribute("aria-disabled") === "true") return;
+  button.setAttribute("aria-disabled", "true"); // not disabled, which would take the keyboard's place away
   try {
     const answer = await post(button.dataset.action, file);
     if (button.dataset.action === "evidence" && answer.ok) {
@@ -101,7 +102,7 @@ async function more(article, file, button) {
   } catch (error) {
     place.append(trouble("this page's program does not answer; is it still running?"));
   }
-  button.disabled = false;
+  button.setAttribute("aria-disabled", "false");
 }
 
 async function lookAtAll(files) {
