@@ -18,6 +18,7 @@ from benchmarks.machine import ROOT, circumstances
 from benchmarks.result import Figure, Result, write
 from benchmarks.serving import Endpoint, serve
 from training.errors import TrainingError
+from training.learn.keep import keep
 from training.learn.make import make_stand_ins
 from training.learn.photographs import PHOTOGRAPHS, TEST, split_of
 from training.learn.plan import FULL, QUICK
@@ -30,8 +31,11 @@ GOAL = 0.9
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--quick", is_flag=True, help="About two minutes: must beat chance, no more.")
 @click.option("--folder", type=click.Path(path_type=Path), default=ROOT / "build" / "learn", help="Where all goes.")
+@click.option(
+    "--keep", "samples", type=click.Path(path_type=Path), help="Put small weights and test images there, for the demo."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
-def main(quick: bool, folder: Path, output: Path | None) -> None:
+def main(quick: bool, folder: Path, samples: Path | None, output: Path | None) -> None:
     """Train the three streams at a small size, export, serve, evaluate and degrade.
 
     Exit status 1 where the vote does not reach an AUC of 0.9 on the clean photographs of the test; with --quick, where
@@ -82,6 +86,8 @@ def main(quick: bool, folder: Path, output: Path | None) -> None:
     _print(console, areas, degraded, seconds)
     if output:
         write(output, result)
+    if samples:
+        keep(folder, samples)
     vote = areas["vote"]
     if quick and vote["low"] <= 0.5:
         raise click.ClickException(

@@ -25,7 +25,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, total: int, done: int, keep: int, console: Console) -> None:
-        self._metrics = (folder / METRICS_FILE).open("ab")
+        self._metrics = (folder / METRICS_FILE).open("ab", buffering=0)
         self._metrics.truncate(keep)
         self._metrics.seek(keep)
         self._skipped = folder / SKIPPED_FILE

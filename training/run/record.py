@@ -178,12 +178,20 @@ def publish(checkpoint: Path, sha256: str, weights: Path, source: str, commit: s
     partial.replace(target)
     for name, path in beside.items():
         shutil.copyfile(path, weights / name)
-    files[target.name] = {
-        "size": target.stat().st_size,
-        "sha256": sha256,
-        "source": source,
-        "revision": commit,
-    }
+    files[target.name] = _entry(target, sha256, source, commit)
+    _write_files(weights, files)
+
+
+def write_manifest(weights: Path, checkpoints: Sequence[Path], source: str) -> None:
+    """Writes a folder's manifest anew, of these files in it."""
+    _write_files(weights, {path.name: _entry(path, sha256_of(path), source, "") for path in checkpoints})
+
+
+def _entry(path: Path, sha256: str, source: str, commit: str) -> dict[str, Any]:
+    return {"size": path.stat().st_size, "sha256": sha256, "source": source, "revision": commit}
+
+
+def _write_files(weights: Path, files: Mapping[str, dict[str, Any]]) -> None:
     text = json.dumps({"files": {name: files[name] for name in sorted(files)}}, indent=2) + "\n"
     manifest = weights / f".{MANIFEST_FILE}.partial"
     manifest.write_text(text, encoding="utf-8")
