@@ -141,6 +141,8 @@ class Training:
             DataError: No image of a whole micro-batch can be read.
             RunError: The state cannot be saved.
         """
+        if 0 < self.recipe.run.early_stop <= self.progress.since_best:
+            return "early stop"  # an earlier call of the command came to that
         while self.progress.epoch < self.recipe.optimiser.epochs:
             reason = self._epoch(journal)
             if reason:
