@@ -5,7 +5,7 @@ import ctypes
 import os
 import resource
 
-_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38  # from linux/prctl.h
+_PR_SET_NO_NEW_PRIVS = 38  # from linux/prctl.h
 _NOBODY = 65534
 _ACCOUNT_BYTES = 1 << 16  # What the decoders may write about an image.
 
@@ -24,9 +24,7 @@ def give_up_rights() -> None:
             os.setgroups([])
             os.setresgid(_NOBODY, _NOBODY, _NOBODY)
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     last = os.dup(null)
     os.close(last)
     os.close(null)

@@ -45,15 +45,20 @@ class Footprint:
 
 
 def footprint(server: Server) -> Footprint:
-    """Of tritonserver, its stubs and their decoding templates; the decoding processes come and go."""
+    """Of tritonserver, its stubs and their decoding templates; the decoding processes come and go.
+
+    A decoding process shares the memory of its template: what it has beyond that counts.
+    """
     tree = psutil.Process(server.process.pid).children(recursive=True)
+    resident = {process.pid: process.memory_info().rss for process in tree if process.is_running()}
     templates = {process.pid for process in tree if "ensemble.images.worker" in " ".join(process.cmdline())}
-    workers = {process.pid for process in tree if process.ppid() in templates}
+    workers = {process.pid: process.ppid() for process in tree if process.ppid() in templates}
     lasting = [process for process in tree if process.pid not in workers]
+    private = [max(0, resident[pid] - resident[template]) for pid, template in workers.items() if pid in resident]
     shared = Path("/dev/shm").glob(f"deepfake_detector_{server.process.pid}_*")
     return Footprint(
         processes=frozenset(process.pid for process in lasting),
-        memory=sum(process.memory_info().rss for process in tree if process.is_running()),
+        memory=sum(resident[process.pid] for process in lasting) + sum(private),
         files=sum(process.num_fds() for process in lasting),
         shared=sum(path.stat().st_size for path in shared),
     )

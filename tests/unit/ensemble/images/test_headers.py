@@ -1,5 +1,7 @@
 """The reader of headers: size and span of the first image of every kind, and what it refuses without decoding."""
 
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -216,3 +218,12 @@ def test_damaged_headers_are_read_or_refused(name: str, data: st.DataObject) -> 
     assert header.height > 0
     assert header.end <= len(damaged)
     assert len(header.still) <= len(damaged) + 20
+
+
+@pytest.mark.parametrize(("kind", "code"), [(1, "<B7x"), (3, "<H6x"), (4, "<I4x"), (16, "<Q")])
+def test_a_big_tiff_may_give_its_sides_as_any_integer(kind: int, code: str) -> None:
+    entries = b"".join(
+        struct.pack("<HHQ", tag, kind, 1) + struct.pack(code, side) for tag, side in ((256, 70), (257, 50))
+    )
+    header = read_header(b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2) + entries + bytes(8))
+    assert (header.width, header.height) == (70, 50)
