@@ -1,6 +1,6 @@
 """`python -m forensics calibrate`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,13 @@ from forensics.common.dataset import read_dataset
 from forensics.common.errors import ForensicsError
 from forensics.common.options import data_argument, output_option, resamples_option, server_options
 from forensics.common.progress import progress
-from forensics.common.report import headline, print_tables
+from forensics.common.report import headline, print_tables, write_page
 from forensics.common.scores import Floats, Scores, collect
 from forensics.common.scoring import Server, ask_server, score_images
 
 REPORT_JSON = "calibration-report.json"
+REPORT_HTML = "calibration.html"
+TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
 @click.command("calibrate")
@@ -76,7 +78,8 @@ def command(
     \b
     Written to the output folder:
       calibration.json         what the server's step `voter` reads once it is installed
-      calibration-report.json  all that was tried, with its gain
+      calibration.html         all that was tried, with its gain: one page that needs no other file
+      calibration-report.json  the same numbers
       scores.jsonl             a row an image
 
     \b
@@ -106,8 +109,24 @@ def command(
     text = calibration.to_text()
     (output / CALIBRATION_FILE).write_text(text, encoding="utf-8")
     write_calibration_report(output / REPORT_JSON, fit, calibration)
-    _print(Console(), headline(f"{scores.kinds} of {data}", unscored), fit, points, scores, rates)
-    click.echo(f"calibration: {output / CALIBRATION_FILE}, {output / REPORT_JSON}", err=True)
+    about, missing = headline(f"{scores.kinds} of {data}", unscored), _missing(rates, points, scores)
+    write_page(
+        output / REPORT_HTML,
+        TEMPLATE,
+        server=server,
+        headline=about,
+        conclusion=fit.conclusion,
+        missing=missing,
+        rules=rules(),
+        tables=calibration_tables(fit, points),
+        unscored=unscored,
+        created=calibration.created,
+        resamples=resamples,
+    )
+    _print(Console(), about, fit, points, missing)
+    click.echo(
+        f"calibration: {output / CALIBRATION_FILE}; report: {output / REPORT_HTML}, {output / REPORT_JSON}", err=True
+    )
     if server.warning:
         click.secho(f"warning: {server.warning}", fg="yellow", err=True)
     if repository is None:
@@ -140,18 +159,24 @@ def _decimals(values: Any) -> Floats:
     return np.array([float(str(value)) for value in np.asarray(values, np.float32)], np.float64)
 
 
+def _missing(rates: Sequence[float], points: Sequence[OperatingPoint], scores: Scores) -> list[str]:
+    """Why there is no operating point for a rate."""
+    return [
+        f"No operating point far={far:g}: {images_needed(far)} real images are needed, {scores.real} are there."
+        for far in sorted(set(rates) - {point.far for point in points})
+    ]
+
+
 def _print(
     console: Console,
     about: str,
     fit: Fit,
     points: tuple[OperatingPoint, ...],
-    scores: Scores,
-    rates: tuple[float, ...],
+    missing: Sequence[str],
 ) -> None:
     console.print(Text(about), "")
     print_tables(console, calibration_tables(fit, points))
-    for far in sorted(set(rates) - {point.far for point in points}):
-        needed = f"{images_needed(far)} real images are needed, {scores.real} are there"
-        console.print(Text(f"No operating point far={far:g}: {needed}."))
+    for each in missing:
+        console.print(Text(each))
     console.print(Text(f"\n{rules()}\n"))
     console.print(Text(f"Result: {fit.conclusion}.", style="bold"))

@@ -1,6 +1,8 @@
 """Plots of an evaluation, as SVG to put into a page."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,34 +18,39 @@ _MOST_POINTS = 400
 """Of a curve: more cannot be seen, and a page with a million would not open."""
 
 
-def roc_plot(scores: Scores) -> str:
+def roc_plot(scores: Scores) -> list[str]:
     """The ROC curves of all columns: whole, and the left edge with a logarithmic axis where false alarms are rare."""
+    least = 1 / scores.real
+    low_rates = np.geomspace(least, 1, _MOST_POINTS)  # straight lines of the curve are none on a logarithmic axis
 
-    def draw(figure: Figure) -> None:
-        whole, rare = figure.subplots(1, 2)
-        least = 1 / scores.real
-        low_rates = np.geomspace(least, 1, _MOST_POINTS)  # straight lines of the curve are none on this axis
+    def draw(axes: Axes, rare: bool) -> None:
         for name, column in scores.columns.items():
-            style = {"color": COLOURS[name], "lw": 2.2 if name == VOTE else 1.4, "ls": "--" if name == MEAN else "-"}
+            style: dict[str, Any] = {
+                "color": COLOURS[name],
+                "lw": 2.2 if name == VOTE else 1.4,
+                "ls": "--" if name == MEAN else "-",
+            }
             false_alarms, detections = roc_points(scores.labels, column)
-            whole.plot(
-                *_thinned(false_alarms, detections),
-                label=f"{TITLES[name]}  {roc_auc(scores.labels, column):.3f}",
-                **style,
-            )
-            rare.plot(low_rates, np.interp(low_rates, false_alarms, detections), **style)
-        for axes in (whole, rare):
-            axes.plot(low_rates, low_rates, color="#a1a1aa", lw=0.8, ls=":")
-            axes.set(xlabel="false-alarm rate (real called fake)", ylabel="detection rate", ylim=(0, 1.01))
-            axes.grid(color=GRID)
-        whole.set(title="ROC, with the area under each curve", xlim=(-0.005, 1), aspect="equal")
-        whole.legend(loc="lower right", fontsize=8.5)
-        rare.set(title="The same where false alarms are rare", xscale="log", xlim=(least, 1))
+            curve = (low_rates, np.interp(low_rates, false_alarms, detections))
+            label = f"{TITLES[name]}  {roc_auc(scores.labels, column):.3f}"
+            axes.plot(*(curve if rare else _thinned(false_alarms, detections)), label=label, **style)
+        axes.plot(low_rates, low_rates, color="#a1a1aa", lw=0.8, ls=":")
+        axes.set(xlabel="false-alarm rate (real called fake)", ylabel="detection rate", ylim=(0, 1.01))
+        axes.grid(color=GRID)
+        if rare:
+            axes.set(title="The same where false alarms are rare", xscale="log", xlim=(least, 1))
+        else:
+            axes.set(title="ROC, with the area under each curve", xlim=(-0.005, 1), aspect="equal")
+            axes.legend(loc="lower right", fontsize=8.5)
 
-    return svg(draw, (10.4, 4.9))
+    return [svg(partial(_only, draw, rare), (5.2, 4.9)) for rare in (False, True)]
 
 
-def reliability_plot(scores: Scores) -> str:
+def _only(draw: Callable[[Axes, bool], None], rare: bool, figure: Figure) -> None:
+    draw(figure.subplots(), rare)
+
+
+def reliability_plot(scores: Scores) -> list[str]:
     """Score against the share of fake images, for each column."""
 
     def panel(axes: Axes, name: str, column: Floats, labels: Labels) -> None:
@@ -63,10 +70,10 @@ def reliability_plot(scores: Scores) -> str:
         )
         axes.grid(color=GRID)
 
-    return _panels(scores, panel, "share of fake images", (13.2, 3.2))
+    return _panels(scores, panel, "share of fake images", (3, 3.2))
 
 
-def histogram_plot(scores: Scores) -> str:
+def histogram_plot(scores: Scores) -> list[str]:
     """Distribution of each column's scores, real and fake images apart."""
 
     def panel(axes: Axes, name: str, column: Floats, labels: Labels) -> None:
@@ -81,19 +88,18 @@ def histogram_plot(scores: Scores) -> str:
         if name == next(iter(TITLES)):
             axes.legend()
 
-    return _panels(scores, panel, "share of the class", (13.2, 2.8))
+    return _panels(scores, panel, "share of the class", (3, 2.8))
 
 
 def _panels(
     scores: Scores, panel: Callable[[Axes, str, Floats, Labels], None], ylabel: str, size: tuple[float, float]
-) -> str:
-    def draw(figure: Figure) -> None:
-        row = figure.subplots(1, len(scores.columns), sharey=True)
-        for axes, (name, column) in zip(row, scores.columns.items(), strict=True):
-            panel(axes, name, column, scores.labels)
-        row[0].set_ylabel(ylabel)
+) -> list[str]:
+    def draw(name: str, figure: Figure) -> None:
+        axes = figure.subplots()
+        panel(axes, name, scores.columns[name], scores.labels)
+        axes.set_ylabel(ylabel)
 
-    return svg(draw, size)
+    return [svg(partial(draw, name), size) for name in scores.columns]
 
 
 def _thinned(x: Floats, y: Floats) -> tuple[Floats, Floats]:

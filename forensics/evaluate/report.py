@@ -19,6 +19,9 @@ REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
 FORMAT_VERSION = 1
 
+LEAST_OF_A_CLASS = 30
+"""Real and fake images each, from which percentile intervals of ROC AUC hold about what they say."""
+
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 
 
@@ -47,12 +50,24 @@ class Report:
         """The images in a sentence."""
         return headline(f"{self.scores.kinds} of {self.data}", self.unscored)
 
+    @property
+    def caution(self) -> str:
+        """What to say where the images are too few for the intervals; empty where they are enough."""
+        if min(self.scores.real, self.scores.fake) >= LEAST_OF_A_CLASS:
+            return ""
+        return (
+            f"Too few images: {self.scores.kinds}. Intervals from fewer than {LEAST_OF_A_CLASS} of each are too narrow "
+            "to be believed; add images before you conclude anything."
+        )
+
 
 def print_report(console: Console, report: Report) -> None:
     """The report on a terminal."""
     console.print(Text(report.headline), "")
     print_unscored(console, report.unscored, REPORT_JSON)
     print_tables(console, evaluation_tables(report.evaluation))
+    if report.caution:
+        console.print(Text(report.caution, style="yellow"))
     if report.server.untrained:
         console.print("[yellow]UNTRAINED weights: these numbers mean nothing.")
     if report.server.stand_in:
@@ -67,6 +82,7 @@ def write_json(path: Path, report: Report) -> None:
         "data": str(report.data),
         "untrained": report.server.untrained,
         "server": report.server.to_dict(),
+        "caution": report.caution,
         "evaluation": asdict(report.evaluation),
         "unscored": [asdict(each) for each in report.unscored],
     }

@@ -8,6 +8,7 @@ import cv2
 import matplotlib as mpl
 import numpy as np
 from deepfake_client import decide
+from deepfake_client.text import printable
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
@@ -67,7 +68,7 @@ def draw_views(name: str, method: str, views: Sequence[View], weights: Sequence[
         bar.outline.set_visible(False)  # type: ignore[operator]
         scores = "; ".join(f"{each.title}: score {each.score:g}, {decide(each.score)}" for each in views)
         scores = scores if len(views) > 1 else scores.removeprefix(f"{views[0].title}: ")
-        figure.suptitle(f"{_shortened(name)}\n{scores}", fontweight="bold", fontsize=13)
+        figure.suptitle(f"{_shortened(printable(name))}\n{scores}", fontweight="bold", fontsize=13, parse_math=False)
         if warning:
             figure.supxlabel(
                 warning,

@@ -1,6 +1,7 @@
 """Plots of a robustness study, as SVG to put into a page."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from forensics.robustness.measures import LevelMeasures, SweepMeasures
 Pick = Callable[[LevelMeasures], Mapping[str, Estimate]]
 
 
-def sweep_plot(sweep: SweepMeasures) -> str:
+def sweep_plot(sweep: SweepMeasures) -> list[str]:
     """One sweep over its levels: AUC (or shift), flips, feature cosine, attention entropy; bands are intervals."""
     panels: list[tuple[str, Pick, tuple[float, float] | None]] = [
         ("images whose call flips", lambda each: each.flips, (-0.02, 1.02)),
@@ -27,17 +28,15 @@ def sweep_plot(sweep: SweepMeasures) -> str:
     else:
         panels.insert(0, ("mean shift of the score", lambda each: each.shift, None))
 
-    def draw(figure: Figure) -> None:
-        row = figure.subplots(1, len(panels))
-        for axes, (title, pick, limits) in zip(row, panels, strict=True):
-            _panel(axes, sweep, pick)
-            axes.set(title=title, xlabel=sweep.quantity)
-            if limits:
-                axes.set_ylim(limits)
-        handles, labels = row[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
+    def draw(title: str, pick: Pick, limits: tuple[float, float] | None, figure: Figure) -> None:
+        axes = figure.subplots()
+        _panel(axes, sweep, pick)
+        axes.set(title=title, xlabel=sweep.quantity)
+        if limits:
+            axes.set_ylim(limits)
+        axes.legend(fontsize=7.5, loc="best")
 
-    return svg(draw, (13.2, 3.7))
+    return [svg(partial(draw, *each), (3.9, 3.5)) for each in panels]
 
 
 def _panel(axes: Axes, sweep: SweepMeasures, pick: Pick) -> None:

@@ -51,7 +51,7 @@ def test_command_measures_labelled_images_and_goes_on_where_it_was(
         assert 1 < sweep["levels"][1]["entropy"][stream.name]["value"] < 5.781
     assert set(sweep["levels"][0]["auc"]) == set(TITLES)
     page = (tmp_path / "out" / "robustness.html").read_text()
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 4
     assert "UNTRAINED" in page
     assert "src=" not in page
 
