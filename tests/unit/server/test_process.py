@@ -1,5 +1,6 @@
 """tritonserver's command line and environment, its log's errors, and processes that ended."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -7,10 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
+from ensemble.calibration import PAPER_VOTE
+from ensemble.voting import score_logits
+from server.diagnosis.findings import Finding, Level
+from server.repository import Model
 from server.standin.environment import server_environment
+from server.supervision.health import Policy
+from server.supervision.probe import Kind, Outcome
 from server.supervision.process import LOG_LEVELS, Options, TritonProcess, arguments, error_lines, has_ended
 
 PORTS = {"grpc": 1, "http": 2, "metrics": 3}
@@ -212,3 +220,52 @@ def test_errors_of_a_log_are_whole_and_told_once() -> None:
         "| table |",
     ]
     assert error_lines(log) == [log[2], log[3], log[9], log[10]]
+
+
+ORPHANS = """
+import sys, time
+from pathlib import Path
+import psutil
+from server.supervision.process import TritonProcess, adopt_orphans
+from tests.unit.server.test_process import Installation, options
+
+adopt_orphans()
+program = '''
+import subprocess, sys, time
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid, flush=True)
+time.sleep(60)
+'''
+log = []
+process = TritonProcess(Installation(Path(sys.argv[1]), program), options(), log.append)
+while not log:
+    time.sleep(0.01)
+process.kill()
+print(psutil.pid_exists(int(log[0])), psutil.pid_exists(process.pid))
+"""
+
+
+def test_what_a_killed_server_leaves_is_reaped(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ORPHANS, str(tmp_path)]
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{root}"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
+    assert done.stdout == "False False\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        options(),
+        Policy(),
+        Outcome(Kind.BUSY, "", 0.0),
+        Finding("", Level.OK, ""),
+        Model("", "", None, 0, ()),
+        PAPER_VOTE,
+        score_logits(np.zeros((1, 3, 2), np.float32)),
+    ],
+    ids=lambda kept: type(kept).__name__,
+)
+def test_what_is_handed_on_cannot_be_changed(kept: object) -> None:
+    for each in dataclasses.fields(kept):  # type: ignore[arg-type]
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(kept, each.name, None)
