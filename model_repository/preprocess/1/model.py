@@ -43,18 +43,15 @@ class TritonPythonModel:
         cv2.setNumThreads(1)  # The pool below is the parallelism.
         self._pool = ThreadPoolExecutor(os.cpu_count())
 
-    def execute(self, requests: list[Any]) -> list[None]:
-        for request in requests:
-            self._begin(request)
-        return [None] * len(requests)
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self._begin(request) for request in requests]
 
     def finalize(self) -> None:
         self._pool.shutdown()
         self._decoders.close()
 
-    def _begin(self, request: Any) -> None:
-        """Starts the work on a request that is admitted; refuses the others."""
-        sender = request.get_response_sender()
+    def _begin(self, request: Any) -> Any:
+        """Starts the work on a request that is admitted, and gives None; gives the others their refusal at once."""
         images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()[:, 0]
         size = sum(map(len, images))
         if size > self._max_request_bytes:
@@ -62,16 +59,15 @@ class TritonPythonModel:
                 f"{len(images)} images of {size} bytes in all are over the limit of {self._max_request_bytes} bytes a "
                 "request; send fewer at a time"
             )
-            _refuse(sender, message, pb_utils.TritonError.INVALID_ARG)
-            return
-        ticket, refusal = self._admission.admit(len(images), size)
-        if refusal is not None:
-            _refuse(sender, refusal, pb_utils.TritonError.UNAVAILABLE)
-            return
+            return _refusal(message, pb_utils.TritonError.INVALID_ARG)
         boxes = pb_utils.get_input_tensor_by_name(request, "FACE_BOX")
         supplied = [None] * len(images) if boxes is None else [tuple(box) for box in boxes.as_numpy().tolist()]
-        self._pool.submit(self._admission.note, ticket, images)
         goes_on = "TICKET" in request.requested_output_names()
+        ticket, refusal = self._admission.admit(len(images), size)
+        if refusal is not None:
+            return _refusal(refusal, pb_utils.TritonError.UNAVAILABLE)
+        sender = request.get_response_sender()
+        self._pool.submit(self._admission.note, ticket, images)
         futures = [
             self._pool.submit(prepare, image, box, self._limits, self._decoders, self._rule)
             for image, box in zip(images, supplied, strict=True)
@@ -96,6 +92,7 @@ class TritonPythonModel:
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
         _when_all_are_done(futures, answer)
+        return None
 
 
 def _framing_rule(parameters: Mapping[str, str], repository: Path) -> FramingRule:
@@ -151,9 +148,12 @@ def _when_all_are_done(futures: list[Future[Prepared]], then: Callable[[], None]
         future.add_done_callback(one_is_done)
 
 
+def _refusal(message: str, code: Any) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
+
+
 def _refuse(sender: Any, message: str, code: Any) -> None:
-    response = pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
-    sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+    sender.send(_refusal(message, code), flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
 
 def _response(batch: list[Prepared], ticket: int) -> Any:

@@ -1,5 +1,6 @@
 """Calibrated votes and their file: the paper's vote bit for bit, maps by definition, wrong files refused."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -279,3 +280,9 @@ def test_an_isotonic_map_has_ten_thousand_knots_at_most() -> None:
         else:
             with pytest.raises(CalibrationError, match="needs 1 to 10000 of each"):
                 parse_calibration(json.dumps(document))
+
+
+@pytest.mark.parametrize("kept", [CALIBRATION, VOTE, POINT, NoMap(), *VOTE.maps], ids=lambda kept: type(kept).__name__)
+def test_what_was_read_cannot_be_changed(kept: Any) -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        kept.kind = "another"
