@@ -77,6 +77,10 @@ def test_small_data_keep_the_papers_vote_and_give_operating_points(
     assert point.threshold in real
     assert sum(value > point.threshold for value in real) / 24 == point.false_alarm_rate <= 0.1
     assert json.loads((output / "calibration-report.json").read_text())["calibration"] == json.loads(text)
+    page = (output / "calibration.html").read_text()
+    assert "Operating points" in page
+    assert "the paper&#39;s vote" in page
+    assert "UNTRAINED" in page
 
     assert (repository / "voter" / "1" / "calibration.json").read_text() == text
     config = text_format.Parse((repository / "voter" / "config.pbtxt").read_text(), pb.ModelConfig())

@@ -59,7 +59,7 @@ def test_report_of_photographs(server: Server, tmp_path: Path) -> None:
     assert in_force["vote_auc"]["value"] == measures["vote"]["auc"]["value"]
 
     page = (output / "report.html").read_text()
-    assert page.count("<svg") == page.count("</svg>") == 3
+    assert page.count("<svg") == page.count("</svg>") == 12
     assert "UNTRAINED" in page
     assert "broken.png" in page
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\((?!#)""", page.replace('xlink:href="#', "")), (
@@ -113,3 +113,23 @@ def test_absent_server_and_wrong_data_end_with_a_line(tmp_path: Path) -> None:
     assert usage.exit_code == 2
     assert "is not HOST:PORT" in usage.stderr
     assert "Traceback" not in absent.stderr + wrong.stderr + usage.stderr
+
+
+@pytest.mark.server
+def test_an_entry_for_the_challenge_is_one_command(server: Server, tmp_path: Path) -> None:
+    data = write_photographs(tmp_path / "data", 6)
+    arguments = ["submission", str(data), "--url", server.url, "--output", str(tmp_path / "entry")]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 0, done.output
+    names = (tmp_path / "entry" / "order.txt").read_text().splitlines()
+    lines = (tmp_path / "entry" / "submission.txt").read_text().splitlines()
+    paths = {path.name: path for path in data.rglob("*.jpg")}
+    assert names == sorted(paths)
+    with DetectorClient(server.url) as client:
+        scores = [verdict.score for verdict in client.score_many(paths[name] for name in names)]
+    assert lines == [f"{score:.1f}" for score in scores]
+    assert (tmp_path / "entry" / "submission.zip").is_file()
+    (data / "broken.png").write_bytes(b"no image")
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 1
+    assert "1 of 7 images have no score" in refused.output

@@ -5,10 +5,10 @@ import pytest
 
 from ensemble.calibration import PAPER_VOTE, Isotonic, NoMap, Platt, Temperature, logit
 from forensics.calibrate.decisions import BRIER, ROC_AUC, Trial
-from forensics.calibrate.fit import FOLDS, LEAST_OF_A_CLASS, assign_folds, count_rounds, fit_vote, fit_weights
+from forensics.calibrate.fit import FOLDS, LEAST_OF_A_CLASS, Fit, assign_folds, count_rounds, fit_vote, fit_weights
 from forensics.calibrate.maps import fit_isotonic, fit_platt, fit_temperature
 from forensics.calibrate.operating_points import find_operating_points, images_needed, proportion_interval
-from forensics.common.metrics import brier_score, expected_calibration_error
+from forensics.common.metrics import Estimate, brier_score, expected_calibration_error
 from forensics.common.progress import silent
 from tests.calibration_data import simulate
 
@@ -157,3 +157,42 @@ def test_intervals_of_false_alarms_hold_the_true_rate() -> None:
         (point,) = find_operating_points(np.arange(220) < 20, scores, [0.05], resamples=1)
         held += point.false_alarm_interval[0] <= 1 - point.threshold <= point.false_alarm_interval[1]
     assert held / 300 >= 0.93
+
+
+def test_a_vote_that_certainly_loses_ranking_is_not_adopted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each part gains for certain, and the whole loses for certain in one measure."""
+
+    def fitted(whole: dict[str, Estimate]) -> Fit:
+        def gain(self: Trial, measure: str, old: object, new: object, confidence: float | None = None) -> Estimate:
+            return Estimate(0.1, 0.05, 0.15) if confidence is not None else whole[measure]
+
+        monkeypatch.setattr(Trial, "gain", gain)
+        return fit_vote(simulate(2 * LEAST_OF_A_CLASS), resamples=100)
+
+    won, lost = Estimate(0.1, 0.05, 0.15), Estimate(-0.1, -0.15, -0.05)
+    refused = fitted({ROC_AUC: lost, BRIER: won})
+    assert refused.vote == PAPER_VOTE
+    assert "loses for certain" in refused.conclusion
+    assert all(decision.choice != decision.paper for decision in refused.decisions)
+    adopted = fitted({ROC_AUC: won, BRIER: lost})
+    assert adopted.vote != PAPER_VOTE
+    assert "the price, also certain" in adopted.conclusion
+    uncertain = fitted({ROC_AUC: Estimate(-0.1, -0.3, 0.0), BRIER: won})
+    assert uncertain.vote != PAPER_VOTE
+    assert "price" not in uncertain.conclusion
+
+
+def test_images_needed_for_a_rate_are_one_over_it() -> None:
+    """1 / (1 / n) is a little above n for some n: 49, 98, 103 …"""
+    assert [images_needed(1 / n) for n in range(2, 1000)] == list(range(2, 1000))
+    assert images_needed(0.03) == 34
+
+
+def test_a_rate_is_used_up_though_its_product_falls_short_of_a_whole_number() -> None:
+    """0.29 · 100 is 28.999999999999996 in floats, and allows 29 false alarms."""
+    labels = np.arange(120) >= 100
+    scores = np.concatenate([np.arange(100) / 100, np.full(20, 0.5)])
+    (point,) = find_operating_points(labels, scores, [0.29], resamples=100)
+    assert point.false_alarm_rate == 0.29
+    assert point.threshold == 0.70
+    assert point.detection_rate == 0

@@ -170,3 +170,23 @@ def test_agreement_of_equal_streams_is_whole_and_of_constant_ones_undefined() ->
     assert constant.rank_correlation is None
     scores.votes[:] = 0.2
     assert pairwise_agreement(scores)[0].kappa is None
+
+
+def test_a_score_of_one_shares_the_last_bin_and_a_border_belongs_to_the_bin_above() -> None:
+    labels = np.array([True, True, False, False, True])
+    scores = np.array([1.0, 0.95, 0.0, 0.05, 0.5])
+    bins = reliability(labels, scores, bins=10)
+    assert [(each.count, each.mean_score, each.fake_share) for each in bins] == [
+        (2, pytest.approx(0.025), 0.0),
+        (1, 0.5, 1.0),
+        (2, pytest.approx(0.975), 1.0),
+    ]
+    assert expected_calibration_error(labels, scores, bins=10) == pytest.approx((2 * 0.025 + 0.5 + 2 * 0.025) / 5)
+
+
+def test_counts_are_strictly_above_the_threshold() -> None:
+    labels = np.array([True, True, True, False, False])
+    counts = confusion(labels, np.array([0.9, 0.5, 0.1, 0.5, 0.6]), 0.5)
+    assert (counts.true_fake, counts.false_real, counts.false_fake, counts.true_real) == (1, 2, 1, 1)
+    assert counts.accuracy == 0.4
+    assert brier_score(labels, np.array([1.0, 0.5, 0.0, 0.5, 0.0])) == pytest.approx((0.25 + 1 + 0.25) / 5)
