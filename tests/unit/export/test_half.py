@@ -68,6 +68,51 @@ def test_attention_is_the_pattern_that_tensorrt_fuses(exports: dict[Stream, Stre
         assert "MatMul" in {reader.op_type for reader, _ in softmax.outputs[0].uses()}
 
 
+@pytest.mark.parametrize("dtype", [ir.DataType.FLOAT16, ir.DataType.BFLOAT16])
+def test_half_is_what_lies_between_products_alone(dtype: ir.DataType) -> None:
+    """Each rule on a graph of one node of its kind."""
+    weights = {"w": (4, 4), "v": (4, 4), "bias": (4,), "gain": (4,), "scale": (1,)}
+    nodes = [
+        helper.make_node("Cast", ["PIXELS"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Relu", ["x"], ["before"]),  # nothing before a product is in half
+        helper.make_node("MatMul", ["before", "w"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["biased"]),
+        helper.make_node("Mul", ["biased", "scale"], ["scaled"]),  # by one number
+        helper.make_node("Softmax", ["scaled"], ["shares"]),
+        helper.make_node("MatMul", ["shares", "v"], ["second"]),
+        helper.make_node("Add", ["second", "product"], ["both"]),  # two halves
+        helper.make_node("Add", ["both", "x"], ["stream"]),  # a half and a single
+        helper.make_node("Mul", ["second", "gain"], ["gained"]),  # a gain for each channel: LayerScale
+        helper.make_node("Exp", ["second"], ["other"]),  # what is not named
+        helper.make_node("Sum", ["stream", "gained", "other"], ["sum"]),
+        helper.make_node("MatMul", ["sum", "w"], ["OUT"]),  # an output
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "rules",
+        [helper.make_tensor_value_info("PIXELS", TensorProto.UINT8, ["batch", 4])],
+        [helper.make_tensor_value_info("OUT", TensorProto.FLOAT, ["batch", 4])],
+        [numpy_helper.from_array(np.ones(shape, np.float32), name) for name, shape in weights.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    model = ir.passes.common.ShapeInferencePass()(ir.from_proto(proto)).model
+    to_half(model, dtype)
+    types = {str(output.name): output.dtype for node in model.graph for output in node.outputs}
+    half = {"product", "biased", "scaled", "shares", "second", "both"}
+    single = {"x", "before", "stream", "gained", "other", "sum", "OUT"}
+    assert {name for name in half | single if types[name] is dtype} == half
+    assert {name for name in half | single if types[name] is ir.DataType.FLOAT} == single
+    kept = {str(name): value.dtype for name, value in model.graph.initializers.items()}
+    # `w` is read by a product in half and by one in single; `gain` by single alone; what nothing reads is gone.
+    assert kept == {
+        "w": ir.DataType.FLOAT,
+        "gain": ir.DataType.FLOAT,
+        **dict.fromkeys(("w_half", "v_half", "bias_half", "scale_half"), dtype),
+    }
+    casts = [node for node in model.graph if node.op_type == "Cast" and node.outputs[0].dtype is ir.DataType.FLOAT]
+    assert len(casts) == 3, "PIXELS, and one for all readers of each half that single reads: both, second"
+
+
 def test_a_half_model_is_half_as_large_and_says_what_it_is(exports: dict[Stream, StreamExport], tiny: Path) -> None:
     for stream, export in exports.items():
         shares = ir.load(export.files[0]).graph.initializers.values()
