@@ -28,6 +28,7 @@ FILE_COLUMNS: dict[str, type[str] | type[float]] = {
         for field in ("duration", "frames", "frames_failed", "mean", "fake_share", "worst_start", "worst_end")
     },
     "video_warning": str,
+    "sha256": str,
 }
 """What files have beyond that, empty where it does not apply: the number of faces where all were asked for, the second
 of a frame, and what is said of a video."""
@@ -43,6 +44,7 @@ EARLY_COLUMNS: dict[str, type[str] | type[float]] = {
 def file_row(verdict: Verdict) -> dict[str, Any]:
     """The row of a verdict in a file: `path`, `COLUMNS`, `FILE_COLUMNS` and `EARLY_COLUMNS`."""
     row = dict.fromkeys(FILE_COLUMNS | EARLY_COLUMNS) | flatten(verdict)
+    row["sha256"] = verdict.sha256
     row["face_count"] = None if verdict.faces is None else len(verdict.faces)
     return row | verdict.extra_columns()
 

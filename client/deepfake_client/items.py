@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -41,6 +42,7 @@ class Item:
         faces: "all" for a verdict on every face instead of the main one.
         attempts: Where every face is wanted, how many versions of the image the server searches at most for faces; 0
             leaves that to the server.
+        digest: Whether its verdict is to bear the SHA-256 of its bytes.
     """
 
     path: str | None
@@ -52,6 +54,7 @@ class Item:
     size: int | None = field(default=None, compare=False)
     faces: Faces = "main"
     attempts: int = 0
+    digest: bool = False
 
     def held(self) -> "Item":
         """The same item, for as long as it is needed: a fleeting one is loaded."""
@@ -76,6 +79,7 @@ class EncodedImage:
     box: tuple[float, ...] | None
     faces: Faces = "main"
     attempts: int = 0
+    digest: bool = False
 
 
 Group = list[EncodedImage | Verdict]
@@ -120,14 +124,14 @@ def read(item: Item) -> EncodedImage:
     if item.error is not None:
         raise OSError(item.error)
     if item.load is not None:
-        return EncodedImage(item.path, item.load(), item.box, item.faces, item.attempts)
+        return EncodedImage(item.path, item.load(), item.box, item.faces, item.attempts, item.digest)
     if item.data is not None:
-        return EncodedImage(item.path, item.data, item.box, item.faces, item.attempts)
+        return EncodedImage(item.path, item.data, item.box, item.faces, item.attempts, item.digest)
     assert item.path is not None
     with open_file(item.path) as file:
         data = file.read(MAX_IMAGE_BYTES + 1)
     check_size(len(data), MAX_IMAGE_BYTES)
-    return EncodedImage(item.path, data, item.box, item.faces, item.attempts)
+    return EncodedImage(item.path, data, item.box, item.faces, item.attempts, item.digest)
 
 
 def check_size(size: int, limit: int) -> None:
@@ -189,7 +193,11 @@ def images_of(group: Group) -> list[EncodedImage]:
 def merge(group: Group, verdicts: Sequence[Verdict]) -> list[Verdict]:
     """The verdicts of a group in its order: those that came back, between those of files that could not be read."""
     scored = iter(verdicts)
-    return [entry if isinstance(entry, Verdict) else next(scored) for entry in group]
+    return [entry if isinstance(entry, Verdict) else _with_digest(next(scored), entry) for entry in group]
+
+
+def _with_digest(verdict: Verdict, image: EncodedImage) -> Verdict:
+    return replace(verdict, sha256=sha256(image.data).hexdigest()) if image.digest else verdict
 
 
 def may_be_one_image(images: Sequence[EncodedImage], error: DetectorError) -> bool:

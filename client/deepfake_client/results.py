@@ -74,6 +74,7 @@ class Verdict:
         weights: Which weights gave it: `Provenance.identity` of the server that answered. None where it does not say.
         untrained: Whether any of these are random: then the numbers mean nothing.
         stand_in: What they are, where they stand in for the method's own weights; else None.
+        sha256: Of the image's file, where that was asked for.
         index: Place of its image among the items that `score_many` was given, from 0; None from `score`.
     """
 
@@ -89,6 +90,7 @@ class Verdict:
     weights: str | None = None
     untrained: bool | None = None
     stand_in: str | None = None
+    sha256: str | None = None
     index: int | None = field(default=None, compare=False)
 
     @property
@@ -136,6 +138,8 @@ class Verdict:
             row["weights"] = {"identity": self.weights, "untrained": self.untrained}
             if self.stand_in is not None:
                 row["weights"]["stand_in"] = self.stand_in
+        if self.sha256 is not None:
+            row["sha256"] = self.sha256
         if self.error is not None:
             row["error"] = self.error
         return row

@@ -22,6 +22,7 @@ from .identity import ask_provenance, identity, warn_if_different
 from .info import info
 from .operating_point import find_operating_point, operating_point_option
 from .progress import ProgressBar
+from .sidecar import CountedImages, Sidecar, describe_run
 from .stopping import stoppable
 from .summary import RunSummary
 from .timelines import save_timeline
@@ -106,6 +107,9 @@ def main() -> None:
     metavar="FILE",
     help="Of one picture: a ZIP with report, maps, votes, what would change the verdict, stability, and a receipt.",
 )
+@click.option(
+    "--sha256", "digest", is_flag=True, help="Write the SHA-256 of each image's or video's file into its row."
+)
 @click.option("--unordered", is_flag=True, help="Write rows as they come: no image waits for a slow one before it.")
 @click.option(
     "--format",
@@ -153,6 +157,7 @@ def score(
     frame_rows: bool,
     timelines: Path | None,
     evidence: Path | None,
+    digest: bool,
     unordered: bool,
     printed: str | None,
     batch_size: int,
@@ -233,14 +238,16 @@ def score(
         provenance = ask_provenance(client, needed=output is not None)
         point = None if far is None else find_operating_point(client, far)
         videos = VideoOptions(
-            Sampling(fps, frame_count), faces or "all", frame_rows, None if point is None else point.threshold
+            Sampling(fps, frame_count), faces or "all", frame_rows, None if point is None else point.threshold, digest
         )
-        wide = faces is not None or any((fps, frame_count, frame_rows, *map(is_video, map(Item, paths))))
+        wide = faces is not None or any((fps, frame_count, frame_rows, digest, *map(is_video, map(Item, paths))))
         columns = VERDICT_COLUMNS if verdict_only else WIDE_COLUMNS if wide else CSV_COLUMNS
         faces = faces or "main"
         run = {}
         if output is not None:
             run = identity(inputs, client, provenance, point, faces, videos, verdict_only=verdict_only)
+        sidecar = Sidecar(output, {} if output is None else describe_run(client, point, faces, videos))
+        found = CountedImages(find_images(inputs, links.append))
         scoring = client.deciding(None if point is None else point.threshold) if verdict_only else client
         bar = ProgressBar(inputs)
         with (
@@ -250,13 +257,14 @@ def score(
             ) as rows,
             stoppable() as stop,
         ):
+            sidecar.write()
             if rows.earlier:
                 click.echo(
                     f"{output} has {rows.earlier} rows from before: going on (--overwrite begins anew)", err=True
                 )
             scored = score_missing(
                 scoring,
-                find_images(inputs, links.append),
+                found,
                 rows,
                 faces=faces,
                 videos=None if verdict_only else videos,
@@ -280,6 +288,9 @@ def score(
             finally:
                 click.echo(summary.text(client.servers), err=True)
             failed_before = rows.count_failed() > summary.failed
+            there = rows.earlier + summary.total
+            sidecar.write(inputs=found.count, rows=there, ended=not stop.is_set())
+            click.echo(f"  {found.count} inputs, {there} rows", err=True)
     if stop.is_set():
         if output is not None:
             without = " without --overwrite" if overwrite else ""
@@ -295,7 +306,10 @@ def score(
         click.echo(f"{none} (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
         if not rows.earlier:
             ctx.exit(NO_IMAGES)
-    ctx.exit(SOME_FAILED if summary.failed or failed_before else 0)
+    lost = found.count > there
+    if lost:
+        click.echo(f"error: {found.count} inputs have {there} rows: give the same command again", err=True)
+    ctx.exit(SOME_FAILED if summary.failed or failed_before or lost else 0)
 
 
 main.add_command(info)

@@ -187,7 +187,7 @@ def score_missing(
                 passed()
             else:
                 keys[next(place)] = key
-                yield replace(item.held(), faces=faces)
+                yield replace(item.held(), faces=faces, digest=videos is not None and videos.digest)
 
     chosen = is_video if videos else lambda _: False
     scored = score_items(client, missing(), videos or VideoOptions(), chosen, ordered=ordered, stop=stop)

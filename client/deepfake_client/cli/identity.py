@@ -67,7 +67,7 @@ def identity(
         "calibration": _undated(client.calibration()),
         "faces": [faces, videos.faces],
         "verdict only": verdict_only,
-        "frames": [videos.sampling.fps, videos.sampling.frames, videos.keep_frames],
+        "frames": [videos.sampling.fps, videos.sampling.frames, videos.keep_frames, videos.digest],
         "operating point": None if point is None else [point.far, point.threshold],
     }
 

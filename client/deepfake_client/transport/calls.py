@@ -157,6 +157,15 @@ def _with_weights(verdicts: list[Verdict], known: Provenance | None) -> list[Ver
     return [replace(each, weights=identity, untrained=known.untrained, stand_in=stand_in) for each in verdicts]
 
 
+def framing_call(settings: Settings) -> Call[str | None]:
+    """Asks how the server frames images of other sizes than the method's."""
+
+    def parse(reply: Any) -> str | None:
+        return str(reply.config.parameters["framing"].string_value) or None
+
+    return _light_call(settings, "get_model_config", PREPROCESS_MODEL, {}, parse, optional=True)
+
+
 def polling(timeout: float) -> dict[str, Any]:
     """Tenacity's settings for waiting until a server is ready."""
     return {

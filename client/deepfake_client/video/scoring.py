@@ -4,6 +4,7 @@ Frames are decoded while others are scored, and no more of them wait than `_FRAM
 that cannot be read, so that its verdict comes back in its turn without asking the server.
 """
 
+import hashlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -34,12 +35,14 @@ class VideoOptions:
         faces: "all": every face, each followed through the video. "main": what each frame is judged by alone.
         keep_frames: Whether the verdicts on the frames are kept.
         threshold: On the probability, where an operating point is in force.
+        digest: Whether the verdict is to bear the SHA-256 of the file.
     """
 
     sampling: Sampling = Sampling()  # noqa: RUF009 - it is frozen
     faces: Faces = "all"
     keep_frames: bool = False
     threshold: float | None = None
+    digest: bool = False
 
 
 def score_video(
@@ -133,6 +136,7 @@ class _Video:
     failures: int = 0
     kept: list[FrameVerdict] = field(default_factory=list)
     weights: dict[str, Any] = field(default_factory=dict)
+    sha256: str | None = None
 
     @property
     def done(self) -> bool:
@@ -236,7 +240,7 @@ def _score(
                     room.give(place.size)
                     video.add(verdict, place.seconds)
                 if video.done and not video.broken_off:
-                    yield place.number, replace(video.verdict(), index=place.number)
+                    yield place.number, replace(video.verdict(), index=place.number, sha256=video.sha256)
         finally:
             room.close()
 
@@ -263,7 +267,21 @@ def _flattened(
             source.fault = error.status, str(error)
         except OSError as error:
             source.fault = "unreadable_file", f"{source.path}: {error.strerror or error}"
+        if source.options.digest and not stop.is_set():
+            source.sha256 = _digest(source.source)
         source.sent += 1
         source.all_sent = True
         places[next(index)] = _Place(source.number, source)
         yield Item(source.path, error="the end of the video")
+
+
+def _digest(source: str | BinaryIO) -> str | None:
+    """SHA-256 of a file; None where it cannot be read, of which its row says why."""
+    try:
+        if isinstance(source, str):
+            with Path(source).open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        source.seek(0)
+        return hashlib.sha256(source.read()).hexdigest()
+    except (OSError, ValueError):
+        return None

@@ -1,5 +1,7 @@
 """What a bulk run shows: progress while it lasts, and its summary."""
 
+import hashlib
+import json
 import re
 import shlex
 import tarfile
@@ -13,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.bulk import COMMAND, make_images, rows_of, score
-from tests.fakes.triton import FakeTriton, hang, serving
+from tests.fakes.triton import FakeTriton, hang, serving, untrained
 from tests.unit.client.test_client_cli import on_terminal
 
 
@@ -73,3 +75,22 @@ def test_list_from_a_pipe_is_read_once(server: FakeTriton, tmp_path: Path) -> No
     shown = progress(server, f"-l <(find {tmp_path}/x -name '*.jpg')", tmp_path / "a.jsonl")
     assert "200/?" in shown
     assert len({row["path"] for row in rows_of(tmp_path / "a.jsonl")}) == 200
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
+def test_a_file_beside_the_rows_says_what_gave_them(tmp_path: Path, kind: str) -> None:
+    with serving() as server:
+        server.provenance = untrained()
+        images = make_images(tmp_path / "images", 20)
+        (tmp_path / "images" / "gone.jpg").symlink_to("nowhere")
+        output = tmp_path / f"rows.{kind}"
+        result = score(server.url, tmp_path / "images", "--sha256", "--output", output)
+    assert "21 inputs, 21 rows" in result.stderr
+    beside = json.loads((tmp_path / f"rows.{kind}.run.json").read_text())
+    assert (beside["inputs"], beside["rows"], beside["complete"]) == (21, 21, True)
+    assert beside["weights"]["state"] == "untrained"
+    assert beside["weights"]["identity"]
+    assert {"client", "server", "calibration", "threshold", "framing", "started", "finished"} <= set(beside)
+    digests = {row["path"]: row.get("sha256") for row in rows_of(output)}
+    for path in images:
+        assert digests[str(path)] == hashlib.sha256(path.read_bytes()).hexdigest()
