@@ -5,7 +5,6 @@ import http.server
 import json
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ class Hub:
         damaged: Whether it sends other bytes than it announces.
         cuts: Bytes after which to break each coming transfer off; the transfers after those are whole.
         status: Error to answer with, with the hub's code for it.
-        delay: Seconds to wait after each 64 KiB.
+        hold_after: Bytes of a transfer after which to wait until `go_on` is set.
         elsewhere: Whether files are redirected to another host, as the hub does.
         requests: What was asked for: method, path, headers.
     """
@@ -35,7 +34,8 @@ class Hub:
     damaged: bool = False
     cuts: list[int] = field(default_factory=list)
     status: tuple[int, str] | None = None
-    delay: float = 0.0
+    hold_after: int | None = None
+    go_on: threading.Event = field(default_factory=threading.Event)
     elsewhere: bool = False
     requests: list[tuple[str, str, dict[str, str]]] = field(default_factory=list)
     url: str = ""
@@ -117,8 +117,10 @@ def hub_on_loopback(hub: Hub) -> Iterator[Hub]:
                 body = bytes(len(body))
             cut = hub.cuts.pop(0) if is_file and hub.cuts else len(body)
             for start in range(0, min(cut, len(body)), 65536):
+                if is_file and hub.hold_after is not None and start >= hub.hold_after:
+                    self.wfile.flush()
+                    hub.go_on.wait()
                 self.wfile.write(body[start : min(start + 65536, cut)])
-                time.sleep(hub.delay)
             if cut < len(body):
                 self.wfile.flush()
                 self.close_connection = True
