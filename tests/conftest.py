@@ -13,10 +13,15 @@ from typing import Any
 import pytest
 from deepfake_client import DetectorClient, ServerUnavailableError
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 
 from networks import write_random_weights
 from server.standin.install import install
 from server.standin.layout import Layout, default_layout
+
+# An example may take long because the machine is busy.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @dataclass(frozen=True)
