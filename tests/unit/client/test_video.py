@@ -2,6 +2,7 @@
 
 import json
 import random
+import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
@@ -292,3 +293,25 @@ def test_whole_frames_decide_where_no_face_is() -> None:
 def test_the_face_of_a_main_verdict_is_followed() -> None:
     verdict = Verdict("x", "ok", 0.6, 0.6, face=Face((1, 2, 3, 4)))
     assert samples_of(verdict, 1.0)[0].box == (1, 2, 3, 4)
+
+
+_PEAK = """
+import resource, sys
+from deepfake_client import DetectorClient
+from deepfake_client.video import Sampling, VideoOptions, score_video
+with DetectorClient(sys.argv[1], batch_size=32) as client:
+    video = score_video(client, sys.argv[2], VideoOptions(Sampling(fps=1000), "main")).video
+print(video.frames, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+@pytest.mark.slow
+def test_ten_thousand_frames_use_no_more_memory_than_a_thousand(server: FakeTriton, tmp_path: Path) -> None:
+    peaks = {}
+    for count in (1000, 10_000):
+        clip = write_video(tmp_path / f"{count}.mp4", greys(count), fps=25)
+        command = [sys.executable, "-c", _PEAK, server.url, str(clip)]
+        frames, peak = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        assert int(frames) == count
+        peaks[count] = int(peak)
+    assert peaks[10_000] < peaks[1000] + 40, peaks  # MiB: a few hundred bytes a frame
