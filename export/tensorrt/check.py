@@ -17,7 +17,6 @@ import onnx_ir as ir
 
 from export.errors import TensorrtError
 from export.half.conversion import LARGEST
-from export.onnx.interface import INPUT
 from export.tensorrt.engine import EngineProfile
 
 CAPABILITIES = (80, 86, 89, 120)
@@ -103,7 +102,7 @@ def build_ahead(model: Path, profile: EngineProfile, capability: int) -> Built:
     config.num_compute_capabilities = 1
     config.set_compute_capability(trt.ComputeCapability.__members__[f"SM{capability}"], 0)
     shapes = builder.create_optimization_profile()
-    shapes.set_shape(INPUT, profile.smallest, profile.optimal, profile.largest)
+    shapes.set_shape(network.get_input(0).name, profile.smallest, profile.optimal, profile.largest)
     config.add_optimization_profile(shapes)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
