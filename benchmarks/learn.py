@@ -126,19 +126,30 @@ def _areas(scores: Path) -> dict[str, dict[str, Any]]:
     return areas
 
 
-def _degraded(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return {name: value for name, value in document.items() if name in ("sweeps", "levels")}
+def _degraded(path: Path) -> dict[str, dict[str, float]]:
+    """AUC of the vote by sweep and level; the clean images first."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return {
+        sweep["name"]: {
+            "clean" if each["level"] is None else f"{each['level']:g}": each["auc"]["vote"]["value"]
+            for each in (sweep["clean"], *sweep["levels"])
+        }
+        for sweep in document["sweeps"]
+    }
 
 
 def _print(
-    console: Console, areas: dict[str, dict[str, Any]], degraded: dict[str, Any], seconds: dict[str, float]
+    console: Console, areas: dict[str, dict[str, Any]], degraded: dict[str, dict[str, float]], seconds: dict[str, float]
 ) -> None:
     table = Table("of", "AUC", "95 %, over photographs", "images")
     for name, area in areas.items():
         interval = f"{area['low']:.3f} – {area['high']:.3f}" if "low" in area else ""
         table.add_row(name, f"{area['value']:.3f}", interval, str(area["images"]))
     console.print(table)
+    for sweep, levels in degraded.items():
+        console.print(
+            f"{sweep}: " + ", ".join(f"{level} {value:.2f}" for level, value in levels.items()), highlight=False
+        )
     console.print(", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()), highlight=False)
 
 

@@ -26,8 +26,8 @@ class Effort:
     sweeps: tuple[str, ...]
 
 
-FULL = Effort({"train": 600, "validation": 60, "test": 120}, Settings(updates=220), 2, ("jpeg", "noise", "blur"))
-QUICK = Effort({"train": 200, "validation": 24, "test": 60}, Settings(updates=90), 1, ())
+FULL = Effort({"train": 500, "validation": 40, "test": 80}, Settings(updates=200), 1, ("jpeg", "noise", "blur"))
+QUICK = Effort({"train": 120, "validation": 12, "test": 40}, Settings(updates=60), 1, ())
 """About two minutes: enough to beat chance."""
 
 
@@ -64,7 +64,7 @@ COMMON = (
     "data.frames=1",
     "augmentation.rotate=0.1",
     "augmentation.degrade=0.1",
-    "run.validations_per_epoch=2",
+    "run.validations_per_epoch=1",
     "run.checkpoint_updates=1000",
 )
 """Head and LoRA are new and must learn in tens of updates; what degradation hides can hardly be learnt at this size."""
