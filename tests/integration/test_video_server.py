@@ -1,8 +1,7 @@
 """Videos on the real server: faces followed, a clip with manipulated seconds, a group with a manipulated face.
 
-What trained weights must find is tried where there are such: DEEPFAKE_DEMO_WEIGHTS names a folder of checkpoints (as
-`make learn` writes them), and DEEPFAKE_DEMO_SAMPLES one with `real/` and `fake/` faces of the kind that they were
-trained on.
+What trained weights must find is tried where there are such: those of `make learn`, or a folder of checkpoints that
+DEEPFAKE_DEMO_WEIGHTS names with one of `real/` and `fake/` faces of the same kind, DEEPFAKE_DEMO_SAMPLES.
 """
 
 import os
@@ -18,14 +17,16 @@ from deepfake_client import DetectorClient
 from deepfake_client.video import Sampling, VideoOptions, draw_timeline, score_video
 
 from tests.conftest import Server, start_server
-from tests.golden import GOLDEN, read_rgb
+from tests.golden import GOLDEN, ROOT, read_rgb
 from tests.videos import write_video
 
 pytestmark = pytest.mark.server
 ONE, TWO = (read_rgb(GOLDEN / "images" / name) for name in ("00_face.png", "01_face_close.png"))
-WEIGHTS, SAMPLES = (os.environ.get(f"DEEPFAKE_DEMO_{name}") for name in ("WEIGHTS", "SAMPLES"))
+LEARNT = ROOT / "build" / "learn"
+WEIGHTS = Path(os.environ.get("DEEPFAKE_DEMO_WEIGHTS", LEARNT / "weights"))
+SAMPLES = Path(os.environ.get("DEEPFAKE_DEMO_SAMPLES", LEARNT / "data" / "test"))
 learnt = pytest.mark.skipif(
-    not (WEIGHTS and SAMPLES), reason="needs trained weights: set DEEPFAKE_DEMO_WEIGHTS and DEEPFAKE_DEMO_SAMPLES"
+    not (WEIGHTS.is_dir() and SAMPLES.is_dir()), reason="needs trained weights: make learn, or DEEPFAKE_DEMO_WEIGHTS"
 )
 
 
@@ -58,7 +59,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DetectorClient
 
 def samples(label: str, count: int) -> list[np.ndarray]:
     """Faces of one kind: uint8 [256, 256, 3]."""
-    paths = sorted(path for path in Path(str(SAMPLES), label).iterdir() if path.is_file())[:count]
+    paths = sorted(path for path in (SAMPLES / label).iterdir() if path.is_file())[:count]
     return [cv2.resize(read_rgb(path), (256, 256), interpolation=cv2.INTER_AREA) for path in paths]
 
 
