@@ -39,7 +39,7 @@ HERE = ("make ", "scripts/", "python -m ", "deepfake-client ", "python examples/
 
 
 def run(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, **options)
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=280, **options)
     assert done.returncode == 0, f"{command}:\n{done.stdout}{done.stderr}"
     return done
 
