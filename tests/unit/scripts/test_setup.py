@@ -97,6 +97,20 @@ def test_sets_agree_on_every_release() -> None:
     assert all(len(versions) == 1 for versions in releases.values()), releases
 
 
+def test_every_requirement_is_locked() -> None:
+    def names(text: str) -> set[str]:
+        found = re.findall(r"^([A-Za-z0-9][\w.-]*)", text, re.MULTILINE)
+        return {re.sub(r"[-_.]+", "-", name).lower() for name in found}
+
+    wanted: set[str] = set()
+    for path in ("pyproject.toml", "client/pyproject.toml"):
+        project = tomllib.loads((ROOT / path).read_text())["project"]
+        for requirements in (project["dependencies"], *project["optional-dependencies"].values()):
+            wanted |= names("\n".join(requirements))
+    locked = names("\n".join(lock.read_text() for lock in LOCKS))
+    assert wanted - locked == {"deepfake-detector-triton"}, "run make lock"
+
+
 def test_make_installs_for_the_demo_neither_ray_nor_spark_nor_test_tools() -> None:
     demo = subprocess.run(
         ["make", "--dry-run", "--always-make", "demo"], cwd=ROOT, env=os.environ, capture_output=True, text=True
