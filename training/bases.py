@@ -49,7 +49,6 @@ def start(recipe: Recipe, base: str | None, clip: str | None, checkpoint: Path |
         raise BaseError(f"give either --base (such as {DINO_HUB}) or --from with a checkpoint")
     if recipe.stage == "head" and checkpoint is None:
         raise BaseError("the first phase trains a head alone, on a trained LoRA: give the global stream's with --from")
-    torch.manual_seed(recipe.run.seed)
     try:
         if checkpoint is not None:
             network = _from_checkpoint(recipe, checkpoint, clip)
@@ -113,8 +112,8 @@ def _from_base(recipe: Recipe, base: str, clip: str | None) -> Network:
     dino = _read_dino(base)
     _check_sizes(recipe, base, dino.config)
     if not recipe.specification.has_clip:
-        return Network(dino, None if recipe.stage == "whole" else adapter_of(recipe))
-    return Network(dino, adapter_of(recipe), _required_clip(recipe, clip))
+        return _build(recipe, dino, None)
+    return _build(recipe, dino, _required_clip(recipe, clip))
 
 
 def _from_checkpoint(recipe: Recipe, path: Path, clip: str | None) -> Network:
@@ -132,16 +131,22 @@ def _from_checkpoint(recipe: Recipe, path: Path, clip: str | None) -> Network:
     _check_sizes(recipe, str(path), dino.config)
     _check_rank(recipe, path, sizes)
     if not recipe.specification.has_clip:
-        network = Network(dino, adapter_of(recipe))
+        network = _build(recipe, dino, None)
         names = set(tensors)
     elif sizes.clip is not None:
-        network = Network(dino, adapter_of(recipe), CLIPVisionModel(clip_config(sizes.clip)))
+        network = _build(recipe, dino, CLIPVisionModel(clip_config(sizes.clip)))
         names = set(tensors)
     else:
-        network = Network(dino, adapter_of(recipe), _required_clip(recipe, clip))
+        network = _build(recipe, dino, _required_clip(recipe, clip))
         names = {name for name in tensors if name.startswith(DINO)}
     _load(network, {PREFIXES[0] + name: tensors[name] for name in names}, path)
     return network
+
+
+def _build(recipe: Recipe, dino: Dinov2Model, clip: CLIPVisionModel | None) -> Network:
+    """LoRA and the head follow from the seed alone, wherever the base came from and whatever reading it drew."""
+    torch.manual_seed(recipe.run.seed)
+    return Network(dino, None if recipe.stage == "whole" else adapter_of(recipe), clip)
 
 
 def _load(network: Network, tensors: Mapping[str, Tensor], path: Path) -> None:
