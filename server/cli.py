@@ -16,8 +16,8 @@ from server import access
 from server.diagnosis.credentials import Credentials, credential_options, parse_header
 from server.diagnosis.doctor import examine, show
 from server.diagnosis.engines import REBUILD, check_engines
-from server.diagnosis.findings import Level
 from server.errors import RefusedError, ServerError
+from server.findings import Level
 from server.refusals import needs, refuse_exposure, refuse_own_options, refuse_unwatchable
 from server.repository import ENSEMBLE, describe_face_detector, describe_framing, describe_weights, read_models
 from server.standin.install import install

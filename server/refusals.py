@@ -5,8 +5,8 @@ from pathlib import Path
 
 from server import access
 from server.diagnosis import checks
-from server.diagnosis.findings import Finding
 from server.errors import RefusedError
+from server.findings import Finding
 from server.standin import checks as standin
 from server.standin.layout import TRITON_VERSION, Layout
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import psutil
 
-from server.diagnosis.findings import Finding, Level
 from server.errors import RepositoryError
+from server.findings import Finding, Level
 from server.repository import (
     EXPORT_HINT,
     describe_face_detector,
@@ -21,8 +21,8 @@ from server.repository import (
     missing_parts,
     read_models,
 )
+from server.supervision.process import SHARED_MEMORY
 
-SHARED_MEMORY = Path("/dev/shm")
 SHARED_MEMORY_NEEDED = 256 * 2**20  # bytes: seven stubs and full batches of pixels in flight, with room to spare
 
 

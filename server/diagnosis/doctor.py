@@ -10,7 +10,7 @@ from rich.table import Table
 from server.diagnosis import checks
 from server.diagnosis.credentials import Credentials
 from server.diagnosis.engines import check_engines
-from server.diagnosis.findings import Finding, Level
+from server.findings import Finding, Level
 from server.standin import checks as standin
 from server.standin.layout import Layout
 from server.supervision.probe import Kind, Prober

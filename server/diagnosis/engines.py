@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from server.diagnosis.findings import Finding, Level
+from server.findings import Finding, Level
 
 SUBJECT = "engines"
 REBUILD = "run `make engines` (or `python -m export --target tensorrt` where TensorRT is)"

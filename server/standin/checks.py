@@ -10,7 +10,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 
-from server.diagnosis.findings import Finding, Level, check_import
+from server.findings import Finding, Level, check_import
 from server.standin.environment import has_cuda_provider
 from server.standin.layout import (
     INSTALL_COMMAND,

@@ -19,7 +19,9 @@ from typing import IO, Protocol
 import psutil
 
 from server import access
-from server.diagnosis.checks import SHARED_MEMORY
+
+SHARED_MEMORY = Path("/dev/shm")
+"""Where the server and its stubs exchange tensors."""
 
 LIFELINE = Path(__file__).with_name("lifeline.py")
 STUB_PROGRAM = "triton_python_backend_stub"

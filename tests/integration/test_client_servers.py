@@ -21,11 +21,11 @@ from deepfake_client import (
     ServerUnavailableError,
     Verdict,
 )
+from deepfake_client.balancing.addresses import Address, resolve
 from deepfake_client.balancing.balancer import Balancer
 from deepfake_client.balancing.request_state import RequestState, Server
 from deepfake_client.cli import main
 from deepfake_client.errors import ServerOverloadedError
-from deepfake_client.transport.addresses import Address, resolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

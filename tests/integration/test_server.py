@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from server.diagnosis import checks
-from server.diagnosis.findings import Level
 from server.errors import InstallError, RefusedError, RepositoryError
+from server.findings import Level
 from server.repository import describe_weights, missing_parts, read_models
 from server.standin import checks as standin
 from server.standin import install, layout

@@ -17,7 +17,7 @@ from ..errors import (
     is_unavailable,
 )
 from ..results import ServerStatus
-from ..transport.addresses import Address, is_name
+from .addresses import Address, is_name
 from .concurrency import ConcurrencyLimit
 from .request_state import RequestState, Server
 

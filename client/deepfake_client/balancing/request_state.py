@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from ..errors import DetectorError
 from ..results import Provenance
-from ..transport.addresses import Address
+from .addresses import Address
 from .circuit_breaker import CircuitBreaker
 from .concurrency import ConcurrencyLimit
 from .latencies import Latencies

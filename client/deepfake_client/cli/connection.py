@@ -8,8 +8,8 @@ from typing import Any
 import click
 from tritonclient.grpc import InferenceServerClient
 
+from ..balancing.addresses import resolve
 from ..client import DetectorClient
-from ..transport.addresses import resolve
 
 
 class _Url(click.ParamType):  # type: ignore[type-arg]  # not generic in all the releases that are allowed

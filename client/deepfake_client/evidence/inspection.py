@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
+from ..balancing.addresses import resolve
 from ..errors import DetectorError, InvalidResponseError, RequestFailedError, ServerUnavailableError, from_triton
 from ..items import FaceBox
 from ..results import STREAM_NAMES
-from ..transport.addresses import resolve
 from ..transport.settings import Settings
 
 Array = NDArray[Any]

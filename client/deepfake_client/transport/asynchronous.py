@@ -9,12 +9,12 @@ from tenacity import AsyncRetrying
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from ..balancing.addresses import Address, resolve
 from ..balancing.balancer import Balancer
 from ..balancing.request_state import RequestState, Server
 from ..balancing.retries import RetryPolicy
 from ..errors import DetectorError, RequestFailedError, is_unavailable
 from ..results import Provenance
-from .addresses import Address, resolve
 from .calls import PROBE_INTERVAL, PROBE_SECONDS, Call, explain_absence, probe_call, provenance_call
 from .early_timeout import ainfer
 from .settings import ClientBase

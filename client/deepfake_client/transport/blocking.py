@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 from tenacity import Retrying, sleep_using_event, stop_when_event_set
 from tritonclient.utils import InferenceServerException
 
+from ..balancing.addresses import resolve
 from ..balancing.balancer import Balancer
 from ..balancing.request_state import RequestState, Server
 from ..balancing.retries import RetryPolicy
 from ..errors import DetectorError, RequestFailedError, is_unavailable
 from ..results import Provenance
-from .addresses import resolve
 from .calls import PROBE_INTERVAL, PROBE_SECONDS, Call, explain_absence, probe_call, provenance_call
 from .channels import ChannelPool
 from .early_timeout import infer

@@ -8,6 +8,7 @@ from typing import Any, Generic, TypeVar
 from tenacity import retry_if_exception, stop_after_delay, wait_fixed
 from tritonclient.utils import InferenceServerException
 
+from ..balancing.addresses import Address
 from ..calibration import Calibration, parse_calibration
 from ..contract.contract import FACE_FINDER_MODEL, PREPROCESS_MODEL, PROVENANCE_MODEL, VOTER_MODEL
 from ..contract.streams import ENSEMBLE_NAME
@@ -22,7 +23,6 @@ from ..errors import (
 from ..faces import FoundFaces
 from ..items import EncodedImage, read
 from ..results import Provenance, Verdict
-from .addresses import Address
 from .answers import parse_decisions, parse_faces, parse_max_bytes, parse_provenance, parse_verdicts
 from .settings import Settings
 from .tls import diagnose, speaks_http

@@ -4,7 +4,7 @@ import threading
 
 from tritonclient.grpc import InferenceServerClient
 
-from .addresses import Address
+from ..balancing.addresses import Address
 from .settings import Settings
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
+from ..balancing.addresses import Address, check_url
 from ..contract.contract import VERDICT_ENSEMBLE
 from ..contract.streams import ENSEMBLE_NAME
 from ..early import Decide
-from .addresses import Address, check_url
 from .tls import Tls
 
 _CHANNEL_ARGS = [

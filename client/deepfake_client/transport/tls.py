@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc  # type: ignore[import-untyped]
 
-from .addresses import Address, split
+from ..balancing.addresses import Address, split
 
 _SECONDS = 3.0
 """Longest time that is spent on finding out what is wrong."""

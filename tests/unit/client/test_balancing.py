@@ -6,12 +6,12 @@ import grpc
 import pytest
 from deepfake_client import DetectorClient, RequestFailedError, ServerOverloadedError, ServerUnavailableError
 from deepfake_client.balancing import balancer as balancing
+from deepfake_client.balancing.addresses import Address
 from deepfake_client.balancing.balancer import Balancer
 from deepfake_client.balancing.circuit_breaker import CircuitBreaker
 from deepfake_client.balancing.concurrency import ConcurrencyLimit
 from deepfake_client.balancing.request_state import RequestState, Server
 from deepfake_client.balancing.retries import RetryPolicy
-from deepfake_client.transport.addresses import Address
 
 from tests.fakes.triton import FakeTriton, hang, serving
 

@@ -32,13 +32,13 @@ from deepfake_client import (
     decide,
     explain,
 )
+from deepfake_client.balancing.addresses import Address
 from deepfake_client.balancing.balancer import Balancer
 from deepfake_client.balancing.request_state import RequestState
 from deepfake_client.balancing.retries import RetryPolicy
 from deepfake_client.bulk.memory_budget import AsyncMemoryBudget, MemoryBudget
 from deepfake_client.bulk.reorder import ReorderBuffer
 from deepfake_client.items import read as read_file
-from deepfake_client.transport.addresses import Address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb

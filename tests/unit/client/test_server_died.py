@@ -9,10 +9,10 @@ from typing import Any
 import grpc
 import pytest
 from deepfake_client import AsyncDetectorClient, DetectorClient, Verdict
+from deepfake_client.balancing.addresses import Address
 from deepfake_client.balancing.balancer import Balancer
 from deepfake_client.balancing.request_state import RequestState, state_of
 from deepfake_client.errors import ConnectionLostError, ServerDiedError
-from deepfake_client.transport.addresses import Address
 from tritonclient.grpc import service_pb2 as pb
 
 from tests.fakes.triton import FakeTriton

@@ -31,8 +31,8 @@ from export.tensorrt.engines import add_engines
 from export.tensorrt.platform import Platform, require_tensorrt
 from server.cli import main as server_main
 from server.diagnosis.engines import Runtime, check_engines, find_runtime
-from server.diagnosis.findings import Level
 from server.errors import RefusedError
+from server.findings import Level
 from tests.fakes.tensorrt import tensorrt
 
 H100 = Platform("10.12.0.36", "13.0", "NVIDIA H100 80GB HBM3", "9.0", "580.65.06")

@@ -12,7 +12,7 @@ import pytest
 
 from server.diagnosis import checks
 from server.diagnosis.checks import SHARED_MEMORY_NEEDED, check_ports, check_repository, check_shared_memory
-from server.diagnosis.findings import Level, check_import
+from server.findings import Level, check_import
 from server.standin.checks import SERVED_BACKENDS
 from tests.backends import save_net
 

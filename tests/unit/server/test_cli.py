@@ -8,8 +8,8 @@ from click.testing import CliRunner
 
 from server import cli
 from server.diagnosis import checks
-from server.diagnosis.findings import Level
 from server.errors import RefusedError, RepositoryError
+from server.findings import Level
 from server.refusals import refuse_own_options
 from server.repository import read_models
 from server.standin import checks as standin

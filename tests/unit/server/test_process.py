@@ -14,7 +14,7 @@ import pytest
 
 from ensemble.calibration import PAPER_VOTE
 from ensemble.voting import score_logits
-from server.diagnosis.findings import Finding, Level
+from server.findings import Finding, Level
 from server.repository import Model
 from server.standin.environment import server_environment
 from server.supervision.health import Policy
