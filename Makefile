@@ -18,7 +18,7 @@ setup: .venv/.$(SET)  ## install into .venv and .triton; SET=serve, export, fore
 .venv/.%: locks/%.txt pyproject.toml client/pyproject.toml
 	@scripts/install $*
 
-demo: .venv/.export  ## export seeded weights, serve them, score sample photographs, print the table, stop
+demo: .venv/.export  ## export the stand-in weights, serve them, score sample photographs, print the table, stop
 	scripts/demo
 
 weights: .venv/.export  ## fetch the published weights into WEIGHTS=dir, or verify those there
