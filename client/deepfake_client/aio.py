@@ -139,7 +139,7 @@ class AsyncDetectorClient(AsyncCalls):
         self, image: Image, face_box: FaceBox | None = None, *, threshold: float | None = None
     ) -> EarlyVerdict:
         """The verdict on one image, by as few streams as it takes: see `DetectorClient.decide`."""
-        verdict = await (await self._early(threshold)).score(image, face_box)
+        verdict = await (await self.deciding(threshold)).score(image, face_box)
         assert isinstance(verdict, EarlyVerdict)
         return verdict
 
@@ -150,10 +150,15 @@ class AsyncDetectorClient(AsyncCalls):
         threshold: float | None = None,
         ordered: bool = True,
     ) -> AsyncGenerator[Verdict, None]:
-        """The verdicts on any number of images: `decide` as `score_many`."""
-        async with aclosing((await self._early(threshold)).score_many(items, ordered=ordered)) as verdicts:
+        """The verdicts on any number of images, by as few streams as they take: see `DetectorClient.decide_many`."""
+        async with aclosing((await self.deciding(threshold)).score_many(items, ordered=ordered)) as verdicts:
             async for verdict in verdicts:
                 yield verdict
+
+    async def deciding(self, threshold: float | None = None) -> Self:
+        """A client on the connections of this one: see `DetectorClient.deciding`."""
+        _ = await self._balancer(), self._channels, self._room, self._watching  # made here, so that both have the same
+        return self._deciding(threshold)
 
     async def provenance(self) -> Provenance | None:
         """Which weights give the verdicts: see `DetectorClient.provenance`."""
@@ -183,10 +188,6 @@ class AsyncDetectorClient(AsyncCalls):
             if not is_retryable(error):
                 raise
             raise not_ready(self._settings, timeout, error) from error
-
-    async def _early(self, threshold: float | None) -> Self:
-        _ = await self._balancer(), self._channels, self._room, self._watching  # made here, so that both have the same
-        return self._deciding(threshold)
 
     async def _score_batch(
         self, budget: AsyncMemoryBudget, most_bytes: int, start: int, batch: list[Item]

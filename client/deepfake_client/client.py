@@ -195,7 +195,20 @@ class DetectorClient(BlockingCalls):
     def decide_many(
         self, items: Iterable[ImageItem], *, threshold: float | None = None, ordered: bool = True
     ) -> Generator[Verdict, None, None]:
-        """The verdicts on any number of images: `decide` as `score_many`. Each that was scored is an `EarlyVerdict`."""
+        """The verdicts on any number of images, by as few streams as they take: `decide` in the way of `score_many`.
+
+        Args:
+            items: As of `score_many`.
+            threshold: As of `decide`.
+            ordered: As of `score_many`.
+
+        Yields:
+            A verdict for each item; an `EarlyVerdict` where it was scored.
+
+        Raises:
+            ValueError: The threshold is out of range.
+            DetectorError: As `score_many`.
+        """
         return self.deciding(threshold).score_many(items, ordered=ordered)
 
     def deciding(self, threshold: float | None = None) -> Self:

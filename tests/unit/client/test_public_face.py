@@ -114,8 +114,11 @@ def test_every_function_says_what_it_takes(name: str) -> None:
 
 @pytest.mark.parametrize("cls", [c for c in CLASSES if dataclasses.is_dataclass(c)])
 def test_every_field_is_documented(cls: Any) -> None:
-    _, _, attributes = (inspect.getdoc(cls) or "").partition("Attributes:\n")
-    assert re.findall(r"^    (\w+): ", attributes, re.MULTILINE) == [field.name for field in dataclasses.fields(cls)]
+    documented = []
+    for each in reversed(cls.__mro__):  # what is inherited is documented there
+        _, _, attributes = inspect.cleandoc(each.__doc__ or "").partition("Attributes:\n")
+        documented += re.findall(r"^    (\w+): ", attributes, re.MULTILINE)
+    assert documented == [field.name for field in dataclasses.fields(cls)]
 
 
 @pytest.mark.parametrize("name", sorted(FUNCTIONS))
