@@ -18,6 +18,8 @@ def server_environment() -> dict[str, str]:
     environment = os.environ | {
         # The stub runs the first python3 on PATH, and with it that environment's packages.
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        # Memory of large images goes back to the system: each of the C library's arenas keeps what it had.
+        "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
     }
     environment.pop("PYTHONHOME", None)
     if not has_cuda_provider():

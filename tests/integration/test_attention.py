@@ -53,7 +53,7 @@ def test_attention_is_the_last_block_s_cls_row(stream: Stream, tiny: Path) -> No
         projections.get_submodule(name)(tokens).unflatten(2, (-1, 64)).transpose(1, 2) for name in ("query", "key")
     )
     row = torch.softmax(query @ key.mT / 8, dim=-1)[:, :, 0, 1:].mean(dim=1)
-    torch.testing.assert_close(attention, row / row.sum(dim=1, keepdim=True), rtol=0, atol=1e-6)
+    torch.testing.assert_close(attention, row / row.sum(dim=1, keepdim=True), rtol=0, atol=3e-6)
     assert attention.shape == (2, (stream.pixels // 14) ** 2)
     torch.testing.assert_close(attention.sum(dim=1), torch.ones(2))
 

@@ -2,6 +2,7 @@
 
 import os
 import random
+import struct
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from deepfake_client import DetectorClient
 
 from benchmarks.mutations import mutated
 from ensemble import status
+from ensemble.images.handover import hand_over
 from ensemble.streams import MAX_BATCH_SIZE
 from tests import hostile
 from tests.conftest import Server, start_server
@@ -171,7 +173,9 @@ def test_a_stranger_who_calls_the_face_crop_by_its_name_harms_nobody(own: Server
         (good, b"", (0, 0, 3e9, 3e9), "ok", status.INVALID_FACE_BOX),
         (good, b"", (-3e38, -3e38, 3e38, 3e38), "ok", status.INVALID_FACE_BOX),
         (good, b"forged", nowhere, "ok", status.UNREADABLE_IMAGE),
-        (good, b"\xff" * 8, nowhere, "ok", status.TOO_MANY_PIXELS),
+        (good, b"\xff" * 20, nowhere, "ok", status.UNREADABLE_IMAGE),
+        (good, struct.pack("<?HII", False, 0, 1, 100_000) + bytes(300_000), nowhere, "ok", status.TOO_ELONGATED),
+        (good, hand_over(hostile.PHOTO, False, b"{}"), nowhere, "ok", status.UNREADABLE_IMAGE),
         (good, b"", nowhere, "\udcff".encode("utf-8", "replace").decode(), "?"),
         (good, b"", nowhere, "x" * 1000, "x" * 1000),
     ]

@@ -16,7 +16,7 @@ from tests.conftest import free_ports, start_server
 from tests.golden import ROOT
 
 REPOSITORY = ROOT / "model_repository"
-EXPORT = REPOSITORY.parent / "export"
+FACE_CONFIGURATIONS = sorted((ROOT / "export" / "configurations").glob("face_*.pbtxt"))
 CONFIGS = {
     path.parent.name: text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
     for path in sorted(REPOSITORY.glob("*/config.pbtxt"))
@@ -26,14 +26,14 @@ ENSEMBLE = CONFIGS[ENSEMBLE_NAME]
 # Of the models that the export puts there, too: beside it lie NAME.pbtxt and NAME.OTHER.pbtxt.
 DEFAULTS = CONFIGS | {
     path.stem: text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
-    for path in sorted(EXPORT.rglob("*.pbtxt"))
+    for path in FACE_CONFIGURATIONS
     if "." not in path.stem
 }
 ALTERNATIVES = {
     (name, kind): text_format.Parse(path.read_text(encoding="utf-8"), pb.ModelConfig())
     for path, name, kind in (
         *((path, path.parent.parent.name, path.stem) for path in sorted(REPOSITORY.glob("*/configs/*.pbtxt"))),
-        *((path, *path.stem.split(".")) for path in sorted(EXPORT.rglob("*.*.pbtxt"))),
+        *((path, *path.stem.split(".")) for path in FACE_CONFIGURATIONS if "." in path.stem),
     )
 }
 

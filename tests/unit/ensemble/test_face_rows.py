@@ -13,15 +13,17 @@ from ensemble.faces import rows as rows_module
 from ensemble.faces.crop import crop_face
 from ensemble.faces.detection import Box
 from ensemble.faces.localisation import FaceLocation
-from ensemble.faces.rows import BLANK, Row, localise
+from ensemble.faces.rows import BLANKS, Row, localise
 from ensemble.images import Decoders, Limits, RgbImage, centre
 from ensemble.images.handover import hand_over
+from ensemble.streams import LOCAL_FACIAL
 from tests import hostile
 from tests.golden import BOXES, IMAGES, read_rgb
 
 DATA, PIXELS = IMAGES[0].read_bytes(), read_rgb(IMAGES[0])
 BOX: Box = tuple(map(float, BOXES[IMAGES[0].name]))
 LIMITS = Limits(max_pixels=1_000_000)
+FACE = LOCAL_FACIAL.name
 CROP = centre(crop_face(PIXELS, BOX), 252)
 
 BAD_BOXES: tuple[Box, ...] = (
@@ -55,18 +57,18 @@ def row(data: bytes = DATA, decoded: bytes = b"", box: Box | None = BOX, code: s
 def test_a_row_gets_its_crop(decoders: Decoders, decoded: bytes) -> None:
     [face] = localise([row(decoded=decoded)], LIMITS, decoders, supplied_only)
     assert (face.status, face.message, face.location.source) == (status.OK, "", "supplied")
-    np.testing.assert_array_equal(face.pixels, CROP)
+    np.testing.assert_array_equal(face.pixels[FACE], CROP)
 
 
 def test_pixels_that_were_handed_over_are_not_decoded_again(decoders: Decoders) -> None:
     [face] = localise([row(data=b"no image", decoded=hand_over(PIXELS))], LIMITS, decoders, supplied_only)
-    np.testing.assert_array_equal(face.pixels, CROP)
+    np.testing.assert_array_equal(face.pixels[FACE], CROP)
 
 
 def test_a_row_that_already_has_a_status_keeps_it(decoders: Decoders) -> None:
     [face] = localise([row(code=status.TOO_MANY_BYTES)], LIMITS, decoders, supplied_only)
     assert (face.status, face.location.source) == (status.TOO_MANY_BYTES, "none")
-    np.testing.assert_array_equal(face.pixels, BLANK)
+    np.testing.assert_array_equal(face.pixels[FACE], BLANKS[FACE])
 
 
 def test_bad_rows_get_their_status_and_cost_their_batch_nothing(decoders: Decoders) -> None:
@@ -75,13 +77,14 @@ def test_bad_rows_get_their_status_and_cost_their_batch_nothing(decoders: Decode
         *((row(data=case.data, box=None), case.status) for case in hostile.CASES if case.status != status.OK),
         (row(data=hostile.png_declaring(2000, 2000), box=None), status.TOO_MANY_PIXELS),
         (row(decoded=b"x"), status.UNREADABLE_IMAGE),
-        (row(decoded=struct.pack("<II", 60000, 60000)), status.TOO_MANY_PIXELS),
+        (row(decoded=struct.pack("<?HII", False, 0, 60000, 60000)), status.UNREADABLE_IMAGE),
+        (row(decoded=hand_over(PIXELS, False, b"{}")), status.UNREADABLE_IMAGE),
     ]
     batch = [each for pair in bad for each in (pair[0], row())]
     faces = localise(batch, LIMITS, decoders, supplied_only)
     assert [face.status for face in faces[::2]] == [expected for _, expected in bad]
-    assert all(face.message and face.location.box is None and not face.pixels.any() for face in faces[::2])
-    assert all(face.status == status.OK and (face.pixels == CROP).all() for face in faces[1::2])
+    assert all(face.message and face.location.box is None and not face.pixels[FACE].any() for face in faces[::2])
+    assert all(face.status == status.OK and (face.pixels[FACE] == CROP).all() for face in faces[1::2])
 
 
 def test_an_image_that_the_search_fails_on_costs_its_group_nothing(decoders: Decoders) -> None:
@@ -94,7 +97,7 @@ def test_an_image_that_the_search_fails_on_costs_its_group_nothing(decoders: Dec
     faces = localise([row(), row(decoded=odd, box=None), row()], LIMITS, decoders, locate)
     assert [face.status for face in faces] == [status.OK, status.UNREADABLE_IMAGE, status.OK]
     assert "too small for this filter" in faces[1].message
-    np.testing.assert_array_equal(faces[2].pixels, CROP)
+    np.testing.assert_array_equal(faces[2].pixels[FACE], CROP)
 
 
 def test_no_process_to_decode_in_is_a_status(monkeypatch: pytest.MonkeyPatch) -> None:

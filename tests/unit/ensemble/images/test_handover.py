@@ -9,32 +9,45 @@ from hypothesis import strategies as st
 
 from ensemble import status
 from ensemble.images import ImageError, Limits
-from ensemble.images.handover import LARGEST, hand_over, take_over
+from ensemble.images.handover import LARGEST, HandOver, hand_over, take_over
 
 LIMITS = Limits()
+
+
+def header(location: int, height: int, width: int) -> bytes:
+    return struct.pack("<?HII", False, location, height, width)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (256, 256), (3, 700), (512, 512), (1024, 256)])
 def test_small_images_come_back(size: tuple[int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    np.testing.assert_array_equal(take_over(hand_over(image), LIMITS), image)
-    np.testing.assert_array_equal(take_over(hand_over(image[:, ::-1]), LIMITS), image[:, ::-1])
+    for each in (image, image[:, ::-1]):
+        for native, location in ((False, b""), (True, b""), (False, b"{somewhere}")):
+            handed = take_over(hand_over(each, native, location), LIMITS)
+            assert (handed.native, handed.location) == (native, location)
+            np.testing.assert_array_equal(handed.pixels, each)
 
 
 def test_larger_ones_are_decoded_again() -> None:
-    assert hand_over(np.zeros((513, 512, 3), np.uint8)) == b""
-    assert hand_over(np.zeros((1, LARGEST + 1, 3), np.uint8)) == b""
+    for size in ((513, 512), (1, LARGEST + 1)):
+        handed = take_over(hand_over(np.zeros((*size, 3), np.uint8), True, b"{somewhere}"), LIMITS)
+        assert (handed.native, handed.location, handed.pixels) == (True, b"{somewhere}", None)
+
+
+def test_nothing_is_known_of_nothing() -> None:
+    assert take_over(b"", LIMITS) == HandOver()
 
 
 @pytest.mark.parametrize(
     ("handed", "expected"),
     [
         (b"x", status.UNREADABLE_IMAGE),
-        (struct.pack("<II", 0, 0), status.UNREADABLE_IMAGE),
-        (struct.pack("<II", 2, 2) + bytes(11), status.UNREADABLE_IMAGE),
-        (struct.pack("<II", 2, 2) + bytes(13), status.UNREADABLE_IMAGE),
-        (struct.pack("<II", 0xFFFFFFFF, 0xFFFFFFFF), status.TOO_MANY_PIXELS),
-        (struct.pack("<II", 1, 100_000) + bytes(300_000), status.TOO_ELONGATED),
+        (header(0, 2, 2) + bytes(11), status.UNREADABLE_IMAGE),
+        (header(0, 2, 2) + bytes(13), status.UNREADABLE_IMAGE),
+        (header(5, 2, 2) + bytes(12), status.UNREADABLE_IMAGE),
+        (header(0, 0, 2), status.UNREADABLE_IMAGE),
+        (header(0, 0xFFFFFFFF, 0xFFFFFFFF), status.UNREADABLE_IMAGE),
+        (header(0, 1, 100_000) + bytes(300_000), status.TOO_ELONGATED),
     ],
 )
 def test_a_strangers_bytes_are_refused(handed: bytes, expected: str) -> None:
@@ -46,7 +59,10 @@ def test_a_strangers_bytes_are_refused(handed: bytes, expected: str) -> None:
 @given(st.binary(max_size=100))
 def test_any_bytes_are_an_image_or_refused(handed: bytes) -> None:
     try:
-        image = take_over(handed, LIMITS)
+        found = take_over(handed, LIMITS)
     except ImageError:
         return
-    assert hand_over(image) == handed
+    if found.pixels is not None:
+        again = take_over(hand_over(found.pixels, found.native, found.location), LIMITS)
+        assert (again.native, again.location) == (found.native, found.location)
+        np.testing.assert_array_equal(again.pixels, found.pixels)
