@@ -25,7 +25,7 @@ from benchmarks.load.workloads import Item
 from benchmarks.machine import ROOT, circumstances
 from benchmarks.serving import PHOTOGRAPHS, counter, export
 from ensemble.streams import ENSEMBLE_NAME
-from server.diagnosis.checks import SHARED_MEMORY
+from server.supervision.process import SHARED_MEMORY
 
 SERVERS = 3
 VICTIM = 1

@@ -23,7 +23,7 @@ from benchmarks.mutations import mutated
 from benchmarks.result import Figure, Result, write
 from benchmarks.serving import PHOTOGRAPHS, Endpoint, export, serve
 from benchmarks.soak import SAMPLES
-from server.diagnosis.checks import SHARED_MEMORY
+from server.supervision.process import SHARED_MEMORY
 
 ENCODINGS: dict[str, tuple[str, tuple[int, ...]]] = {
     "JPEG": (".jpg", ()),

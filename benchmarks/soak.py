@@ -25,7 +25,7 @@ from benchmarks.report.plots import memory_plot
 from benchmarks.result import Figure, Result, write
 from benchmarks.serving import Endpoint, counter, export, resident, serve
 from ensemble.voting import WEIGHTS
-from server.diagnosis.checks import SHARED_MEMORY
+from server.supervision.process import SHARED_MEMORY
 
 GOLDEN = ROOT / "tests" / "golden"
 ROWS: list[dict[str, Any]] = json.loads((GOLDEN / "tiny" / "expected.json").read_text())["rows"]
