@@ -194,8 +194,9 @@ def test_cli_scores_a_folder_to_jsonl(server: Server, tmp_path: Path) -> None:
     assert "UNTRAINED" in done.stderr
     rows = [json.loads(line) for line in output.read_text().splitlines()]
     assert [Path(row["path"]).name for row in rows] == [path.name for path in IMAGES]
-    fields = {"path", "status", "score", "probability", "verdict", "streams", "face"}
-    assert all(set(row) >= fields for row in rows)
+    fields = {"path", "status", "score", "probability", "verdict", "streams", "face", "weights"}
+    assert all(set(row) == fields for row in rows)
+    assert all(set(row["weights"]) == {"identity", "untrained"} for row in rows)
 
 
 def test_cli_reports_what_could_not_be_scored(server: Server, tmp_path: Path) -> None:
