@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from benchmarks.compare import IncomparableError, change_table, check_comparable
-from benchmarks.compare import compare as compare_results
-from benchmarks.measure import PLAN, QUICK, measure
+from benchmarks.common.result import ResultError, read, write
+from benchmarks.comparison.measure import PLAN, QUICK, measure
+from benchmarks.report.changes import IncomparableError, change_table, check_comparable
+from benchmarks.report.changes import compare as compare_results
 from benchmarks.report.page import write_page
 from benchmarks.report.plots import write_plots
 from benchmarks.report.tables import print_tables, serving_tables
-from benchmarks.result import ResultError, read, write
 
 RESULT_JSON = "result.json"
 RESULT_HTML = "report.html"
@@ -82,7 +82,7 @@ def main(
     if rounds is not None:
         plan = replace(plan, rounds=rounds)
     if seconds is not None:
-        plan = replace(plan, seconds=seconds, contest_seconds=8 * seconds)
+        plan = replace(plan, seconds=seconds, comparison_seconds=8 * seconds)
     result = measure(presets, plan, model_config_name, Console(stderr=True))
     write(output / RESULT_JSON, result)
     write_page(output / RESULT_HTML, result, write_plots(output, result))

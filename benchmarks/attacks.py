@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 from tritonclient.utils import InferenceServerException
 
-from benchmarks.machine import ROOT
-from benchmarks.serving import export
+from benchmarks.common.machine import ROOT
+from benchmarks.common.serving import export
 
 MIB = 2**20
 ENSEMBLE = "deepfake_detector"

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import circumstances
-from benchmarks.result import Figure, Result, write
-from benchmarks.serving import PHOTOGRAPHS
+from benchmarks.common.machine import circumstances
+from benchmarks.common.result import Figure, Result, write
+from benchmarks.common.serving import PHOTOGRAPHS
 from ensemble.images import Decoders, Limits, decode, read_image
 from ensemble.images.handover import hand_over, take_over
 from ensemble.images.headers import read_header

@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.machine import circumstances
-from benchmarks.result import Figure, Result, write
-from benchmarks.serving import PHOTOGRAPHS
+from benchmarks.common.machine import circumstances
+from benchmarks.common.result import Figure, Result, write
+from benchmarks.common.serving import PHOTOGRAPHS
 from degradation import Image, Settings, degrade, from_bytes, generator
 from degradation import blur as blur_module
 from degradation.blur import AnisotropicGaussianBlur, anisotropic_gaussian_kernel

@@ -12,8 +12,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.machine import ROOT, circumstances
-from benchmarks.result import Figure, Result, write
+from benchmarks.common.machine import ROOT, circumstances
+from benchmarks.common.result import Figure, Result, write
 from ensemble.streams import STREAMS, Stream
 from export.stream_export import export_stream
 from networks import write_random_weights

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.machine import circumstances
-from benchmarks.result import Figure, Result, write
-from benchmarks.serving import PHOTOGRAPHS, export, serve
+from benchmarks.common.machine import circumstances
+from benchmarks.common.result import Figure, Result, write
+from benchmarks.common.serving import PHOTOGRAPHS, export, serve
 from ensemble.faces import retinaface
 from ensemble.faces.detection import Detection, FaceDetector
 from ensemble.faces.haar import HaarDetector

@@ -21,9 +21,9 @@ from deepfake_client import DetectorClient, ServerUnavailableError
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.common.machine import ROOT, circumstances
+from benchmarks.common.serving import PHOTOGRAPHS, counter, export
 from benchmarks.load.workloads import Item
-from benchmarks.machine import ROOT, circumstances
-from benchmarks.serving import PHOTOGRAPHS, counter, export
 from ensemble.streams import ENSEMBLE_NAME
 from server.supervision.process import SHARED_MEMORY
 

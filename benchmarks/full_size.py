@@ -16,16 +16,16 @@ from deepfake_client import STREAM_NAMES, DetectorClient, Verdict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.goals import AUTHORS, BACKBONES
+from benchmarks.baselines.authors import Authors
+from benchmarks.baselines.backbones import Backbones
+from benchmarks.baselines.baseline import Baseline
+from benchmarks.baselines.runtime import served_runtime
+from benchmarks.common.machine import circumstances
+from benchmarks.common.noise import ratio_of_medians
+from benchmarks.common.result import Figure, Ratio, Result, write
+from benchmarks.common.serving import export, serve, weights_of
+from benchmarks.comparison.goals import AUTHORS, BACKBONES
 from benchmarks.load.workloads import MAIN, Item, items
-from benchmarks.machine import circumstances
-from benchmarks.noise import ratio_of_medians
-from benchmarks.result import Figure, Ratio, Result, write
-from benchmarks.rivals.authors import Authors
-from benchmarks.rivals.backbones import Backbones
-from benchmarks.rivals.process import Rival
-from benchmarks.rivals.runtime import served_runtime
-from benchmarks.serving import export, serve, weights_of
 
 BATCH_SIZE = 8
 CONFIGURATIONS = {"default": None, "openvino": "openvino"}
@@ -136,9 +136,9 @@ def _measure(
     console.print(f"round {number}", highlight=False)
     served = {name: _serve(repository, name, images, console) for name in configurations}
     console.print("PyTorch eager", highlight=False)
-    with Rival(AUTHORS, Authors, weights_of(repository)) as rival:
-        rival.score(images[:1])
-        expected, seconds = rival.timed(images)
+    with Baseline(AUTHORS, Authors, weights_of(repository)) as baseline:
+        baseline.score(images[:1])
+        expected, seconds = baseline.timed(images)
     return Round(served, len(images) / seconds, expected)
 
 
@@ -149,7 +149,8 @@ def _serve(repository: Path, name: str, images: list[Item], console: Console) ->
         ready = time.monotonic() - start
         runtime = served_runtime(server.url)
         with DetectorClient(server.url, batch_size=BATCH_SIZE, max_in_flight=2, timeout=3600) as client:
-            client.score(images[0].data, images[0].box)  # As with the rivals; it also outlasts start-up's own requests.
+            # A first one, as with the baselines; it also outlasts start-up's own requests.
+            client.score(images[0].data, images[0].box)
             start = time.monotonic()
             verdicts = list(client.score_many((each.data, each.box) for each in images))
             seconds = time.monotonic() - start
@@ -158,9 +159,9 @@ def _serve(repository: Path, name: str, images: list[Item], console: Console) ->
         memory = server.resident() / 2**30
     if failed := [verdict for verdict in verdicts if not verdict.ok]:
         raise click.ClickException(f"{len(failed)} images were not scored: {failed[0].status}, {failed[0].error}")
-    with Rival(BACKBONES, Backbones, repository, runtime) as rival:
-        rival.score(images[:1])
-        bare = rival.seconds(images)
+    with Baseline(BACKBONES, Backbones, repository, runtime) as baseline:
+        baseline.score(images[:1])
+        bare = baseline.seconds(images)
     return Served(name, str(runtime), ready, len(images) / seconds, len(images) / bare, memory, verdicts)
 
 

@@ -14,9 +14,9 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.machine import ROOT, circumstances
-from benchmarks.result import Figure, Result, write
-from benchmarks.serving import Endpoint, serve
+from benchmarks.common.machine import ROOT, circumstances
+from benchmarks.common.result import Figure, Result, write
+from benchmarks.common.serving import Endpoint, serve
 from training.errors import TrainingError
 from training.learn.keep import keep
 from training.learn.make import make_stand_ins

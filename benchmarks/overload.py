@@ -18,12 +18,12 @@ from deepfake_client.errors import is_retryable  # what the client itself goes b
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.common.machine import circumstances
+from benchmarks.common.result import Figure, Result, write
+from benchmarks.common.serving import export, serve
 from benchmarks.load.perf_analyzer import PerfAnalyzer
+from benchmarks.load.sweep import measure_capacity
 from benchmarks.load.workloads import MAIN, Item, items
-from benchmarks.machine import circumstances
-from benchmarks.result import Figure, Result, write
-from benchmarks.serving import export, serve
-from benchmarks.sweep import measure_capacity
 
 ANSWERED = "answered"
 CAPACITY_SECONDS = 5.0

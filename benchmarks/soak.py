@@ -20,10 +20,10 @@ from deepfake_client import AsyncDetectorClient, Verdict
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.machine import ROOT, circumstances
+from benchmarks.common.machine import ROOT, circumstances
+from benchmarks.common.result import Figure, Result, write
+from benchmarks.common.serving import Endpoint, counter, export, resident, serve
 from benchmarks.report.plots import memory_plot
-from benchmarks.result import Figure, Result, write
-from benchmarks.serving import Endpoint, counter, export, resident, serve
 from ensemble.voting import WEIGHTS
 from server.supervision.process import SHARED_MEMORY
 

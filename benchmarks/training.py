@@ -12,9 +12,9 @@ from accelerate import Accelerator
 from rich.console import Console
 from transformers import Dinov2Model
 
-from benchmarks.machine import circumstances
-from benchmarks.result import Figure, Result, write
-from benchmarks.serving import PHOTOGRAPHS
+from benchmarks.common.machine import circumstances
+from benchmarks.common.result import Figure, Result, write
+from benchmarks.common.serving import PHOTOGRAPHS
 from networks.random_weights import PRESETS
 from training.bases import adapter_of, dino_config
 from training.data.images import Batch, TrainingImages

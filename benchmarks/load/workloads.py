@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.serving import PHOTOGRAPHS
+from benchmarks.common.serving import PHOTOGRAPHS
 from ensemble.faces.detection import Box
 from ensemble.faces.haar import HaarDetector
 from ensemble.faces.localisation import NONE, locate_faces

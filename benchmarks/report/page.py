@@ -4,11 +4,11 @@ from pathlib import Path
 
 import jinja2
 
-from benchmarks.goals import COMPARISONS
+from benchmarks.common.result import Result
+from benchmarks.comparison.goals import COMPARISONS
 from benchmarks.load.workloads import MAIN
 from benchmarks.report.plots import data_url
 from benchmarks.report.tables import preset_tables, ratio_table
-from benchmarks.result import Result
 
 
 def write_page(path: Path, result: Result, plots: dict[str, bytes]) -> None:

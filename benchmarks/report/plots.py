@@ -10,11 +10,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import LogLocator, NullLocator
 
+from benchmarks.common.result import Figure, Result
 from benchmarks.load.statistics import STEPS
+from benchmarks.load.sweep import CLOSED, OPEN, PERCENTILES
 from benchmarks.load.workloads import MAIN
 from benchmarks.report.tables import load_name, shown_loads
-from benchmarks.result import Figure, Result
-from benchmarks.sweep import CLOSED, OPEN, PERCENTILES
 from forensics.common.plots import GRID, STYLE
 
 # Of Okabe and Ito, which colour-blind people can tell apart.

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from benchmarks.measure import CONTEST
-from benchmarks.result import Figure, Ratio, Result
-from benchmarks.sweep import CLOSED, OPEN, PERCENTILES
+from benchmarks.common.result import Figure, Ratio, Result
+from benchmarks.comparison.measure import COMPARISON
+from benchmarks.load.sweep import CLOSED, OPEN, PERCENTILES
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _level(labels: dict[str, str | int | float]) -> str:
 
 
 def _ways(result: Result, preset: str) -> Table:
-    figures = result.select(preset=preset, load=CONTEST)
+    figures = result.select(preset=preset, load=COMPARISON)
     return Table(
         f"{preset}: ways to do the same work",
         f"Images a second, in turn, on {figures[0].labels['images']}: median and range of the rounds. "

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
-from benchmarks.goals import COMPARISONS
-from benchmarks.result import read
-from benchmarks.rivals.runtime import Runtime, open_session, runtime_of
-from benchmarks.serving import export
-from benchmarks.sweep import CLOSED, OPEN, PERCENTILES
+from benchmarks.baselines.runtime import Runtime, open_session, runtime_of
+from benchmarks.common.result import read
+from benchmarks.common.serving import export
+from benchmarks.comparison.goals import COMPARISONS
+from benchmarks.load.sweep import CLOSED, OPEN, PERCENTILES
 from ensemble.streams import STREAMS
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

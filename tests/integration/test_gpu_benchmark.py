@@ -17,13 +17,13 @@ import pytest
 from click.testing import CliRunner
 from deepfake_client import StreamVerdict, Verdict
 
-from benchmarks.arithmetic import peak_of, tflop_per_image
-from benchmarks.gpu import main
-from benchmarks.gpu_load import Level, counters, step_means
-from benchmarks.gpu_parity import compare, variants
-from benchmarks.gpu_sampling import Gpu, Sampler
-from benchmarks.gpu_server import CONTAINER, STAND_IN, Endpoint, container_command, require_gpu, runtimes
-from benchmarks.machine import Circumstances, circumstances
+from benchmarks.common.machine import Circumstances, circumstances
+from benchmarks.gpu.__main__ import main
+from benchmarks.gpu.arithmetic import peak_of, tflop_per_image
+from benchmarks.gpu.load import Level, counters, step_means
+from benchmarks.gpu.parity import compare, variants
+from benchmarks.gpu.sampling import Gpu, Sampler
+from benchmarks.gpu.server import CONTAINER, STAND_IN, Endpoint, container_command, require_gpu, runtimes
 from ensemble.images import Limits, read_image
 from ensemble.streams import STREAMS
 from tests.conftest import Server
@@ -190,7 +190,7 @@ def test_a_runtime_that_fails_leaves_the_figures_of_the_other(
         "verdicts": lambda *_: [],
     }
     for name, replacement in replacements.items():
-        monkeypatch.setattr(f"benchmarks.gpu.{name}", replacement)
+        monkeypatch.setattr(f"benchmarks.gpu.__main__.{name}", replacement)
     done = CliRunner().invoke(main, ["--device", "cpu", "--parity-images", "0", "--output", str(output)])
     assert done.exit_code == 1
     assert f"not measured: {failing}" in done.output

@@ -16,7 +16,7 @@ import pytest
 import tritonclient.grpc as triton
 from deepfake_client import DetectorClient
 
-from benchmarks.mutations import mutated
+from benchmarks.fuzz.mutations import mutated
 from ensemble import status
 from ensemble.images.handover import hand_over
 from ensemble.streams import MAX_BATCH_SIZE

@@ -17,23 +17,23 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from benchmarks.__main__ import main
-from benchmarks.compare import IncomparableError, change_table, check_comparable, compare
-from benchmarks.contest import SERVER, compete
+from benchmarks.baselines.authors import Authors
+from benchmarks.baselines.runtime import openvino_properties, runtime_of, session_options
+from benchmarks.common.machine import ROOT, Circumstances, Machine, circumstances
+from benchmarks.common.noise import Interval, chance, corrected, ratio_of_medians
+from benchmarks.common.result import Figure, Ratio, Result, ResultError, read, write
+from benchmarks.common.serving import counter
+from benchmarks.comparison.goals import COMPARISONS, ratios
+from benchmarks.comparison.measure import PLAN
+from benchmarks.comparison.rounds import SERVER, measure_in_turn
 from benchmarks.exporting import Exported, peak_of
 from benchmarks.failover import DIFFERENT, Faults, Opinion, find_faults, pieces
-from benchmarks.goals import COMPARISONS, ratios
 from benchmarks.load.perf_analyzer import Latency, Load, parse_latency
 from benchmarks.load.statistics import STEPS, Counters, steps
 from benchmarks.load.workloads import MAIN, OTHERS, Item, items, write_perf_analyzer_input
-from benchmarks.machine import ROOT, Circumstances, Machine, circumstances
-from benchmarks.measure import PLAN
-from benchmarks.noise import Interval, chance, corrected, ratio_of_medians
 from benchmarks.overload import Outcome, errors
+from benchmarks.report.changes import IncomparableError, change_table, check_comparable, compare
 from benchmarks.report.tables import ratio_table
-from benchmarks.result import Figure, Ratio, Result, ResultError, read, write
-from benchmarks.rivals.authors import Authors
-from benchmarks.rivals.runtime import openvino_properties, runtime_of, session_options
-from benchmarks.serving import counter
 from benchmarks.soak import SAMPLES, Memory
 from ensemble.images import decode
 from ensemble.streams import STREAMS, Stream
@@ -217,15 +217,16 @@ def test_a_change_is_told_from_noise(new: list[float], throughput: str, latency:
 
 
 def simulated(rng: np.random.Generator, factor: float = 1.0) -> Result:
-    """As many figures as `make bench` has of one preset, with as much noise; `factor` is on the server in the contest.
+    """As many figures as `make bench` has of one preset, with as much noise; `factor` is on the compared server.
 
-    Throughputs of the contest have 3 % (the client 8 %), those of the loads 5 %, latencies 5 to 30 % and a long tail.
+    Throughputs of the comparison have 3 % (the client 8 %), those of the loads 5 %, latencies 5 to 30 % and a long
+    tail.
     """
     figures = []
     for way, noise in {"ensemble": 0.03, "client": 0.08, "one process": 0.03, "authors": 0.03}.items():
         faster = factor if way in ("ensemble", "client") else 1.0
         rounds = 50 * faster * np.exp(rng.normal(0, noise, PLAN.rounds))
-        figures.append(Figure({"load": "contest", "way": way}, "throughput", "images/s", "higher", list(rounds)))
+        figures.append(Figure({"load": "comparison", "way": way}, "throughput", "images/s", "higher", list(rounds)))
     for level in range(13):
         rounds = 50 * np.exp(rng.normal(0, 0.05, PLAN.rounds))
         figures.append(Figure({"concurrency": level}, "throughput", "images/s", "higher", list(rounds)))
@@ -240,7 +241,7 @@ def alarms(comparisons: int, factor: float) -> float:
     rng = np.random.default_rng(7)
     pairs = [(simulated(rng), simulated(rng, factor)) for _ in range(comparisons)]
     with patch(
-        "benchmarks.compare.ratio_of_medians", ratio_without_interval
+        "benchmarks.report.changes.ratio_of_medians", ratio_without_interval
     ):  # the bootstrap takes the time, and is told only
         return sum(any(each.verdict == "worse" for each in compare(*pair, 0.05)[0]) for pair in pairs) / comparisons
 
@@ -303,11 +304,11 @@ def test_ways_that_disagree_are_not_compared() -> None:
             return [self.answer] * len(images)
 
     near, far = {SERVER: lambda: Way(0.5), "a": lambda: Way(0.51)}, {SERVER: lambda: Way(0.5), "a": lambda: Way(0.7)}
-    found, apart = compete(near, 3, together=False, advance=lambda: None)
+    found, apart = measure_in_turn(near, 3, together=False, advance=lambda: None)
     assert found == {"0.5": [1.0] * 3, "0.51": [1.0] * 3}
     assert apart["a"] == pytest.approx(0.01)
     with pytest.raises(click.ClickException, match=r"0\.200 apart"):
-        compete(far, 1, together=True, advance=lambda: None)
+        measure_in_turn(far, 1, together=True, advance=lambda: None)
 
 
 def configuration(file: str) -> Any:
@@ -329,7 +330,7 @@ SETTINGS = (
 
 
 @pytest.mark.parametrize("stream", STREAMS, ids=lambda stream: stream.name)
-def test_rivals_have_the_server_s_options(stream: Stream) -> None:
+def test_baselines_have_the_server_s_options(stream: Stream) -> None:
     with backend_module("onnxruntime") as backend:
         theirs = backend.session_options(configuration(f"{stream.name}/config.pbtxt"))
     ours = session_options()
@@ -339,7 +340,7 @@ def test_rivals_have_the_server_s_options(stream: Stream) -> None:
 
 
 @pytest.mark.parametrize("bfloat16", [True, False])
-def test_rivals_have_the_server_s_properties_of_openvino(bfloat16: bool) -> None:
+def test_baselines_have_the_server_s_properties_of_openvino(bfloat16: bool) -> None:
     pytest.importorskip("openvino")
     for stream in STREAMS:
         file = f"{stream.name}/configs/openvino.pbtxt"

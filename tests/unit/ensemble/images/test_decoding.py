@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from benchmarks.mutations import mutated
+from benchmarks.fuzz.mutations import mutated
 from ensemble import status
 from ensemble.images import Decoders, ImageError, Limits, decode, read_image
 from ensemble.images.headers import Header

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.goals import CLIENT, ENSEMBLE
-from benchmarks.noise import Interval, chance, corrected, ratio_of_medians
+from benchmarks.common.noise import Interval, chance, corrected, ratio_of_medians
+from benchmarks.common.result import Figure, Result
+from benchmarks.comparison.goals import CLIENT, ENSEMBLE
 from benchmarks.report.tables import Table
-from benchmarks.result import Figure, Result
 
 Verdict = Literal["better", "worse", "same", "unknown"]
 
@@ -81,7 +81,7 @@ def compare(old: Result, new: Result, least: float) -> tuple[list[Change], list[
 
     A figure changed where rounds so far apart are unlikely without a change (t-test, corrected by Holm's method for the
     number of figures, 5 %) and the medians differ by at least the share `least`: rounds of one run tell nothing of what
-    another hour would bring. The server's throughputs in the contest are a group of their own, corrected apart, lest
+    another hour would bring. The server's throughputs in the comparison are a group of their own, corrected apart, lest
     the many loads drown them. In either group something seems worse in 2.5 % of the comparisons of identical code, and
     something better in as many.
     """

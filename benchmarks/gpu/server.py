@@ -14,7 +14,7 @@ import tritonclient.grpc as triton
 from deepfake_client import DetectorClient, ServerUnavailableError
 from tritonclient.grpc import model_config_pb2
 
-from benchmarks import serving as stand_in
+from benchmarks.common import serving as stand_in
 from ensemble.streams import STREAMS
 
 IMAGE = "deepfake-detector"

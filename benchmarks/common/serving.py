@@ -14,7 +14,7 @@ import click
 import psutil
 from deepfake_client import DetectorClient, ServerUnavailableError
 
-from benchmarks.machine import ROOT
+from benchmarks.common.machine import ROOT
 
 PHOTOGRAPHS = sorted((ROOT / "tests" / "golden" / "images").glob("*.png"))
 _ANSWER_SECONDS = 60

@@ -13,7 +13,7 @@ import psutil
 
 from server.standin.layout import TRITON_VERSION, TRITONCLIENT
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("onnxruntime", "openvino", "torch", "transformers", "numpy", "opencv-python-headless", "tritonclient")
 
 

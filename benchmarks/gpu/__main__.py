@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from benchmarks.arithmetic import peak_of, tflop_per_image
-from benchmarks.gpu_load import Item, measure
-from benchmarks.gpu_parity import compare, variants, verdicts
-from benchmarks.gpu_sampling import Gpu, Sampler, open_gpu
-from benchmarks.gpu_server import CONTAINER, SERVERS, STAND_IN, Endpoint, require_gpu, runtimes, serving, without_gpu
-from benchmarks.machine import ROOT, circumstances
-from benchmarks.serving import export, sources
+from benchmarks.common.machine import ROOT, circumstances
+from benchmarks.common.serving import export, sources
+from benchmarks.gpu.arithmetic import peak_of, tflop_per_image
+from benchmarks.gpu.load import Item, measure
+from benchmarks.gpu.parity import compare, variants, verdicts
+from benchmarks.gpu.sampling import Gpu, Sampler, open_gpu
+from benchmarks.gpu.server import CONTAINER, SERVERS, STAND_IN, Endpoint, require_gpu, runtimes, serving, without_gpu
 
 GOAL = {"images_per_second": 190.0, "share_of_peak": 0.55}
 """On an H200, as the project set it."""

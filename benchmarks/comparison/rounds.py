@@ -13,13 +13,13 @@ import numpy as np
 import psutil
 from deepfake_client import DetectorClient
 
-from benchmarks.goals import AUTHORS, BACKBONES, CLIENT, ENSEMBLE, ONE_PROCESS
+from benchmarks.baselines import authors, backbones, one_process
+from benchmarks.baselines.baseline import Baseline, Scorer
+from benchmarks.baselines.runtime import Runtime
+from benchmarks.common.serving import serve, weights_of
+from benchmarks.comparison.goals import AUTHORS, BACKBONES, CLIENT, ENSEMBLE, ONE_PROCESS
 from benchmarks.load.perf_analyzer import Load, PerfAnalyzer
 from benchmarks.load.workloads import MAIN, Item, items
-from benchmarks.rivals import authors, backbones, one_process
-from benchmarks.rivals.process import Rival, Scorer
-from benchmarks.rivals.runtime import Runtime
-from benchmarks.serving import serve, weights_of
 
 SERVER = "server"
 LARGEST_DISAGREEMENT = 0.05
@@ -31,7 +31,7 @@ _MEMORY_OVERHEAD = 1.3
 Throughputs = dict[str, float]
 
 
-class Contestant(Protocol):
+class Participant(Protocol):
     """Something that scores images."""
 
     def measure(self) -> Throughputs:
@@ -43,24 +43,24 @@ class Contestant(Protocol):
         ...
 
 
-Entrance = Callable[[], AbstractContextManager[Contestant]]
+Opener = Callable[[], AbstractContextManager[Participant]]
 
 
 class Local:
-    """A rival, with as many images as take `seconds`."""
+    """A baseline, with as many images as take `seconds`."""
 
-    def __init__(self, name: str, rival: Rival, batch_size: int, images: list[Item], seconds: float) -> None:
-        self._name, self._rival, self._images = name, rival, images
-        took = rival.seconds(_taken(images, batch_size))  # Warm-up, and a guess good enough where one batch is all.
+    def __init__(self, name: str, baseline: Baseline, batch_size: int, images: list[Item], seconds: float) -> None:
+        self._name, self._baseline, self._images = name, baseline, images
+        took = baseline.seconds(_taken(images, batch_size))  # Warm-up, and a guess good enough where one batch is all.
         if took < seconds:
-            took = rival.seconds(_taken(images, batch_size))
+            took = baseline.seconds(_taken(images, batch_size))
         self._count = batch_size * max(1, round(seconds / took))
 
     def measure(self) -> Throughputs:
-        return {self._name: self._count / self._rival.seconds(_taken(self._images, self._count))}
+        return {self._name: self._count / self._baseline.seconds(_taken(self._images, self._count))}
 
     def answers(self, images: list[Item]) -> list[float]:
-        return self._rival.score(images)
+        return self._baseline.score(images)
 
 
 class Served:
@@ -92,10 +92,10 @@ class Served:
         return [verdict.probability if verdict.probability is not None else math.nan for verdict in verdicts]
 
 
-def entrances(
+def all_ways(
     repository: Path, runtime: Runtime, model_config_name: str | None, load: Load, seconds: float
-) -> dict[str, Entrance]:
-    """All contestants, none of them open yet.
+) -> dict[str, Opener]:
+    """The ways to score images that are compared, none of them open yet.
 
     Args:
         repository: The model repository, exported from checkpoints beside it.
@@ -107,7 +107,7 @@ def entrances(
     images = items(MAIN)
 
     @contextmanager
-    def served() -> Iterator[Contestant]:
+    def served() -> Iterator[Participant]:
         with (
             serve(repository, model_config_name) as endpoint,
             PerfAnalyzer(endpoint.url, images) as perf_analyzer,
@@ -115,11 +115,11 @@ def entrances(
         ):
             yield Served(perf_analyzer, client, load, images, seconds)
 
-    def local(name: str, batch_size: int, factory: Callable[..., Scorer], *arguments: object) -> Entrance:
+    def local(name: str, batch_size: int, factory: Callable[..., Scorer], *arguments: object) -> Opener:
         @contextmanager
-        def opened() -> Iterator[Contestant]:
-            with Rival(name, factory, *arguments) as rival:
-                yield Local(name, rival, batch_size, images, seconds)
+        def opened() -> Iterator[Participant]:
+            with Baseline(name, factory, *arguments) as baseline:
+                yield Local(name, baseline, batch_size, images, seconds)
 
         return opened
 
@@ -131,25 +131,25 @@ def entrances(
     }
 
 
-def fits_together(repository: Path, contestants: int) -> bool:
+def fits_together(repository: Path, participants: int) -> bool:
     """Whether so many copies of the networks fit into the memory that is free."""
     weights = sum(path.stat().st_size for path in repository.glob("*/1/model.onnx*"))
-    return contestants * weights * _MEMORY_OVERHEAD < psutil.virtual_memory().available
+    return participants * weights * _MEMORY_OVERHEAD < psutil.virtual_memory().available
 
 
-def compete(
-    contestants: Mapping[str, Entrance], rounds: int, *, together: bool, advance: Callable[[], object]
+def measure_in_turn(
+    participants: Mapping[str, Opener], rounds: int, *, together: bool, advance: Callable[[], object]
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Measure all contestants in every round, in another order each time.
+    """Measure all participants in every round, in another order each time.
 
     Args:
-        contestants: Those of `entrances`.
+        participants: Those of `all_ways`.
         rounds: How many.
         together: Keep all of them open; otherwise each is opened alone, anew in every round.
         advance: Called after each measurement.
 
     Returns:
-        Throughputs by way, round by round; and how far each contestant's probabilities are from the server's.
+        Throughputs by way, round by round; and how far each participant's probabilities are from the server's.
 
     Raises:
         click.ClickException: They are too far apart: what is compared would not be the same work.
@@ -158,14 +158,14 @@ def compete(
     answers: dict[str, list[float]] = {}
     sample = items(MAIN)[: one_process.BATCH_SIZE]
     with ExitStack() as everyone:
-        opened = {name: everyone.enter_context(entrance()) for name, entrance in contestants.items() if together}
+        opened = {name: everyone.enter_context(opener()) for name, opener in participants.items() if together}
         for number in range(rounds):
-            for name in _rotated(list(contestants), number):
+            for name in _rotated(list(participants), number):
                 with ExitStack() as alone:
-                    contestant = opened[name] if together else alone.enter_context(contestants[name]())
+                    participant = opened[name] if together else alone.enter_context(participants[name]())
                     if name not in answers:
-                        answers[name] = contestant.answers(sample)
-                    for way, throughput in contestant.measure().items():
+                        answers[name] = participant.answers(sample)
+                    for way, throughput in participant.measure().items():
                         found.setdefault(way, []).append(throughput)
                 advance()
     return found, _disagreements(answers)

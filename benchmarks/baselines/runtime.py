@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from tritonclient.grpc import InferenceServerClient
 
-from benchmarks.machine import this_machine
+from benchmarks.common.machine import this_machine
 from ensemble.images import RgbImage
 from ensemble.streams import STREAMS, Stream
 

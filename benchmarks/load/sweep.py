@@ -8,10 +8,10 @@ from typing import Any
 
 from tritonclient.grpc import InferenceServerClient
 
+from benchmarks.common.result import Better, Figure
 from benchmarks.load.perf_analyzer import Load, Measured, PerfAnalyzer
 from benchmarks.load.statistics import Counters, read_counters, steps
 from benchmarks.load.workloads import MAIN, Workload, items
-from benchmarks.result import Better, Figure
 
 CLOSED, OPEN = "closed loop", "open loop"
 PERCENTILES = ("p50", "p95", "p99")
@@ -30,7 +30,7 @@ class Plan:
     Attributes:
         rounds: How often everything is measured.
         seconds: Of each measurement, about; slow levels take longer.
-        contest_seconds: The same, of the ways that are compared with each other.
+        comparison_seconds: The same, of the ways that are compared with each other.
         concurrencies: Levels of the closed loop with single images.
         shares: Request rates of the open loop, as shares of the capacity that is measured first.
         workloads: Kinds of images besides `MAIN`.
@@ -38,7 +38,7 @@ class Plan:
 
     rounds: int
     seconds: float
-    contest_seconds: float
+    comparison_seconds: float
     concurrencies: Sequence[int]
     shares: Sequence[float]
     workloads: Sequence[Workload]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.machine import Circumstances, Machine
+from benchmarks.common.machine import Circumstances, Machine
 
 SCHEMA = 1
 """Version of the format; a file of another version is refused."""

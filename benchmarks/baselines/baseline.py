@@ -22,7 +22,7 @@ class Scorer(Protocol):
         ...
 
 
-class Rival:
+class Baseline:
     """A scorer in a process of its own, from `with` to its end.
 
     Args:
@@ -35,7 +35,7 @@ class Rival:
         self._name = name
         self._factory = (factory, arguments)
 
-    def __enter__(self) -> "Rival":
+    def __enter__(self) -> "Baseline":
         # Spawned: a fork would share what ONNX Runtime and gRPC have started in this process.
         context = multiprocessing.get_context("spawn")
         self._pool = ProcessPoolExecutor(1, context, initializer=_open, initargs=self._factory)

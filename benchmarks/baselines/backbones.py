@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.baselines.runtime import Runtime, open_session, run_batches
 from benchmarks.load.workloads import Item
-from benchmarks.rivals.runtime import Runtime, open_session, run_batches
 from ensemble.streams import STREAMS
 
 BATCH_SIZE = 8

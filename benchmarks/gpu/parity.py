@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from deepfake_client import DetectorClient, Verdict
 
-from benchmarks.gpu_load import Item
+from benchmarks.gpu.load import Item
 from ensemble.streams import STREAMS
 
 _GAINS = (1.15, 0.85, 1.3, 0.7)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import cv2
 
+from benchmarks.baselines.runtime import Runtime, open_session
 from benchmarks.load.workloads import Item
-from benchmarks.rivals.runtime import Runtime, open_session
 from ensemble.faces.haar import HaarDetector
 from ensemble.images import Limits, read_image
 from ensemble.pipeline import score

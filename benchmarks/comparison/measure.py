@@ -1,4 +1,4 @@
-"""`make bench`, preset by preset: the contest, then the sweep."""
+"""`make bench`, preset by preset: the comparison, then the sweep."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,22 +7,22 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from benchmarks.contest import compete, entrances, fits_together
-from benchmarks.goals import CLIENT, ENSEMBLE, ratios
+from benchmarks.baselines.runtime import served_runtime
+from benchmarks.common.machine import circumstances
+from benchmarks.common.result import Figure, Ratio, Result
+from benchmarks.common.serving import export, serve
+from benchmarks.comparison.goals import CLIENT, ENSEMBLE, ratios
+from benchmarks.comparison.rounds import all_ways, fits_together, measure_in_turn
 from benchmarks.load.perf_analyzer import Load, PerfAnalyzer
+from benchmarks.load.sweep import Plan, measure_capacity, points, step_details, sweep
 from benchmarks.load.workloads import MAIN, OTHERS, Workload, items
-from benchmarks.machine import circumstances
-from benchmarks.result import Figure, Ratio, Result
-from benchmarks.rivals.runtime import served_runtime
-from benchmarks.serving import export, serve
-from benchmarks.sweep import Plan, measure_capacity, points, step_details, sweep
 
-CONTEST = "contest"
+COMPARISON = "comparison"
 
 PLAN = Plan(
     rounds=4,
     seconds=1.5,
-    contest_seconds=12.0,
+    comparison_seconds=12.0,
     concurrencies=(1, 2, 4, 8, 16, 32),
     shares=(0.25, 0.5, 0.75, 0.9),
     workloads=OTHERS,
@@ -30,14 +30,14 @@ PLAN = Plan(
 QUICK = Plan(
     rounds=2,
     seconds=1.0,
-    contest_seconds=1.0,
+    comparison_seconds=1.0,
     concurrencies=(1, 4),
     shares=(0.5,),
     workloads=(Workload("jpeg", "found"),),
 )
 
 BATCHED = {"tiny": Load(8, concurrency=4), "small": Load(8, concurrency=2), "giant": Load(4, concurrency=2)}
-"""The load of the contest, by preset: what keeps two cores busy without waiting minutes for an answer."""
+"""The load of the comparison, by preset: what keeps two cores busy without waiting minutes for an answer."""
 
 
 def measure(presets: Sequence[str], plan: Plan, model_config_name: str | None, console: Console) -> Result:
@@ -68,7 +68,7 @@ def measure(presets: Sequence[str], plan: Plan, model_config_name: str | None, c
             "presets": list(presets),
             "rounds": plan.rounds,
             "seconds": plan.seconds,
-            "contest_seconds": plan.contest_seconds,
+            "comparison_seconds": plan.comparison_seconds,
             "model_config_name": model_config_name,
         },
         figures=figures,
@@ -89,10 +89,10 @@ def _measure_preset(
         loads = points(preset, plan, batched, capacity)
         with _progress(console, f"{preset}: loads", len(loads) * plan.rounds) as progress:
             sweep(endpoint.url, loads, plan, progress)
-    contestants = entrances(repository, runtime, model_config_name, batched, plan.contest_seconds)
-    together = fits_together(repository, len(contestants))
-    with _progress(console, f"{preset}: ways", len(contestants) * plan.rounds) as progress:
-        throughputs, disagreements = compete(contestants, plan.rounds, together=together, advance=progress)
+    participants = all_ways(repository, runtime, model_config_name, batched, plan.comparison_seconds)
+    together = fits_together(repository, len(participants))
+    with _progress(console, f"{preset}: ways", len(participants) * plan.rounds) as progress:
+        throughputs, disagreements = measure_in_turn(participants, plan.rounds, together=together, advance=progress)
     ways = [
         Figure(_way_labels(preset, way, batched), "throughput", "images/s", "higher", rounds)
         for way, rounds in throughputs.items()
@@ -109,7 +109,7 @@ def _measure_preset(
 
 def _way_labels(preset: str, way: str, load: Load) -> dict[str, str | int | float]:
     served = {"batch": load.batch_size, "concurrency": load.concurrency or 0} if way in (ENSEMBLE, CLIENT) else {}
-    return {"preset": preset, "load": CONTEST, "images": str(MAIN), "way": way, **served}
+    return {"preset": preset, "load": COMPARISON, "images": str(MAIN), "way": way, **served}
 
 
 @contextmanager

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.noise import ratio_of_medians
-from benchmarks.result import Ratio
+from benchmarks.common.noise import ratio_of_medians
+from benchmarks.common.result import Ratio
 
 ENSEMBLE, CLIENT = "ensemble", "client"
 """The server, asked by perf_analyzer, and asked by our client."""

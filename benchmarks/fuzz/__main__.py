@@ -18,10 +18,10 @@ from deepfake_client import AsyncDetectorClient
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.machine import circumstances
-from benchmarks.mutations import mutated
-from benchmarks.result import Figure, Result, write
-from benchmarks.serving import PHOTOGRAPHS, Endpoint, export, serve
+from benchmarks.common.machine import circumstances
+from benchmarks.common.result import Figure, Result, write
+from benchmarks.common.serving import PHOTOGRAPHS, Endpoint, export, serve
+from benchmarks.fuzz.mutations import mutated
 from benchmarks.soak import SAMPLES
 from server.supervision.process import SHARED_MEMORY
 

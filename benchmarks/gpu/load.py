@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from deepfake_client import AsyncDetectorClient
 
-from benchmarks.gpu_server import Endpoint
+from benchmarks.gpu.server import Endpoint
 from ensemble.streams import ENSEMBLE_NAME
 
 Item = tuple[bytes, tuple[float, float, float, float]]
