@@ -1,0 +1,114 @@
+"""What `doctor` makes of a running server and of its findings, and the credentials that it takes."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from rich.console import Console
+
+from server.diagnosis import doctor
+from server.diagnosis.credentials import Credentials, parse_header
+from server.findings import Finding, Level
+from server.standin.layout import Layout
+from server.supervision.probe import Kind, Outcome
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the probe was asked, and the outcome that it is to have."""
+    seen: dict[str, Any] = {"closed": 0}
+
+    class FakeProber:
+        def __init__(self, *arguments: Any) -> None:
+            seen["arguments"] = arguments
+
+        def start(self, timeout: float) -> Any:
+            seen["timeout"] = timeout
+            left = [None, None, seen["outcome"]]
+            return type("Pending", (), {"outcome": lambda _: left.pop(0)})()
+
+        def close(self) -> None:
+            seen["closed"] += 1
+
+    monkeypatch.setattr(doctor, "Prober", FakeProber)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "level", "detail", "fix"),
+    [
+        (Kind.ANSWERED, Level.OK, "h:1 answered a real inference in 250 ms", ""),
+        (Kind.BUSY, Level.WARNING, "h:1 is busy or stuck: why", "wait until it has less to do, or restart it"),
+        (Kind.UNREACHABLE, Level.WRONG, "h:1: why", "start one with `python -m server`"),
+        (Kind.FAILED, Level.WRONG, "h:1: why", "restart it and read its log"),
+    ],
+)
+def test_a_running_server_is_judged_by_a_real_inference(
+    asked: dict[str, Any], kind: Kind, level: Level, detail: str, fix: str
+) -> None:
+    asked["outcome"] = Outcome(kind, "why", 0.25)
+    finding = doctor.check_server("h:1", Credentials(False, headers={"token": "a"}))
+    assert (finding.subject, finding.level, finding.detail, finding.fix) == ("server", level, detail, fix)
+    assert asked["arguments"] == ("h:1", {"token": "a"}, None)
+    assert asked["timeout"] == doctor.PROBE_SECONDS == 60
+    assert asked["closed"] == 1
+
+
+def test_where_a_server_is_tried_its_ports_are_not(monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]) -> None:
+    asked["outcome"] = Outcome(Kind.ANSWERED, "", 0.1)
+    fine = Finding("fine", Level.OK, "")
+    for name in ("platform", "python", "libpython", "numpy", "onnxruntime", "openvino", "opencv", "layout", "gpu"):
+        monkeypatch.setattr(doctor.standin, f"check_{name}", lambda *_: fine)
+    monkeypatch.setattr(doctor.checks, "check_shared_memory", lambda: fine)
+    monkeypatch.setattr(doctor.checks, "check_repository", lambda *_: iter([fine]))
+    monkeypatch.setattr(doctor, "check_engines", lambda _: iter([fine]))
+    taken = [Finding("port", Level.WRONG, "taken", "choose"), Finding("port", Level.OK, "free")]
+    monkeypatch.setattr(doctor.checks, "check_ports", lambda *_: taken)
+
+    def examine(url: str | None) -> list[Finding]:
+        return list(doctor.examine(Layout(Path()), Path(), "", "127.0.0.1", {}, url, Credentials(False)))
+
+    assert [each.subject for each in examine("h:1")] == ["fine"] * 12 + ["server"]
+    # A taken port may be that of the server that runs.
+    assert examine(None)[12:] == [Finding("port", Level.WARNING, "taken", "choose"), taken[1]]
+
+
+def told(*levels: Level) -> str:
+    console = Console(width=100, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    doctor.show([Finding(f"s{n}", level, "found [x]", "mend" if n else "") for n, level in enumerate(levels)], console)
+    text = console.export_text()
+    console.file.close()
+    return text
+
+
+def test_findings_are_shown_with_their_fix_and_summed_up() -> None:
+    text = told(Level.OK, Level.WRONG, Level.WARNING, Level.WRONG)
+    assert text.count("found [x]") == 4
+    assert text.count("→ mend") == 3
+    assert text.strip().splitlines()[-1].startswith("2 wrong, 1 to look at")
+    assert told(Level.OK, Level.WARNING).strip().splitlines()[-1] == "ready to serve; 1 to look at"
+    assert told(Level.OK, Level.OK).strip().splitlines()[-1] == "all is well"
+
+
+def test_a_header_has_a_name_in_lower_case_and_a_value(tmp_path: Path) -> None:
+    assert parse_header(" Token=a=b ") == ("token", "a=b")
+    secret = tmp_path / "secret"
+    secret.write_text(" s3cret\n")
+    assert parse_header(f"Authorization=@{secret}") == ("authorization", "s3cret")
+
+
+@pytest.mark.parametrize("text", ["token", "token=@/nowhere/at/all"])
+def test_a_header_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="a header is NAME=VALUE|header token: /nowhere/at/all cannot be read"):
+        parse_header(text)
+
+
+def test_the_connection_is_encrypted_where_anything_asks_for_it(tmp_path: Path) -> None:
+    file = tmp_path / "any.pem"
+    file.write_text("-----BEGIN CERTIFICATE-----\n")
+    assert Credentials(False).channel_credentials() is None
+    assert Credentials(True).channel_credentials() is not None
+    assert Credentials(False, ca=file).channel_credentials() is not None
+    assert Credentials(False, client_cert=file, client_key=file).channel_credentials() is not None
+    assert "secret" not in repr(Credentials(False, headers={"token": "secret"}))

@@ -1,0 +1,167 @@
+"""The command `serve` without a server: what it refuses, what it hands to the supervisor, what it says when ready."""
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from server import cli
+from server.errors import RefusedError, StartError
+from server.findings import Finding, Level
+from server.supervision.process import Options
+
+CHAIN = 'platform: "ensemble" max_batch_size: 16 ensemble_scheduling { step [ { model_name: "net" } ] }'
+PORTS = ("--grpc-port=9001", "--http-port=9000", "--metrics-port=9002")
+
+
+class FakeSupervisor:
+    """Takes what the command gives, is ready at once, and ends."""
+
+    made: list["FakeSupervisor"]
+
+    def __init__(self, layout: Any, options: Options, **settings: Any) -> None:
+        self.options = options
+        self.settings = settings
+        self.stop, self.force = (type("Event", (), {"on": False})() for _ in range(2))
+        for event in (self.stop, self.force):
+            event.set = lambda event=event: setattr(event, "on", True)
+            event.is_set = lambda event=event: event.on
+        self.made.append(self)
+
+    def run(self) -> None:
+        self.settings["on_ready"](1.25)
+        self.settings["show_log"]("a line of the log")
+
+
+@pytest.fixture
+def refused() -> list[Finding]:
+    """What the checks before a start find."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def _faked(monkeypatch: pytest.MonkeyPatch, refused: list[Finding]) -> Iterator[None]:
+    FakeSupervisor.made = []
+    monkeypatch.setattr(cli, "Supervisor", FakeSupervisor)
+    monkeypatch.setattr(cli, "needs", lambda *_: refused)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    for name, config in {cli.ENSEMBLE: CHAIN, "net": 'backend: "python" max_batch_size: 3'}.items():
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "config.pbtxt").write_text(config)
+    return tmp_path
+
+
+def serve(repository: Path, *words: str) -> FakeSupervisor:
+    cli.main.main(["--model-repository", str(repository), *PORTS, *words], standalone_mode=False)
+    (supervisor,) = FakeSupervisor.made
+    return supervisor
+
+
+def test_what_is_asked_for_reaches_the_supervisor(repository: Path) -> None:
+    words = ["--log-level=error", "--drain=7", "--startup-timeout=33", "--http-inference", "--", "--log-verbose=1"]
+    supervisor = serve(repository, *words)
+    options = supervisor.options
+    assert options.repository == repository
+    assert (options.host, options.ports) == ("127.0.0.1", {"grpc": 9001, "http": 9000, "metrics": 9002})
+    assert (options.log_level, options.drain_seconds, options.http_inference) == ("error", 7, True)
+    assert options.extra == ("--log-verbose=1",)
+    assert options.config_name == ""
+    assert supervisor.settings["startup_seconds"] == 33
+    assert supervisor.settings["max_batch_size"] == 16  # the ensemble's, which a busy model may stay silent for
+
+
+def test_by_default_everything_is_on_loopback_and_http_inference_is_closed(repository: Path) -> None:
+    cli.main.main(["--model-repository", str(repository)], standalone_mode=False)
+    (supervisor,) = FakeSupervisor.made
+    options = supervisor.options
+    assert (options.host, options.ports) == ("127.0.0.1", {"grpc": 8001, "http": 8000, "metrics": 8002})
+    assert (options.log_level, options.drain_seconds, options.http_inference) == ("info", 10, False)
+    assert supervisor.settings["startup_seconds"] == 900
+
+
+def test_ready_is_one_line_with_addresses_models_and_weights(repository: Path, capfd: pytest.CaptureFixture) -> None:
+    serve(repository)
+    said = capfd.readouterr()
+    assert said.out.startswith(
+        "server: ready in 1.2 s · gRPC 127.0.0.1:9001 · HTTP 127.0.0.1:9000 (no inference) · metrics "
+        "127.0.0.1:9002/metrics · models deepfake_detector, net · configuration default · framing unknown · "
+        "face detector none · weights of unknown origin"
+    )
+    assert said.out.count("\n") == 1
+    assert said.err == "a line of the log\n"
+
+
+def test_open_http_inference_is_warned_of_where_http_is_on(repository: Path, capfd: pytest.CaptureFixture) -> None:
+    serve(repository, "--http-inference")
+    said = capfd.readouterr().out
+    assert said.startswith("server: WARNING: inference over HTTP is open: whoever reaches 127.0.0.1:9000 can end this")
+    assert "HTTP 127.0.0.1:9000 · metrics" in said
+    FakeSupervisor.made.clear()
+    serve(repository, "--http-inference", "--", "--allow-http=false")
+    assert "WARNING" not in capfd.readouterr().out
+
+
+def test_what_is_wrong_refuses_the_start_with_its_fix_and_a_warning_does_not(
+    repository: Path, refused: list[Finding]
+) -> None:
+    refused.append(Finding("a", Level.WARNING, "odd", "look"))
+    serve(repository)
+    FakeSupervisor.made.clear()
+    refused += [Finding("b", Level.WRONG, "broken", "mend it"), Finding("c", Level.WRONG, "gone", "get it")]
+    with pytest.raises(RefusedError) as caught:
+        serve(repository)
+    assert str(caught.value) == "broken\n  → mend it\ngone\n  → get it"
+    assert FakeSupervisor.made == []
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--host=0.0.0.0"], "lets other machines reach"),
+        (["--", "--grpc-port=3"], "this launcher sets"),
+        (["--", "--allow-http=false", "--allow-grpc=false"], "no way in"),
+    ],
+)
+def test_unsafe_starts_are_refused(repository: Path, words: list[str], why: str) -> None:
+    with pytest.raises(RefusedError, match=why):
+        serve(repository, *words)
+    assert FakeSupervisor.made == []
+
+
+def test_an_exposed_host_is_served_where_the_user_confirms_it(repository: Path, capfd: pytest.CaptureFixture) -> None:
+    supervisor = serve(repository, "--host=0.0.0.0", "--expose-known-vulnerabilities")
+    assert supervisor.options.hosts["grpc"] == "0.0.0.0"
+    assert "gRPC 127.0.0.1:9001" in capfd.readouterr().out  # where this machine reaches it
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_one_signal_ends_the_server_in_good_order_and_a_second_one_at_once(repository: Path, number: int) -> None:
+    supervisor = serve(repository)
+    os.kill(os.getpid(), number)
+    assert (supervisor.stop.is_set(), supervisor.force.is_set()) == (True, False)
+    os.kill(os.getpid(), number)
+    assert supervisor.force.is_set()
+
+
+@pytest.mark.parametrize(("error", "code"), [(RefusedError("no"), 2), (StartError("it broke"), 1)])
+def test_an_error_is_one_message_and_an_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, error: Exception, code: int
+) -> None:
+    def fail(**_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "main", fail)
+    with pytest.raises(SystemExit) as caught:
+        cli.run()
+    assert caught.value.code == code
+    assert capsys.readouterr().err == f"server: {error}\n"
