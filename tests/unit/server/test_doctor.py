@@ -1,5 +1,6 @@
 """What `doctor` makes of a running server and of its findings, and the credentials that it takes."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -75,11 +76,9 @@ def test_where_a_server_is_tried_its_ports_are_not(monkeypatch: pytest.MonkeyPat
 
 
 def told(*levels: Level) -> str:
-    console = Console(width=100, record=True, quiet=False, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=100, record=True, file=io.StringIO())
     doctor.show([Finding(f"s{n}", level, "found [x]", "mend" if n else "") for n, level in enumerate(levels)], console)
-    text = console.export_text()
-    console.file.close()
-    return text
+    return console.export_text()
 
 
 def test_findings_are_shown_with_their_fix_and_summed_up() -> None:
@@ -100,7 +99,9 @@ def test_a_header_has_a_name_in_lower_case_and_a_value(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["token", "token=@/nowhere/at/all"])
 def test_a_header_that_is_none_is_refused(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="a header is NAME=VALUE|header token: /nowhere/at/all cannot be read"):
+    with pytest.raises(
+        click.BadParameter, match=r"a header is NAME=VALUE|header token: /nowhere/at/all cannot be read"
+    ):
         parse_header(text)
 
 
