@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ensemble.faces.crop import MARGIN
 from ensemble.faces.detection import Box, FaceDetector
-from ensemble.faces.localisation import FaceLocation, face_square, locate_faces
+from ensemble.faces.localisation import FaceLocation, cut_to_face, face_square, main_faces, unless_too_small
 from ensemble.faces.restoration import ATTEMPTS, Attempt
-from ensemble.images import RgbImage, frame, square
+from ensemble.images import ImageFraming, RgbImage, frame, frame_whole
 from ensemble.streams import STREAMS
 from ensemble.voting import EnsembleScore, score_logits
 
@@ -46,6 +47,8 @@ def score(
     *,
     boxes: Sequence[Box | None] | None = None,
     attempts: Sequence[Attempt] = ATTEMPTS,
+    framing: ImageFraming = "square",
+    face_margin: float = MARGIN,
     vote: Vote = score_logits,
 ) -> Scored:
     """Score images.
@@ -56,21 +59,40 @@ def score(
         detector: Finds the faces.
         boxes: N faces, x1, y1, x2, y2 in pixels of the image, where they are known already; None to find them.
         attempts: Versions of an image to search for a face, in order.
+        framing: What the streams look at of an image that is not 256×256.
+        face_margin: Of the framing `face`: side of the square around the face, in longer sides of its box.
         vote: How logits become a score.
     """
-    # The main face of each image, if it has one that is large enough.
-    faces = locate_faces(images, boxes or [None] * len(images), detector, attempts)
+    # The main face of each image, if it has one. The framing `face` cuts the image to it first.
+    found = main_faces(images, boxes or [None] * len(images), detector, attempts)
+    if framing == "face":
+        framed = [cut_to_face(image, face, face_margin) for image, face in zip(images, found, strict=True)]
+    else:
+        framed = [*zip(images, found, strict=True)]
 
-    # Squares of 256 pixels, of the whole image and of the face; each stream takes its part of one of them.
-    image_squares = [square(image) for image in images]
-    face_squares = [face_square(image, face) for image, face in zip(images, faces, strict=True)]
+    # A face that is too small counts as none. Each stream takes its part of the whole image, or of the face.
+    used = [unless_too_small(face, image) for image, face in framed]
+    native = framing == "native"
+    wholes = [frame_whole(image, native) for image, _ in framed]
+    crops = [face_square(image, face, native) for (image, _), face in zip(framed, used, strict=True)]
     pixels = {
-        stream.name: np.stack([frame(each, stream) for each in (face_squares if stream.sees_face else image_squares)])
+        stream.name: np.stack([frame(each, stream) for each in (crops if stream.sees_face else wholes)])
         for stream in STREAMS
     }
 
-    # Real or fake, by each stream alone.
-    logits = [networks[stream.name](pixels[stream.name]) for stream in STREAMS]
+    # The face as it lies in the image that was given, not in what the framing made of it.
+    faces = [face if face.box is None else main for face, main in zip(used, found, strict=True)]
+    return Scored(judge(pixels, networks, vote), faces, pixels)
 
-    # Each stream's probability with one decimal, their weighted mean, one decimal.
-    return Scored(vote(np.stack(logits, axis=1)), faces, pixels)
+
+def judge(
+    pixels: Mapping[str, npt.NDArray[np.uint8]], networks: Mapping[str, Network], vote: Vote = score_logits
+) -> EnsembleScore:
+    """The second half of `score`: real or fake by each stream alone, then the vote.
+
+    Args:
+        pixels: By stream, uint8 [N, S, S, 3], RGB.
+        networks: By name of the stream.
+        vote: How logits become a score: each stream's probability with one decimal, their weighted mean, one decimal.
+    """
+    return vote(np.stack([networks[stream.name](pixels[stream.name]) for stream in STREAMS], axis=1))

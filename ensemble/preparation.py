@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ensemble import status
-from ensemble.faces.crop import MARGIN, check_box, frame_face
+from ensemble.faces.crop import MARGIN, check_box
 from ensemble.faces.detection import Box
-from ensemble.faces.localisation import FaceLocation
+from ensemble.faces.localisation import FaceLocation, cut_to_face
 from ensemble.images import (
     SQUARE,
     Decoders,
@@ -108,9 +108,8 @@ def prepare(
     rule = rule or FramingRule()
     if rule.framing == "face" and rule.find is not None and image.shape[:2] != (SQUARE, SQUARE):
         face = rule.find(image, box)
-        framed, box = (
-            (frame_whole(image, False), None) if face.box is None else frame_face(image, face.box, rule.face_margin)
-        )
+        framed, in_frame = cut_to_face(image, face, rule.face_margin)
+        box = in_frame.box
         handed = hand_over(framed, location=face.to_bytes())
     else:
         native = rule.framing == "native"

@@ -4,17 +4,17 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import cv2
 import numpy as np
 
 from ensemble import status
-from ensemble.faces.crop import crop_face, is_too_small, is_valid_box
+from ensemble.faces.crop import MARGIN, crop_face, frame_face, is_too_small, is_valid_box
 from ensemble.faces.detection import Box, Detection, FaceDetector
 from ensemble.faces.restoration import ATTEMPTS, Attempt, restored_images
 from ensemble.faces.selection import main_face
-from ensemble.images import ImageError, RgbImage, frame, frame_whole
+from ensemble.images import SQUARE, ImageError, RgbImage, frame, frame_whole, square
 from ensemble.streams import LOCAL_FACIAL, Stream
 
 _SOURCE = re.compile("[a-z0-9_]{1,64}")
@@ -132,6 +132,25 @@ def find_faces(
                 found[index] = view.attempt.name, faces
         searches = {index: search for index, search in searches.items() if index in views and index not in found}
     return [found.get(index, (NONE, [])) for index in range(len(images))]
+
+
+def cut_to_face(image: RgbImage, face: FaceLocation, margin: float = MARGIN) -> tuple[RgbImage, FaceLocation]:
+    """An image under the framing `face`: the square around its main face, and where that face is in it.
+
+    Args:
+        image: uint8 [height, width, 3], RGB.
+        face: Of `main_faces`.
+        margin: Side of the square, in longer sides of the box.
+
+    Returns:
+        uint8 [256, 256, 3]; without a face as `square` frames the image. An image of 256×256 stays as it is.
+    """
+    if image.shape[:2] == (SQUARE, SQUARE):
+        return image, face
+    if face.box is None:
+        return square(image), face
+    framed, box = frame_face(image, face.box, margin)
+    return framed, replace(face, box=box)
 
 
 def face_square(image: RgbImage, location: FaceLocation, native: bool = False) -> RgbImage:

@@ -46,6 +46,32 @@ class ServedRetinaFace:
         return found
 
 
+def infer_in(backend: Any) -> Infer:
+    """How a step runs a model of the server that it is part of.
+
+    A network that fails is logged and gives nothing: these images then count as without a face. An error must not leave
+    a step that runs beside others, for its request would never be answered.
+
+    Args:
+        backend: The module `triton_python_backend_utils`, which there is only inside the server.
+    """
+
+    def infer(model: str, input_name: str, output_names: Sequence[str], pixels: RgbImage) -> list[npt.NDArray[Any]]:
+        request = backend.InferenceRequest(
+            model_name=model,
+            requested_output_names=list(output_names),
+            inputs=[backend.Tensor(input_name, np.ascontiguousarray(pixels))],
+            preferred_memory=backend.PreferredMemory(backend.TRITONSERVER_MEMORY_CPU),
+        )
+        response = request.exec()
+        if response.has_error():
+            backend.Logger.log_error(f"{model} failed, no face is assumed: {response.error().message()}")
+            return []
+        return [backend.get_output_tensor_by_name(response, name).as_numpy() for name in output_names]
+
+    return infer
+
+
 def choose_detector(setting: str, step: str, repository: Path, infer: Infer) -> FaceDetector:
     """The detector that a step's parameter `detector` asks for.
 

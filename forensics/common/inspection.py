@@ -1,11 +1,13 @@
 """Images through the deployed models one step at a time, keeping what the ensemble's answer leaves out.
 
-The steps are those of the ensemble, asked in its order: so scores are the ensemble's, face detector, limits and
-calibration of the server included, and nothing is computed twice.
+The server's own steps cut the pixels, under its framing, limits and face detector; the rest is the pipeline
+(`ensemble/pipeline.py`) with the server's networks and its vote. So scores are the ensemble's, its calibration
+included, and nothing is computed twice.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,7 +21,9 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from ensemble import status
 from ensemble.faces.detection import Box
 from ensemble.images import RgbImage
+from ensemble.pipeline import judge
 from ensemble.streams import MAX_BATCH_SIZE, STREAMS
+from ensemble.voting import EnsembleScore
 from forensics.common.errors import ForensicsError
 
 Array = npt.NDArray[Any]
@@ -137,16 +141,34 @@ class Inspector:
     def _look(
         self, pixels: Mapping[str, Array], rest: Mapping[str, Array], faces: Sequence[tuple[Box | None, str]]
     ) -> list[Inspection]:
-        """Networks and vote, from the streams' pixels and what else the voter takes."""
-        outputs = {stream.name: self._infer(stream.name, {"PIXELS": pixels[stream.name]}) for stream in STREAMS}
-        for name, output in outputs.items():
-            if "ATTENTION" not in output:
+        """The pipeline's second half, with networks and vote of the server."""
+        outputs: dict[str, dict[str, Array]] = {}
+        states: list[str] = []
+
+        def run(name: str, shown: Array) -> Floats32:
+            outputs[name] = self._infer(name, {"PIXELS": shown})
+            if "ATTENTION" not in outputs[name]:
                 raise ForensicsError(
                     f"{name} at {self._url} has no output ATTENTION: it was exported by an older version; export again"
                 )
-        logits = {stream.logits_name: outputs[stream.name]["LOGITS"] for stream in STREAMS}
-        result = self._infer("voter", {**logits, **rest})
-        return [_inspection(row, pixels, outputs, face, result) for row, face in enumerate(faces)]
+            return outputs[name]["LOGITS"]
+
+        def vote(logits: Floats32) -> EnsembleScore:
+            of_streams = {stream.logits_name: logits[:, column] for column, stream in enumerate(STREAMS)}
+            result = self._infer("voter", {**of_streams, **rest})
+            states.extend(map(_text, result["STATUS"][:, 0]))
+            return EnsembleScore(
+                result["SCORE"][:, 0],
+                result["PROBABILITY"][:, 0],
+                result["STREAM_PROBABILITIES"],
+                result["STREAM_VOTES"],
+            )
+
+        scored = judge(pixels, {stream.name: partial(run, stream.name) for stream in STREAMS}, vote)
+        return [
+            _inspection(row, pixels, outputs, face, scored) if state == status.OK else Inspection(state)
+            for row, (state, face) in enumerate(zip(states, faces, strict=True))
+        ]
 
     def _infer(self, model: str, inputs: Mapping[str, Array]) -> dict[str, Array]:
         tensors = []
@@ -170,22 +192,19 @@ def _inspection(
     pixels: Mapping[str, Array],
     outputs: Mapping[str, Mapping[str, Array]],
     face: tuple[Box | None, str],
-    result: Mapping[str, Array],
+    scored: EnsembleScore,
 ) -> Inspection:
-    state = _text(result["STATUS"][row, 0])
-    if state != status.OK:
-        return Inspection(state)
     return Inspection(
-        status=state,
-        score=_number(result["SCORE"][row, 0]),
-        probability=_number(result["PROBABILITY"][row, 0]),
+        status=status.OK,
+        score=_number(scored.score[row]),
+        probability=_number(scored.probability[row]),
         streams={
             stream.name: StreamInspection(
                 pixels=pixels[stream.name][row],
                 features=outputs[stream.name]["FEATURES"][row],
                 attention=outputs[stream.name]["ATTENTION"][row],
-                probability=_number(result["STREAM_PROBABILITIES"][row, column]),
-                vote=_number(result["STREAM_VOTES"][row, column]),
+                probability=_number(scored.stream_probabilities[row, column]),
+                vote=_number(scored.stream_votes[row, column]),
             )
             for column, stream in enumerate(STREAMS)
         },

@@ -5,16 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from deepfake_client import DetectorClient
 
 from ensemble.faces.crop import crop_face, frame_face
-from ensemble.images import FRAMINGS, centre, decode, shrink, square
+from ensemble.faces.haar import HaarDetector
+from ensemble.images import FRAMINGS, ImageFraming, centre, decode, shrink, square
+from ensemble.pipeline import score
 from ensemble.streams import GLOBAL_TEXTURE, STREAMS
 from forensics.common.inspection import Inspector
 from server.repository import describe_framing
 from tests.conftest import Server, start_server
-from tests.golden import BOXES, GOLDEN, ROWS
+from tests.golden import BOXES, GOLDEN, IMAGES, ROWS
 from tests.integration.test_face_detector_serving import detector, with_detector
 from tests.unit.ensemble.test_framing import BOXES_OF_SIZES, PIXELS, SIZES
 
@@ -36,7 +39,7 @@ def set_parameters(repository: Path, **values: object) -> None:
 @pytest.fixture(scope="module", params=FRAMINGS)
 def framed(
     request: pytest.FixtureRequest, tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[str, Server]]:
+) -> Iterator[tuple[ImageFraming, Server]]:
     folder = tmp_path_factory.mktemp("framing")
     shutil.copytree(tiny_repository, folder / "models")
     set_parameters(folder / "models", framing=request.param, face_margin=MARGIN)
@@ -69,6 +72,33 @@ def test_streams_get_the_pixels_of_the_framing(framed: tuple[str, Server]) -> No
         assert verdict.face is not None
         assert verdict.face.box == pytest.approx(box)
         assert verdict.face.source == "supplied"
+
+
+def test_the_served_ensemble_is_the_pipeline(framed: tuple[ImageFraming, Server]) -> None:
+    framing, server = framed
+    sessions = {
+        stream.name: onnxruntime.InferenceSession(server.repository / stream.name / "1" / "model.onnx")
+        for stream in STREAMS
+    }
+    networks = {
+        name: lambda pixels, session=session: session.run(["LOGITS"], {"PIXELS": pixels})[0]
+        for name, session in sessions.items()
+    }
+    paths = [*IMAGES[:6], *(SIZES / name for name in BOXES_OF_SIZES)]
+    images = [decode(path.read_bytes()) for path in paths]
+    scored = score(images, networks, HaarDetector(), framing=framing, face_margin=MARGIN)
+    with DetectorClient(server.url) as client:
+        verdicts = list(client.score_many(paths))
+    for index, (path, verdict) in enumerate(zip(paths, verdicts, strict=True)):
+        assert verdict.status == "ok", path
+        assert verdict.score == pytest.approx(float(scored.result.score[index]), abs=1e-6), path
+        assert verdict.probability == pytest.approx(float(scored.result.probability[index]), abs=1e-5), path
+        served = [verdict.streams[stream.name].probability for stream in STREAMS]
+        np.testing.assert_allclose(served, scored.result.stream_probabilities[index], atol=1e-5)
+        assert verdict.face is not None
+        face = scored.faces[index]
+        assert verdict.face.source == face.source, path
+        assert verdict.face.box == (None if face.box is None else pytest.approx(face.box)), path
 
 
 def test_images_of_the_challenge_have_their_golden_scores(framed: tuple[str, Server]) -> None:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble.faces.detection import Box
 from ensemble.faces.localisation import FaceLocation, locate_faces
 from ensemble.faces.rows import LocalFace, Row, localise
-from ensemble.faces.served import choose_attempts, choose_detector
+from ensemble.faces.served import choose_attempts, choose_detector, infer_in
 from ensemble.images import Decoders, Limits, RgbImage
 from ensemble.streams import FACE_STREAMS
 
@@ -25,8 +24,9 @@ class TritonPythonModel:
         repository = Path(args["model_repository"]).parent
         self._limits = Limits(**{key: int(parameters[key]["string_value"]) for key in ("max_bytes", "max_pixels")})
         self._decoders = Decoders()
-        self._detector = choose_detector(parameters["detector"]["string_value"], "face_crop", repository, _infer)
-        self._attempts = choose_attempts(parameters["attempts"]["string_value"], "face_crop", repository, _infer)
+        infer = infer_in(pb_utils)
+        self._detector = choose_detector(parameters["detector"]["string_value"], "face_crop", repository, infer)
+        self._attempts = choose_attempts(parameters["attempts"]["string_value"], "face_crop", repository, infer)
         pb_utils.Logger.log_info(
             f"face detector: {self._detector.name}; attempts: {', '.join(attempt.name for attempt in self._attempts)}"
         )
@@ -45,24 +45,6 @@ class TritonPythonModel:
 
     def _locate(self, images: Sequence[RgbImage], supplied: Sequence[Box | None]) -> list[FaceLocation]:
         return locate_faces(images, supplied, self._detector, self._attempts)
-
-
-def _infer(model: str, input_name: str, output_names: Sequence[str], pixels: RgbImage) -> list[npt.NDArray[Any]]:
-    """A network's outputs for a batch. Empty where it failed: then these images count as without a face.
-
-    An error must not leave this step, which runs beside others: the request would never be answered.
-    """
-    request = pb_utils.InferenceRequest(
-        model_name=model,
-        requested_output_names=list(output_names),
-        inputs=[pb_utils.Tensor(input_name, np.ascontiguousarray(pixels))],
-        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
-    )
-    response = request.exec()
-    if response.has_error():
-        pb_utils.Logger.log_error(f"{model} failed, no face is assumed: {response.error().message()}")
-        return []
-    return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in output_names]
 
 
 def _rows(request: Any) -> list[Row]:

@@ -7,15 +7,14 @@ from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
 from ensemble.faces.every import FaceFrame, Faces, every_face
 from ensemble.faces.localisation import NONE
 from ensemble.faces.restoration import ATTEMPTS
-from ensemble.faces.served import choose_detector
-from ensemble.images import ImageError, Limits, RgbImage, read_image
+from ensemble.faces.served import choose_detector, infer_in
+from ensemble.images import ImageError, Limits, read_image
 
 NOBODY = Faces(NONE, 0, [])
 FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
@@ -36,7 +35,7 @@ class TritonPythonModel:
             )
         self._attempts = len(ATTEMPTS) if attempts == "all" else int(attempts)
         repository = Path(args["model_repository"]).parent
-        self._detector = choose_detector(parameters["detector"], "face_finder", repository, _infer)
+        self._detector = choose_detector(parameters["detector"], "face_finder", repository, infer_in(pb_utils))
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._answer(request) for request in requests]
@@ -54,24 +53,6 @@ class TritonPythonModel:
             return error.status, NOBODY
         most = min(attempts, self._attempts) if attempts > 0 else self._attempts
         return status.OK, every_face([image], self._detector, [ATTEMPTS[:most]])[0]
-
-
-def _infer(model: str, input_name: str, output_names: Sequence[str], pixels: RgbImage) -> list[npt.NDArray[Any]]:
-    """A network's outputs for a batch. Empty where it failed: then these images count as without a face.
-
-    An error must not leave this step, which runs beside others: the request would never be answered.
-    """
-    request = pb_utils.InferenceRequest(
-        model_name=model,
-        requested_output_names=list(output_names),
-        inputs=[pb_utils.Tensor(input_name, np.ascontiguousarray(pixels))],
-        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
-    )
-    response = request.exec()
-    if response.has_error():
-        pb_utils.Logger.log_error(f"{model} failed, no face is assumed: {response.error().message()}")
-        return []
-    return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in output_names]
 
 
 def _response(results: Sequence[tuple[str, Faces]]) -> Any:

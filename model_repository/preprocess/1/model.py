@@ -3,21 +3,20 @@
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
 from ensemble.admission import Admission
 from ensemble.faces.detection import Box
 from ensemble.faces.localisation import FaceLocation, main_faces
-from ensemble.faces.served import choose_attempts, choose_detector
+from ensemble.faces.served import choose_attempts, choose_detector, infer_in
 from ensemble.images import FRAMINGS, Decoders, Limits, RgbImage
 from ensemble.preparation import FramingRule, Prepared, prepare
 from ensemble.streams import IMAGE_STREAMS
@@ -106,8 +105,9 @@ def _framing_rule(parameters: Mapping[str, str], repository: Path) -> FramingRul
     if framing != "face":
         pb_utils.Logger.log_info(f"framing: {framing}")
         return FramingRule(framing, face_margin)
-    detector = choose_detector(parameters["detector"], "preprocess", repository, _infer)
-    attempts = choose_attempts(parameters["attempts"], "preprocess", repository, _infer)
+    infer = infer_in(pb_utils)
+    detector = choose_detector(parameters["detector"], "preprocess", repository, infer)
+    attempts = choose_attempts(parameters["attempts"], "preprocess", repository, infer)
 
     def find(image: RgbImage, box: Box | None) -> FaceLocation:
         return main_faces([image], [box], detector, attempts)[0]
@@ -117,24 +117,6 @@ def _framing_rule(parameters: Mapping[str, str], repository: Path) -> FramingRul
         f"attempts: {', '.join(attempt.name for attempt in attempts)}"
     )
     return FramingRule("face", face_margin, find)
-
-
-def _infer(model: str, input_name: str, output_names: Sequence[str], pixels: RgbImage) -> list[npt.NDArray[Any]]:
-    """A network's outputs for a batch. Empty where it failed: then these images count as without a face.
-
-    An image without a face is framed by `square`; an error would cost its whole request.
-    """
-    request = pb_utils.InferenceRequest(
-        model_name=model,
-        requested_output_names=list(output_names),
-        inputs=[pb_utils.Tensor(input_name, np.ascontiguousarray(pixels))],
-        preferred_memory=pb_utils.PreferredMemory(pb_utils.TRITONSERVER_MEMORY_CPU),
-    )
-    response = request.exec()
-    if response.has_error():
-        pb_utils.Logger.log_error(f"{model} failed, no face is assumed: {response.error().message()}")
-        return []
-    return [pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in output_names]
 
 
 def _when_all_are_done(futures: list[Future[Prepared]], then: Callable[[], None]) -> None:

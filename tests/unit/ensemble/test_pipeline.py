@@ -1,17 +1,20 @@
 """The method in one function: which pixels each network is shown, and what becomes of its logits."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from ensemble.faces.detection import Detection
-from ensemble.images import RgbImage, centre, shrink, square
+from ensemble.faces.detection import Box, Detection
+from ensemble.faces.restoration import ATTEMPTS
+from ensemble.images import FRAMINGS, ImageFraming, RgbImage, centre, decode, shrink, square
 from ensemble.pipeline import score
 from ensemble.streams import STREAMS
 from ensemble.voting import score_logits
-from tests.golden import IMAGES, read_rgb
+from tests.golden import GOLDEN, IMAGES, read_rgb
+from tests.unit.ensemble.test_framing import Fixed, through
 
 
 class OneFace:
@@ -86,3 +89,26 @@ def test_another_vote_may_be_given(networks: dict[str, Network]) -> None:
     assert seen == [(1, len(STREAMS), 2)]
     plain = score([image], networks, OneFace())
     np.testing.assert_allclose(scored.result.probability, 1 - plain.result.probability, atol=1e-6)
+
+
+@pytest.mark.parametrize("framing", FRAMINGS)
+@pytest.mark.parametrize("box", [(300.0, 60.0, 420.0, 240.0), (20.0, 30.0, 60.0, 70.0), None])
+def test_each_framing_is_what_the_steps_of_the_server_make_of_it(
+    framing: ImageFraming, box: Box | None, networks: dict[str, Network]
+) -> None:
+    data = (GOLDEN / "sizes" / "china_q92.jpg").read_bytes()
+    detector = Fixed(*([box] if box else []))
+    prepared, local = through(data, framing, detector, margin=1.5)
+    scored = score([decode(data)], networks, detector, attempts=ATTEMPTS[:1], framing=framing, face_margin=1.5)
+    assert scored.faces == [local.location]
+    for name, pixels in {**prepared.pixels, **local.pixels}.items():
+        np.testing.assert_array_equal(scored.pixels[name][0], pixels)
+
+
+@pytest.mark.parametrize("path", IMAGES[:4], ids=[path.stem for path in IMAGES[:4]])
+def test_all_framings_are_one_for_an_image_of_the_challenge(path: Path, networks: dict[str, Network]) -> None:
+    results = [score([read_rgb(path)], networks, OneFace(), framing=framing) for framing in FRAMINGS]
+    for other in results[1:]:
+        assert other.faces == results[0].faces
+        for name, pixels in results[0].pixels.items():
+            np.testing.assert_array_equal(other.pixels[name], pixels)
