@@ -21,10 +21,11 @@ from rich.table import Table
 from benchmarks.common.machine import circumstances
 from benchmarks.common.result import Figure, Result, write
 from benchmarks.common.serving import PHOTOGRAPHS, export, serve
+from ensemble.contract import FACE_NONE
 from ensemble.faces import retinaface
 from ensemble.faces.detection import Detection, FaceDetector
 from ensemble.faces.haar import HaarDetector
-from ensemble.faces.localisation import NONE, locate_faces
+from ensemble.faces.localisation import locate_faces
 from ensemble.faces.restoration import ATTEMPTS, restored_images
 from ensemble.images import RgbImage, decode
 from ensemble.streams import STREAMS
@@ -189,7 +190,7 @@ def _found(detector: FaceDetector, degrade: Callable[[RgbImage], RgbImage], coun
         locate_faces([image], [None], detector)[0].source
         for image in track(images, title, console=Console(stderr=True), transient=True)
     )
-    return {source: sources[source] / count for source in (*(attempt.name for attempt in ATTEMPTS), NONE)}
+    return {source: sources[source] / count for source in (*(attempt.name for attempt in ATTEMPTS), FACE_NONE)}
 
 
 def _print(result: Result, console: Console) -> None:

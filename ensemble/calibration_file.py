@@ -21,7 +21,7 @@ from ensemble.calibration import (
     Temperature,
     Vote,
 )
-from ensemble.contract import CALIBRATION_PARAMETER, NO_CALIBRATION
+from ensemble.contract import CALIBRATION_PARAMETER, NO_CALIBRATION, SHA256, STREAMS_KEY
 from ensemble.streams import STREAMS
 
 FORMAT_VERSION = 1
@@ -147,7 +147,7 @@ def read_in_force(folder: Path, file: str, echo: str) -> Calibration | None:
     path, provenance = folder / file, folder.parents[1] / "provenance" / "1" / "provenance.json"
     try:
         text = path.read_text(encoding="utf-8")
-        served = {name: each["sha256"] for name, each in json.loads(provenance.read_bytes())["streams"].items()}
+        served = {name: each[SHA256] for name, each in json.loads(provenance.read_bytes())[STREAMS_KEY].items()}
     except (OSError, UnicodeDecodeError) as error:
         raise CalibrationError(f"a calibration cannot be read: {error}; {_FIX}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

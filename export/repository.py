@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ensemble.contract import FACE_MODELS_KEY, PRECISION, SHA256, STREAMS_KEY, UNTRAINED
 from export.configure import configure
 from export.errors import RepositoryError
 from export.exporter import ModelExport
@@ -122,22 +123,22 @@ def describe(exports: Sequence[StreamExport], face_models: Sequence[ModelExport]
     """What provenance.json says: which weights give the verdicts, and whether they are random or stand-ins."""
     bases = compare_bases({export.checkpoint.name: export.base for export in exports if export.base})
     return {
-        "untrained": any(export.untrained for export in exports) or any(model.untrained for model in face_models),
+        UNTRAINED: any(export.untrained for export in exports) or any(model.untrained for model in face_models),
         "stand_in": next((export.stand_in for export in exports if export.stand_in), ""),
-        "precision": exports[0].precision,
+        PRECISION: exports[0].precision,
         "same_base_network": bases.identical,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "streams": {
+        STREAMS_KEY: {
             export.stream.name: {
                 "checkpoint": export.checkpoint.name,
-                "sha256": export.sha256,
+                SHA256: export.sha256,
                 "base_sha256": bases.sha256.get(export.checkpoint.name, ""),
                 "untrained": export.untrained,
             }
             for export in exports
         },
         "face_detector": "retinaface" if DETECTOR in {model.name for model in face_models} else "haar",
-        "face_models": {
+        FACE_MODELS_KEY: {
             model.name: {
                 "weights": {path.name: sha256 for path, sha256 in zip(model.weights, model.hashes, strict=True)},
                 "untrained": model.untrained,

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common.serving import PHOTOGRAPHS
+from ensemble.contract import FACE_NONE
 from ensemble.faces.detection import Box
 from ensemble.faces.haar import HaarDetector
-from ensemble.faces.localisation import NONE, locate_faces
+from ensemble.faces.localisation import locate_faces
 from ensemble.faces.restoration import ATTEMPTS
 from ensemble.images import decode
 
@@ -71,7 +72,7 @@ def items(workload: Workload) -> list[Item]:
     if workload.face == "supplied":
         return [Item(data, (64.0, 56.0, 176.0, 190.0)) for data in encoded]
     decoded = [decode(data) for data in encoded]
-    wanted, attempts = {"found": (ATTEMPTS[0].name, ATTEMPTS[:1]), "none": (NONE, ATTEMPTS)}[workload.face]
+    wanted, attempts = {"found": (ATTEMPTS[0].name, ATTEMPTS[:1]), "none": (FACE_NONE, ATTEMPTS)}[workload.face]
     locations = locate_faces(decoded, [None] * len(decoded), HaarDetector(), attempts)
     chosen = [Item(data, None) for data, where in zip(encoded, locations, strict=True) if where.source == wanted]
     assert chosen, f"no photograph of the golden data is {workload}"

@@ -6,62 +6,32 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from tenacity import AsyncRetrying
 
-from .balancing.request_state import DEATHS_BEFORE_SPLIT, RequestState, StateOf, state_of
 from .bulk.batcher import STALL_SECONDS, abatching
 from .bulk.memory_budget import BYTES, AsyncMemoryBudget
 from .bulk.reorder import ReorderBuffer
 from .calibration import Calibration
 from .early import EarlyVerdict
-from .errors import (
-    AccessDeniedError,
-    DetectorError,
-    InvalidResponseError,
-    RequestFailedError,
-    ServerDiedError,
-    is_retryable,
-)
-from .faces import EveryFace, is_searched
+from .errors import DetectorError, is_retryable
 from .items import (
-    MAX_IMAGE_BYTES,
-    EncodedImage,
     FaceBox,
     Faces,
-    Group,
     Image,
     ImageItem,
     Item,
-    failed,
-    images_of,
     make_item,
-    may_be_one_image,
-    merge,
     plan_requests,
     read,
     read_group,
     with_indexes,
 )
 from .results import Provenance, ServerInfo, ServerStatus, Verdict
-from .transport.answers import usable_batch_size
 from .transport.asynchronous import AsyncCalls
-from .transport.calls import (
-    Call,
-    calibration_call,
-    find_faces_call,
-    max_batch_size_call,
-    max_bytes_call,
-    metadata_call,
-    not_ready,
-    polling,
-    probe_call,
-    provenance_call,
-    score_call,
-)
-
-T = TypeVar("T")
+from .transport.calls import calibration_call, not_ready, polling, probe_call, provenance_call
+from .transport.flows import limits, once, score_group, score_one, server_info
 
 
 class AsyncDetectorClient(AsyncCalls):
@@ -90,11 +60,8 @@ class AsyncDetectorClient(AsyncCalls):
 
     async def score(self, image: Image, face_box: FaceBox | None = None, *, faces: Faces = "main") -> Verdict:
         """Scores one image: see `DetectorClient.score`."""
-        images = [await asyncio.to_thread(read, make_item(image, face_box, faces))]
-        try:
-            return (await self._score_group(images, partial(state_of, bounded=False)))[0]
-        except ServerDiedError as error:
-            return failed(images, error)[0]
+        encoded = await asyncio.to_thread(read, make_item(image, face_box, faces))
+        return await self._run(score_one(self._settings, encoded))
 
     async def score_many(
         self, items: Iterable[ImageItem] | AsyncIterable[ImageItem], *, ordered: bool = True
@@ -108,9 +75,7 @@ class AsyncDetectorClient(AsyncCalls):
         budget = AsyncMemoryBudget(BYTES * len(balancer.status()))
         events: asyncio.Queue[asyncio.Task[list[Verdict]] | None] = asyncio.Queue()  # see `DetectorClient`
         start = 0
-        limit = await self._retry(max_batch_size_call(self._settings), RequestState(light=True))
-        size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
-        most_bytes = await self._retry(max_bytes_call(self._settings), RequestState(light=True)) or MAX_IMAGE_BYTES
+        size, most_bytes = await self._run(limits(self._settings))
         window: ReorderBuffer[asyncio.Task[list[Verdict]]] = ReorderBuffer(size, ordered=ordered)
         try:
             async with abatching(items, size, partial(events.put_nowait, None)) as batcher:
@@ -162,17 +127,15 @@ class AsyncDetectorClient(AsyncCalls):
 
     async def provenance(self) -> Provenance | None:
         """Which weights give the verdicts: see `DetectorClient.provenance`."""
-        return await self._once(provenance_call(self._settings))
+        return await self._run(once(provenance_call(self._settings)))
 
     async def calibration(self) -> Calibration | None:
         """What the vote was calibrated with: see `DetectorClient.calibration`."""
-        return await self._once(calibration_call(self._settings))
+        return await self._run(once(calibration_call(self._settings)))
 
     async def server_info(self) -> ServerInfo:
         """Name, version and limits of the server: see `DetectorClient.server_info`."""
-        name, version = await self._once(metadata_call(self._settings))
-        limit = await self._once(max_batch_size_call(self._settings))
-        return ServerInfo(name, version, self._settings.model, limit)
+        return await self._run(server_info(self._settings))
 
     async def wait_ready(self, timeout: float = 60.0) -> None:
         """Waits until the server scores an image: see `DetectorClient.wait_ready`."""
@@ -180,7 +143,7 @@ class AsyncDetectorClient(AsyncCalls):
 
         async def probe() -> None:
             servers = len((await self._balancer()).status())
-            await self._once(probe_call(self._settings, max((end - time.monotonic()) / servers, 0.1)))
+            await self._run(once(probe_call(self._settings, max((end - time.monotonic()) / servers, 0.1))))
 
         try:
             await AsyncRetrying(**polling(timeout))(probe)
@@ -195,43 +158,6 @@ class AsyncDetectorClient(AsyncCalls):
         verdicts: list[Verdict] = []
         for size, items in await asyncio.to_thread(plan_requests, batch, most_bytes):
             async with budget.reserve(size):
-                verdicts += await self._score_read(await asyncio.to_thread(read_group, items, most_bytes))
+                group = await asyncio.to_thread(read_group, items, most_bytes)
+                verdicts += await self._run(score_group(self._settings, group))
         return with_indexes(verdicts, start)
-
-    async def _score_read(self, group: Group) -> list[Verdict]:
-        images = images_of(group)
-        try:
-            scored = await self._score_group(images, partial(state_of, bounded=True)) if images else []
-        except AccessDeniedError:
-            raise
-        except (RequestFailedError, InvalidResponseError, ServerDiedError) as error:
-            scored = await self._score_apart(images, error)
-        return merge(group, scored)
-
-    async def _score_apart(self, images: list[EncodedImage], error: DetectorError) -> list[Verdict]:
-        if not may_be_one_image(images, error):
-            return failed(images, error)
-        state = partial(state_of, bounded=True, deaths=DEATHS_BEFORE_SPLIT * isinstance(error, ServerDiedError))
-        verdicts: list[Verdict] = []
-        for image in images:
-            try:
-                verdicts += await self._score_group([image], state)
-            except AccessDeniedError:
-                raise
-            except (RequestFailedError, InvalidResponseError, ServerDiedError) as its_own:
-                verdicts += failed([image], its_own)
-        return verdicts
-
-    async def _score_group(self, images: list[EncodedImage], state: StateOf) -> list[Verdict]:
-        searched = [image for image in images if is_searched(image)]
-        if not searched:
-            return await self._retry(score_call(self._settings, images), state(images))
-        found = await self._retry(find_faces_call(self._settings, searched), state(searched))
-        search, scored = EveryFace(images, found), list[Verdict]()
-        for frames in search.requests(self._settings.batch_size):
-            verdicts = await self._retry(score_call(self._settings, frames), state(frames))
-            scored += verdicts
-        return search.verdicts(scored)
-
-    async def _once(self, call: Call[T]) -> T:
-        return await self._retry(call, RequestState(light=True), retries=0)

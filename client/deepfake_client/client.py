@@ -7,62 +7,35 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from queue import Empty, SimpleQueue
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self
 
 from tenacity import Retrying
 
-from .balancing.request_state import DEATHS_BEFORE_SPLIT, RequestState, StateOf, state_of
+from .balancing.request_state import RequestState
 from .bulk.batcher import STALL_SECONDS, batching
 from .bulk.memory_budget import BYTES, MemoryBudget
 from .bulk.reorder import ReorderBuffer
 from .calibration import Calibration
 from .early import EarlyVerdict
-from .errors import (
-    AccessDeniedError,
-    DetectorError,
-    InvalidResponseError,
-    RequestFailedError,
-    ServerDiedError,
-    is_retryable,
-)
-from .faces import EveryFace, FoundFace, is_searched
+from .errors import DetectorError, is_retryable
+from .faces import FoundFace
 from .items import (
-    MAX_IMAGE_BYTES,
-    EncodedImage,
     FaceBox,
     Faces,
-    Group,
     Image,
     ImageItem,
     Item,
-    failed,
-    images_of,
     make_item,
-    may_be_one_image,
-    merge,
     plan_requests,
     read,
     read_group,
     with_indexes,
 )
 from .results import Provenance, ServerInfo, ServerStatus, Verdict
-from .transport.answers import usable_batch_size
 from .transport.blocking import BlockingCalls
-from .transport.calls import (
-    calibration_call,
-    find_faces_call,
-    max_batch_size_call,
-    max_bytes_call,
-    metadata_call,
-    not_ready,
-    polling,
-    probe_call,
-    provenance_call,
-    score_call,
-)
+from .transport.calls import calibration_call, find_faces_call, not_ready, polling, probe_call, provenance_call
 from .transport.channels import ChannelPool
-
-T = TypeVar("T")
+from .transport.flows import limits, once, score_group, score_one, server_info
 
 _MOST_THREADS = 1024
 """They are made when they are needed: how many are, follows from the servers' limits, and servers may join a run."""
@@ -107,11 +80,7 @@ class DetectorClient(BlockingCalls):
             AccessDeniedError: TLS, the client certificate or the token do not fit.
             InvalidResponseError: The server answered something else than the detector does.
         """
-        images = [read(make_item(image, face_box, faces))]
-        try:
-            return (self._score_group(self._channels, images, partial(state_of, bounded=False)))[0]
-        except ServerDiedError as error:
-            return failed(images, error)[0]
+        return self._run(score_one(self._settings, read(make_item(image, face_box, faces))))
 
     def score_many(self, items: Iterable[ImageItem], *, ordered: bool = True) -> Generator[Verdict, None, None]:
         """Scores any number of images in constant memory.
@@ -143,11 +112,7 @@ class DetectorClient(BlockingCalls):
         events: SimpleQueue[Future[list[Verdict]] | None] = SimpleQueue()  # a batch is scored; None: one may be taken
         start = 0
         try:
-            limit = self._retry(channels, max_batch_size_call(self._settings), RequestState(light=True), stop)
-            size = usable_batch_size(self._settings.batch_size, self._settings.model, limit)
-            most_bytes = (
-                self._retry(channels, max_bytes_call(self._settings), RequestState(light=True), stop) or MAX_IMAGE_BYTES
-            )
+            size, most_bytes = self._run(limits(self._settings), channels, stop)
             score = partial(self._score_batch, channels, budget, most_bytes, stop)
             window: ReorderBuffer[Future[list[Verdict]]] = ReorderBuffer(size, ordered=ordered)
             with batching(items, size, partial(events.put, None)) as batcher:
@@ -222,7 +187,7 @@ class DetectorClient(BlockingCalls):
         Raises:
             DetectorError: As `score`.
         """
-        return self._once(provenance_call(self._settings))
+        return self._run(once(provenance_call(self._settings)))
 
     def calibration(self) -> Calibration | None:
         """What the vote was calibrated with; None where the server does not say. It is asked once, without waiting.
@@ -230,7 +195,7 @@ class DetectorClient(BlockingCalls):
         Raises:
             DetectorError: As `score`.
         """
-        return self._once(calibration_call(self._settings))
+        return self._run(once(calibration_call(self._settings)))
 
     def server_info(self) -> ServerInfo:
         """Name, version and limits of the server. It is asked once, without waiting: a quick check of the address.
@@ -238,9 +203,7 @@ class DetectorClient(BlockingCalls):
         Raises:
             DetectorError: As `score`.
         """
-        name, version = self._once(metadata_call(self._settings))
-        limit = self._once(max_batch_size_call(self._settings))
-        return ServerInfo(name, version, self._settings.model, limit)
+        return self._run(server_info(self._settings))
 
     def wait_ready(self, timeout: float = 60.0) -> None:
         """Waits until the server, or one of several, scores an image.
@@ -258,7 +221,8 @@ class DetectorClient(BlockingCalls):
         end = time.monotonic() + timeout
 
         def probe() -> None:
-            self._once(probe_call(self._settings, max((end - time.monotonic()) / len(self._balancer.status()), 0.1)))
+            seconds = max((end - time.monotonic()) / len(self._balancer.status()), 0.1)
+            self._run(once(probe_call(self._settings, seconds)))
 
         try:
             Retrying(**polling(timeout))(probe)
@@ -284,48 +248,6 @@ class DetectorClient(BlockingCalls):
         verdicts: list[Verdict] = []
         for size, items in plan_requests(batch, most_bytes):
             with budget.reserve(size):
-                verdicts += self._score_read(channels, read_group(items, most_bytes), stop)
+                group = read_group(items, most_bytes)
+                verdicts += self._run(score_group(self._settings, group), channels, stop)
         return with_indexes(verdicts, start)
-
-    def _score_read(self, channels: ChannelPool, group: Group, stop: threading.Event) -> list[Verdict]:
-        images = images_of(group)
-        try:
-            scored = self._score_group(channels, images, partial(state_of, bounded=True), stop) if images else []
-        except AccessDeniedError:
-            raise
-        except (RequestFailedError, InvalidResponseError, ServerDiedError) as error:
-            scored = self._score_apart(channels, images, error, stop)
-        return merge(group, scored)
-
-    def _score_apart(
-        self, channels: ChannelPool, images: list[EncodedImage], error: DetectorError, stop: threading.Event
-    ) -> list[Verdict]:
-        if not may_be_one_image(images, error):
-            return failed(images, error)
-        state = partial(state_of, bounded=True, deaths=DEATHS_BEFORE_SPLIT * isinstance(error, ServerDiedError))
-        verdicts: list[Verdict] = []
-        for image in images:
-            try:
-                verdicts += self._score_group(channels, [image], state, stop)
-            except AccessDeniedError:
-                raise
-            except (RequestFailedError, InvalidResponseError, ServerDiedError) as its_own:
-                verdicts += failed([image], its_own)
-        return verdicts
-
-    def _score_group(
-        self,
-        channels: ChannelPool,
-        images: list[EncodedImage],
-        state: StateOf,
-        stop: threading.Event | None = None,
-    ) -> list[Verdict]:
-        searched = [image for image in images if is_searched(image)]
-        if not searched:
-            return self._retry(channels, score_call(self._settings, images), state(images), stop)
-        found = self._retry(channels, find_faces_call(self._settings, searched), state(searched), stop)
-        search, scored = EveryFace(images, found), list[Verdict]()
-        for frames in search.requests(self._settings.batch_size):
-            verdicts = self._retry(channels, score_call(self._settings, frames), state(frames), stop)
-            scored += verdicts
-        return search.verdicts(scored)

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from skimage.data import astronaut
 
+from ensemble.contract import FACE_SUPPLIED
 from ensemble.faces.crop import MARGIN, frame_face
 from ensemble.faces.haar import HaarDetector
-from ensemble.faces.localisation import SUPPLIED, FaceLocation, face_square, main_faces, unless_too_small
+from ensemble.faces.localisation import FaceLocation, face_square, main_faces, unless_too_small
 from ensemble.faces.restoration import ATTEMPTS
 from ensemble.images import FRAMINGS, frame, frame_whole
 from ensemble.streams import STREAMS
@@ -42,7 +43,7 @@ with mpl.rc_context(STYLE):
         box = cropped.box
         if framing == "face":
             whole, in_frame = frame_face(photograph, face.box)
-            local, box = face_square(whole, FaceLocation(in_frame, None, SUPPLIED)), face.box
+            local, box = face_square(whole, FaceLocation(in_frame, None, FACE_SUPPLIED)), face.box
         axes = figure.add_subplot(grid[row, 0])
         axes.imshow(cv2.resize(photograph, (1000, 750), interpolation=cv2.INTER_AREA), extent=(0, WIDTH, HEIGHT, 0))
         axes.set_title(WORDS[framing])

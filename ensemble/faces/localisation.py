@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ensemble import status
+from ensemble.contract import FACE_NONE, FACE_SUPPLIED, FACE_TOO_SMALL
 from ensemble.faces.crop import MARGIN, crop_face, frame_face, is_too_small, is_valid_box
 from ensemble.faces.detection import Box, Detection, FaceDetector
 from ensemble.faces.restoration import ATTEMPTS, Attempt, restored_images
@@ -19,10 +20,6 @@ from ensemble.streams import LOCAL_FACIAL, Stream
 
 _SOURCE = re.compile("[a-z0-9_]{1,64}")
 _NO_BOX = (0.0,) * 4
-
-SUPPLIED = "supplied"
-TOO_SMALL = "too_small"
-NONE = "none"
 
 RESTORED_PIXELS = 1_000_000
 """Restored versions are made of at most so many pixels (a larger image is reduced first): non-local means takes about
@@ -100,11 +97,11 @@ def main_faces(
     """As `locate_faces`, small faces too."""
     searched = [index for index, box in enumerate(supplied) if box is None]
     found = find_faces([images[index] for index in searched], detector, [attempts] * len(searched))
-    locations = {index: FaceLocation(box, None, SUPPLIED) for index, box in enumerate(supplied) if box is not None}
+    locations = {index: FaceLocation(box, None, FACE_SUPPLIED) for index, box in enumerate(supplied) if box is not None}
     for index, (attempt, faces) in zip(searched, found, strict=True):
         face = main_face(faces, *images[index].shape[:2])
         locations[index] = (
-            FaceLocation(None, None, NONE) if face is None else FaceLocation(face.box, face.confidence, attempt)
+            FaceLocation(None, None, FACE_NONE) if face is None else FaceLocation(face.box, face.confidence, attempt)
         )
     return [locations[index] for index in range(len(images))]
 
@@ -120,7 +117,8 @@ def find_faces(
         attempts: Of each image, in order.
 
     Returns:
-        For each image the name of the attempt and the faces, boxes in pixels of the image; `NONE` where there are none.
+        For each image the name of the attempt and the faces, boxes in pixels of the image; `FACE_NONE` where there are
+        none.
     """
     found: dict[int, tuple[str, list[Detection]]] = {}
     searches = {index: _views(image, attempts[index]) for index, image in enumerate(images)}
@@ -131,7 +129,7 @@ def find_faces(
             if faces := _faces(detections, view, images[index]):
                 found[index] = view.attempt.name, faces
         searches = {index: search for index, search in searches.items() if index in views and index not in found}
-    return [found.get(index, (NONE, [])) for index in range(len(images))]
+    return [found.get(index, (FACE_NONE, [])) for index in range(len(images))]
 
 
 def cut_to_face(image: RgbImage, face: FaceLocation, margin: float = MARGIN) -> tuple[RgbImage, FaceLocation]:
@@ -201,5 +199,5 @@ def _faces(detections: Sequence[Detection], view: _View, image: RgbImage) -> lis
 def unless_too_small(face: FaceLocation, image: RgbImage) -> FaceLocation:
     """The face, or none where the method takes the whole image instead of one so small."""
     if face.box is not None and is_too_small(face.box, *image.shape[:2]):
-        return FaceLocation(None, face.confidence, TOO_SMALL)
+        return FaceLocation(None, face.confidence, FACE_TOO_SMALL)
     return face

@@ -7,9 +7,10 @@ import cv2
 import numpy as np
 
 from ensemble import status
+from ensemble.contract import FACE_NONE
 from ensemble.faces.crop import check_box
 from ensemble.faces.detection import Box
-from ensemble.faces.localisation import NONE, FaceLocation, face_square, unless_too_small
+from ensemble.faces.localisation import FaceLocation, face_square, unless_too_small
 from ensemble.images import Decoders, ImageError, Limits, RgbImage, frame, read_image
 from ensemble.images.handover import HandOver, take_over
 from ensemble.streams import FACE_STREAMS
@@ -152,4 +153,4 @@ def _groups(images: Iterable[tuple[int, RgbImage]]) -> Iterator[dict[int, RgbIma
 
 
 def _failed(code: str, message: str) -> LocalFace:
-    return LocalFace(code, message, BLANKS, FaceLocation(None, None, NONE))
+    return LocalFace(code, message, BLANKS, FaceLocation(None, None, FACE_NONE))

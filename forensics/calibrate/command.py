@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ensemble.calibration import OperatingPoint
 from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, Calibration
-from ensemble.contract import NO_CALIBRATION
+from ensemble.contract import NO_CALIBRATION, SHA256, STREAMS_KEY
 from forensics.calibrate.fit import Fit, count_rounds, fit_vote
 from forensics.calibrate.install import CALIBRATION_FILE, install_calibration
 from forensics.calibrate.operating_points import FALSE_ALARM_RATES, find_operating_points, images_needed
@@ -150,8 +150,8 @@ def _checkpoints(server: Server) -> Mapping[str, str]:
             f"cannot be fitted on top; serve the method's own vote: in voter/config.pbtxt, {FILE_PARAMETER} empty and "
             f"{ECHO_PARAMETER} {NO_CALIBRATION!r}"
         )
-    streams: dict[str, Any] = server.provenance["streams"]
-    return {name: str(stream["sha256"]) for name, stream in streams.items()}
+    streams: dict[str, Any] = server.provenance[STREAMS_KEY]
+    return {name: str(stream[SHA256]) for name, stream in streams.items()}
 
 
 def _decimals(values: Any) -> Floats:

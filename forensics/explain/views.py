@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ensemble.faces import localisation
+from ensemble import contract
 from ensemble.faces.crop import MARGIN
 from ensemble.faces.detection import Box
 from ensemble.images import RgbImage
@@ -133,11 +133,11 @@ def view(
 def describe_face(view: View) -> str:
     """Which face the Localized Facial stream looked at, in words."""
     match view.face_source:
-        case localisation.NONE:
+        case contract.FACE_NONE:
             return "no face found: the whole image is used"
-        case localisation.TOO_SMALL:
+        case contract.FACE_TOO_SMALL:
             return "face too small: the whole image is used"
-        case localisation.SUPPLIED:
+        case contract.FACE_SUPPLIED:
             return "face supplied"
         case attempt:
             return f"face found (attempt {attempt})"

@@ -12,6 +12,7 @@ from ..evidence import ask_deployment
 from ..items import Faces, Item
 from ..results import STREAM_NAMES
 from ..transport.calls import framing_call
+from ..transport.flows import once
 from ..video import VideoOptions
 
 
@@ -65,7 +66,7 @@ def describe_run(
     deployment = ask_deployment(client)
     return {
         **deployment.to_dict(),
-        "framing": client._once(framing_call(client._settings)),
+        "framing": client._run(once(framing_call(client._settings))),
         "threshold": None if point is None else {"far": point.far, "probability": point.threshold},
         "faces": {"images": faces, "videos": videos.faces},
         "frames": {"fps": videos.sampling.fps, "number": videos.sampling.frames},

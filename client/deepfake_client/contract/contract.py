@@ -57,7 +57,7 @@ VERDICT_OUTPUTS = {
 PROVENANCE = "PROVENANCE"
 """Output of the model `provenance`: BYTES [1], the JSON object that the export wrote."""
 
-UNTRAINED, PRECISION, STREAMS_KEY, FACE_MODELS = "untrained", "precision", "streams", "face_models"
+UNTRAINED, PRECISION, STREAMS_KEY, FACE_MODELS_KEY = "untrained", "precision", "streams", "face_models"
 """Keys of that object: whether any weights are random (boolean), the networks' precision, and the checkpoints of each
 stream and face network by its name."""
 

@@ -13,10 +13,11 @@ from ..balancing.addresses import Address, resolve
 from ..balancing.balancer import Balancer
 from ..balancing.request_state import RequestState, Server
 from ..balancing.retries import RetryPolicy
-from ..errors import DetectorError, RequestFailedError, is_unavailable
+from ..errors import DetectorError, is_unavailable
 from ..results import Provenance
 from .calls import PROBE_INTERVAL, PROBE_SECONDS, Call, explain_absence, probe_call, provenance_call
 from .early_timeout import ainfer
+from .flows import Flow
 from .settings import ClientBase
 
 T = TypeVar("T")
@@ -45,6 +46,21 @@ class AsyncCalls(ClientBase):
             if self._fleet is None:  # two may have waited
                 self._fleet = Balancer(addresses, self._settings.max_in_flight, on_room=self._room.set)
         return self._fleet
+
+    async def _run(self, flow: Flow[T]) -> T:
+        """What a flow comes to."""
+        try:
+            ask = next(flow)
+            while True:
+                try:
+                    result = await self._retry(ask.call, ask.state, ask.retries)
+                except DetectorError as error:
+                    ask = flow.throw(error)
+                else:
+                    ask = flow.send(result)
+        except StopIteration as end:
+            value: T = end.value
+            return value
 
     async def _retry(self, call: Call[T], state: RequestState, retries: int | None = None) -> T:
         balancer = await self._balancer()
@@ -79,8 +95,8 @@ class AsyncCalls(ClientBase):
             else:
                 response = await getattr(client, call.method)(**call.arguments, client_timeout=call.timeout)
         except InferenceServerException as error:
-            explained = call.explain(error, address, early_timeout())
-            if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
+            explained = call.failure(error, address, early_timeout())
+            if explained is None:
                 return None  # type: ignore[return-value]
             if not server.seen and is_unavailable(explained):
                 reason = await asyncio.to_thread(explain_absence, address, self._settings)

@@ -13,11 +13,12 @@ from ..balancing.addresses import resolve
 from ..balancing.balancer import Balancer
 from ..balancing.request_state import RequestState, Server
 from ..balancing.retries import RetryPolicy
-from ..errors import DetectorError, RequestFailedError, is_unavailable
+from ..errors import DetectorError, is_unavailable
 from ..results import Provenance
 from .calls import PROBE_INTERVAL, PROBE_SECONDS, Call, explain_absence, probe_call, provenance_call
 from .channels import ChannelPool
 from .early_timeout import infer
+from .flows import Flow
 from .settings import ClientBase
 
 T = TypeVar("T")
@@ -44,8 +45,21 @@ class BlockingCalls(ClientBase):
                 self._shared = ChannelPool(self._settings)
             return self._shared
 
-    def _once(self, call: Call[T]) -> T:
-        return self._retry(self._channels, call, RequestState(light=True), retries=0)
+    def _run(self, flow: Flow[T], channels: ChannelPool | None = None, stop: threading.Event | None = None) -> T:
+        """What a flow comes to; its calls go through `channels`, or those of the client."""
+        channels = channels or self._channels
+        try:
+            ask = next(flow)
+            while True:
+                try:
+                    result = self._retry(channels, ask.call, ask.state, stop, ask.retries)
+                except DetectorError as error:
+                    ask = flow.throw(error)
+                else:
+                    ask = flow.send(result)
+        except StopIteration as end:
+            value: T = end.value
+            return value
 
     def _retry(
         self,
@@ -94,8 +108,8 @@ class BlockingCalls(ClientBase):
             else:
                 response = getattr(client, call.method)(**call.arguments, client_timeout=call.timeout)
         except InferenceServerException as error:
-            explained = call.explain(error, server.address, early_timeout())
-            if call.optional and isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND":
+            explained = call.failure(error, server.address, early_timeout())
+            if explained is None:
                 return None  # type: ignore[return-value]
             if not server.seen and is_unavailable(explained):
                 explained = explain_absence(server.address, self._settings) or explained

@@ -66,6 +66,12 @@ class Call(Generic[T]):
     optional: bool = False
     label: Callable[[T, Provenance | None], T] | None = None
 
+    def failure(self, error: InferenceServerException, address: Address, timeout: float) -> DetectorError | None:
+        """The error to raise for a failure; None where what the call asks for may be missing, and is."""
+        explained = self.explain(error, address, timeout)
+        missing = isinstance(explained, RequestFailedError) and explained.code == "NOT_FOUND"
+        return None if self.optional and missing else explained
+
 
 def score_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[list[Verdict]]:
     """Scores images in one request."""

@@ -10,13 +10,13 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
+from ensemble.contract import FACE_NONE
 from ensemble.faces.every import FaceFrame, Faces, every_face
-from ensemble.faces.localisation import NONE
 from ensemble.faces.restoration import ATTEMPTS
 from ensemble.faces.served import choose_detector, infer_in
 from ensemble.images import ImageError, Limits, read_image
 
-NOBODY = Faces(NONE, 0, [])
+NOBODY = Faces(FACE_NONE, 0, [])
 FAST = [cv2.IMWRITE_PNG_COMPRESSION, 1]
 
 
