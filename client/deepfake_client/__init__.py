@@ -29,7 +29,7 @@ from .errors import (
     ServerOverloadedError,
     ServerUnavailableError,
 )
-from .items import FaceBox, Image, ImageItem, Item
+from .images.items import FaceBox, Image, ImageItem, Item
 from .results import STREAM_NAMES, Decision, Face, Provenance, ServerInfo, ServerStatus, StreamVerdict, Verdict, decide
 from .status import STATUS_HINTS, explain
 

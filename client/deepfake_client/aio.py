@@ -16,7 +16,7 @@ from .bulk.reorder import ReorderBuffer
 from .calibration import Calibration
 from .early import EarlyVerdict
 from .errors import DetectorError, is_retryable
-from .items import (
+from .images.items import (
     FaceBox,
     Faces,
     Image,

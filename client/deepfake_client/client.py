@@ -18,8 +18,8 @@ from .bulk.reorder import ReorderBuffer
 from .calibration import Calibration
 from .early import EarlyVerdict
 from .errors import DetectorError, is_retryable
-from .faces import FoundFace
-from .items import (
+from .images.faces import FoundFace
+from .images.items import (
     FaceBox,
     Faces,
     Image,

@@ -6,7 +6,7 @@ from typing import Any
 
 from .client import DetectorClient
 from .columns import COLUMNS, flatten
-from .items import FaceBox, Image, ImageItem
+from .images.items import FaceBox, Image, ImageItem
 
 
 def score_columns(

@@ -5,7 +5,7 @@ import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from ..items import ImageItem, Item, as_item
+from ..images.items import ImageItem, Item, as_item
 
 STALL_SECONDS = 0.2
 """Where nothing happens for so long, the source stands still: what there is of a batch goes without the rest."""

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from ..contract.contract import IMAGE_SUFFIXES
-from ..items import Item
+from ..images.items import Item
 from .lists import STDIN, Columns, read_list
 from .shards import is_shard, read_shard
 

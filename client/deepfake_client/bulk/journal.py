@@ -16,7 +16,7 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..items import Item
+from ..images.items import Item
 
 FORMAT = 2
 """Version of what the journal holds. A run does not go on with another one's."""

@@ -9,8 +9,8 @@ from contextlib import closing
 from functools import partial
 from typing import BinaryIO, Self
 
-from ..files import open_file
-from ..items import MAX_IMAGE_BYTES, Item, check_size
+from ..images.files import open_file
+from ..images.items import MAX_IMAGE_BYTES, Item, check_size
 
 SHARD_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
 """Files that are read as shards, in upper or lower case."""

@@ -10,22 +10,22 @@ import click
 from ..bulk.inputs import IMAGE_EXTENSIONS, Inputs, find_images, is_video
 from ..bulk.lists import BOX_COLUMNS, STDIN, Columns, check_list
 from ..bulk.text_rows import CSV_COLUMNS, VERDICT_COLUMNS, WIDE_COLUMNS
-from ..items import Faces, Item
+from ..images.items import Faces, Item
 from ..text import printable
 from ..video import Sampling, VideoOptions, VideoVerdict
 from ..video.sampling import DEFAULT_FPS
 from .connection import Connection, connection_options
-from .destination import check_output, check_standard_output, errors_told, open_destination, score_missing
 from .evidence import replay, write_evidence
 from .group import INTERRUPTED, NO_IMAGES, SOME_FAILED, Commands
 from .identity import ask_provenance, identity, warn_if_different
 from .info import info
 from .operating_point import find_operating_point, operating_point_option
-from .progress import ProgressBar
-from .sidecar import CountedImages, Sidecar, describe_run
+from .output.destination import check_output, check_standard_output, errors_told, open_destination, score_missing
+from .output.progress import ProgressBar
+from .output.sidecar import CountedImages, Sidecar, describe_run
+from .output.summary import RunSummary
+from .output.timelines import save_timeline
 from .stopping import stoppable
-from .summary import RunSummary
-from .timelines import save_timeline
 from .web import web
 
 

@@ -7,7 +7,7 @@ import click
 
 from ..client import DetectorClient
 from ..evidence import ask_deployment, bundle, collect, differences
-from ..items import Faces
+from ..images.items import Faces
 from ..results import Verdict
 from ..text import printable
 from .connection import Connection, connection_options

@@ -10,7 +10,7 @@ from ..bulk.inputs import Inputs
 from ..calibration import Calibration, OperatingPoint
 from ..client import DetectorClient
 from ..errors import DetectorError
-from ..items import Faces
+from ..images.items import Faces
 from ..results import Provenance
 from ..video import VideoOptions
 from .connection import Connection

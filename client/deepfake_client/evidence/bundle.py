@@ -12,7 +12,7 @@ from typing import Any
 from ..client import DetectorClient
 from ..contract.streams import STREAMS
 from ..errors import DetectorError
-from ..items import Faces
+from ..images.items import Faces
 from ..results import Verdict
 from .changes import Change, VoteRule, rule_of, what_would_change
 from .inspection import Seen, inspect

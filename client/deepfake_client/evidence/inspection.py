@@ -16,7 +16,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from ..balancing.addresses import resolve
 from ..errors import DetectorError, InvalidResponseError, RequestFailedError, ServerUnavailableError, from_triton
-from ..items import FaceBox
+from ..images.items import FaceBox
 from ..results import STREAM_NAMES
 from ..transport.settings import Settings
 

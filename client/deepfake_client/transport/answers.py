@@ -13,8 +13,8 @@ from tritonclient.grpc import InferResult
 from ..contract import contract
 from ..early import EarlyVerdict
 from ..errors import InvalidResponseError
-from ..faces import FoundFace, FoundFaces
-from ..items import MAX_IMAGE_BYTES, EncodedImage
+from ..images.faces import FoundFace, FoundFaces
+from ..images.items import MAX_IMAGE_BYTES, EncodedImage
 from ..results import STREAM_NAMES, Decision, Face, Provenance, StreamVerdict, Verdict
 
 _DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "BYTES": np.object_}

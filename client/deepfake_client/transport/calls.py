@@ -20,8 +20,8 @@ from ..errors import (
     from_triton,
     is_retryable,
 )
-from ..faces import FoundFaces
-from ..items import EncodedImage, read
+from ..images.faces import FoundFaces
+from ..images.items import EncodedImage, read
 from ..results import Provenance, Verdict
 from .answers import parse_decisions, parse_faces, parse_max_bytes, parse_provenance, parse_verdicts
 from .settings import Settings

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from ..balancing.request_state import DEATHS_BEFORE_SPLIT, RequestState, StateOf, state_of
 from ..errors import AccessDeniedError, DetectorError, InvalidResponseError, RequestFailedError, ServerDiedError
-from ..faces import EveryFace, is_searched
-from ..items import MAX_IMAGE_BYTES, EncodedImage, Group, failed, images_of, may_be_one_image, merge
+from ..images.faces import EveryFace, is_searched
+from ..images.items import MAX_IMAGE_BYTES, EncodedImage, Group, failed, images_of, may_be_one_image, merge
 from ..results import ServerInfo, Verdict
 from .answers import usable_batch_size
 from .calls import Call, find_faces_call, max_batch_size_call, max_bytes_call, metadata_call, score_call

@@ -8,7 +8,7 @@ import numpy as np
 from tritonclient.grpc import InferInput
 
 from ..contract import contract
-from ..items import EncodedImage, Item
+from ..images.items import EncodedImage, Item
 
 PROBE = Item(
     path=None,

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..client import DetectorClient
-from ..items import Faces, Item
+from ..images.items import Faces, Item
 from ..results import Verdict
 from .reading import VideoError, VideoFile, read_frames
 from .rule import Sample

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
-from ..items import Faces
+from ..images.items import Faces
 from ..video import Sampling, VideoOptions
 from .problems import ProblemError
 

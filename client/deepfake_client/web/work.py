@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from ..bulk.inputs import is_video
 from ..client import DetectorClient
 from ..evidence import Deployment, Evidence, ask_deployment, collect
-from ..items import Item
+from ..images.items import Item
 from ..results import Verdict
 from ..video import score_video
 from .uploads import Asked, Upload

@@ -38,7 +38,7 @@ from deepfake_client.balancing.request_state import RequestState
 from deepfake_client.balancing.retries import RetryPolicy
 from deepfake_client.bulk.memory_budget import AsyncMemoryBudget, MemoryBudget
 from deepfake_client.bulk.reorder import ReorderBuffer
-from deepfake_client.items import read as read_file
+from deepfake_client.images.items import read as read_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
@@ -391,14 +391,14 @@ def test_batch_of_missing_files_asks_the_server_nothing(server: FakeTriton, scor
 def test_large_images_go_in_smaller_requests(
     server: FakeTriton, score_many: Scorer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("deepfake_client.items.REQUEST_BYTES", 10)
+    monkeypatch.setattr("deepfake_client.images.items.REQUEST_BYTES", 10)
     items = [b"0.1000", b"0.2", tmp_path / "missing.jpg", b"0.3000000000000000", b"0.4", b"0.5"]
     assert scores_of(score_many(server.url, items, max_in_flight=1)) == [0.1, 0.2, None, 0.3, 0.4, 0.5]
     assert server.batches == [2, 1, 2]
 
 
 def test_file_over_the_limit_is_unreadable(server: FakeTriton, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("deepfake_client.items.MAX_IMAGE_BYTES", 1 << 20)
+    monkeypatch.setattr("deepfake_client.images.items.MAX_IMAGE_BYTES", 1 << 20)
     (tmp_path / "huge.jpg").write_bytes(bytes((1 << 20) + 1))
     (verdict,) = score_many_blocking(server.url, [tmp_path / "huge.jpg"])
     assert verdict.status == "unreadable_file"
@@ -411,7 +411,7 @@ def test_file_over_the_servers_limit_is_not_read(
 ) -> None:
     server.max_bytes = limit
     read = []
-    monkeypatch.setattr("deepfake_client.items.read", lambda item: read.append(item.path) or read_file(item))
+    monkeypatch.setattr("deepfake_client.images.items.read", lambda item: read.append(item.path) or read_file(item))
     paths = [tmp_path / "small.jpg", tmp_path / "large.jpg"]
     for path, size in zip(paths, (16, 17), strict=True):
         path.write_bytes(bytes(size))

@@ -8,7 +8,7 @@ from deepfake_client import EarlyVerdict, InvalidResponseError
 from deepfake_client.columns import file_row
 from deepfake_client.contract import contract
 from deepfake_client.early import Decide
-from deepfake_client.items import read
+from deepfake_client.images.items import read
 from deepfake_client.transport.answers import parse_decisions
 from deepfake_client.transport.wire import PROBE, build_decision_inputs
 

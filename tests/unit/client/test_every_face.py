@@ -8,8 +8,8 @@ import pytest
 from deepfake_client import InvalidResponseError, Verdict
 from deepfake_client.column_scoring import score_columns
 from deepfake_client.columns import COLUMNS
-from deepfake_client.faces import MOST_IMAGES, EveryFace, FoundFace, FoundFaces, is_searched
-from deepfake_client.items import EncodedImage
+from deepfake_client.images.faces import MOST_IMAGES, EveryFace, FoundFace, FoundFaces, is_searched
+from deepfake_client.images.items import EncodedImage
 from deepfake_client.results import Face
 from deepfake_client.transport.answers import parse_faces
 from deepfake_client.transport.wire import build_search

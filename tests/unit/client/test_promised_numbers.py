@@ -8,7 +8,7 @@ import pytest
 from deepfake_client import AsyncDetectorClient, DetectorClient, RequestFailedError
 from deepfake_client.balancing.request_state import state_of
 from deepfake_client.bulk.reorder import ReorderBuffer
-from deepfake_client.items import as_item
+from deepfake_client.images.items import as_item
 from deepfake_client.transport.settings import Settings
 
 NUMBERS: dict[str, Any] = {

@@ -18,7 +18,7 @@ from forensics.common.inspection import Inspector
 from server.repository import describe_framing
 from tests.conftest import Server, start_server
 from tests.golden import BOXES, GOLDEN, IMAGES, ROWS
-from tests.integration.test_face_detector_serving import detector, with_detector
+from tests.integration.models.test_face_detector_serving import detector, with_detector
 from tests.unit.ensemble.test_framing import BOXES_OF_SIZES, PIXELS, SIZES
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

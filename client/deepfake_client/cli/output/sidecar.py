@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ..calibration import OperatingPoint
-from ..client import DetectorClient
-from ..evidence import ask_deployment
-from ..items import Faces, Item
-from ..results import STREAM_NAMES
-from ..transport.calls import framing_call
-from ..transport.flows import once
-from ..video import VideoOptions
+from ...calibration import OperatingPoint
+from ...client import DetectorClient
+from ...evidence import ask_deployment
+from ...images.items import Faces, Item
+from ...results import STREAM_NAMES
+from ...transport.calls import framing_call
+from ...transport.flows import once
+from ...video import VideoOptions
 
 
 class CountedImages:

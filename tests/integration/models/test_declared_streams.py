@@ -21,7 +21,7 @@ from tests.unit.export.test_other_methods import other_network
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ("ensemble", "networks", "export", "server", "model_repository", "degradation")
 ENTRY = "STREAMS = (GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION)"
 

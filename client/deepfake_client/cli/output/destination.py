@@ -17,16 +17,16 @@ from typing import Any, Protocol, TextIO
 import click
 from rich.console import Console
 
-from ..bulk.inputs import is_video
-from ..bulk.journal import key_of
-from ..bulk.parquet import ParquetError, require_pyarrow
-from ..bulk.resumable import ResumableOutput
-from ..bulk.rows import KINDS, OutputError
-from ..bulk.text_rows import Sink, csv_rows, jsonl
-from ..client import DetectorClient
-from ..items import Faces, Item
-from ..results import Verdict
-from ..video import VideoOptions, score_items
+from ...bulk.inputs import is_video
+from ...bulk.journal import key_of
+from ...bulk.parquet import ParquetError, require_pyarrow
+from ...bulk.resumable import ResumableOutput
+from ...bulk.rows import KINDS, OutputError
+from ...bulk.text_rows import Sink, csv_rows, jsonl
+from ...client import DetectorClient
+from ...images.items import Faces, Item
+from ...results import Verdict
+from ...video import VideoOptions, score_items
 from .table import table
 
 

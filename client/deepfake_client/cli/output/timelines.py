@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from ..video import VideoVerdict, draw_timeline
+from ...video import VideoVerdict, draw_timeline
 
 
 def save_timeline(folder: Path, verdict: VideoVerdict) -> Path:

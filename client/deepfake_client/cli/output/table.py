@@ -4,11 +4,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..bulk.text_rows import Sink
-from ..contract.contract import FACE_NONE, FACE_TOO_SMALL
-from ..results import STREAM_NAMES, Verdict
-from ..status import explain
-from ..text import printable
+from ...bulk.text_rows import Sink
+from ...contract.contract import FACE_NONE, FACE_TOO_SMALL
+from ...results import STREAM_NAMES, Verdict
+from ...status import explain
+from ...text import printable
 
 _COLOURS = {"fake": "red", "real": "green", "uncertain": "yellow"}
 

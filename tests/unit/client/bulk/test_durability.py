@@ -12,7 +12,7 @@ from deepfake_client.bulk import resumable, rows
 from deepfake_client.bulk.journal import Journal, JournalError, key_of
 from deepfake_client.bulk.resumable import ResumableOutput
 from deepfake_client.bulk.rows import KINDS, OutputError, TextRows
-from deepfake_client.items import Item
+from deepfake_client.images.items import Item
 
 from tests.bulk import rows_of
 

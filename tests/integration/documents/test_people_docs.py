@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.golden import GOLDEN, ROOT, read_rgb
-from tests.integration.test_web_browser import run_web
+from tests.integration.client.test_web_browser import run_web
 from tests.videos import write_video
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from deepfake_client.bulk.shards import read_shard
-from deepfake_client.items import read
+from deepfake_client.images.items import read
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 

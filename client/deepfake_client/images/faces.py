@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
+from ..results import Face, Verdict
 from .items import EncodedImage
-from .results import Face, Verdict
 
 MOST_IMAGES = 32
 """Images that the detector takes in one request."""

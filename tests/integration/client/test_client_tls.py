@@ -101,7 +101,7 @@ def test_what_fits_passes(secured: Secured) -> None:
 def test_a_name_with_several_addresses_is_the_one_in_the_certificate(
     secured: Secured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.integration.test_client_servers import answers
+    from tests.integration.client.test_client_servers import answers
 
     monkeypatch.setattr("socket.getaddrinfo", answers("127.0.0.9", "127.0.0.1", name="localhost"))
     with DetectorClient(secured.server.url, **secured.options) as client:

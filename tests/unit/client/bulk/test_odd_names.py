@@ -20,7 +20,7 @@ from deepfake_client import DetectorClient, Verdict
 from deepfake_client.bulk.inputs import Inputs, find_images
 from deepfake_client.bulk.text_rows import CSV_COLUMNS, csv_header, csv_row, csv_rows, jsonl_row
 from deepfake_client.cli import main
-from deepfake_client.cli.table import table
+from deepfake_client.cli.output.table import table
 from deepfake_client.text import printable
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ from rich.console import Console
 from tests.bulk import COMMAND, make_images, printed, rows_of, score
 from tests.fakes.triton import FakeTriton, serving
 from tests.golden import ROOT
-from tests.unit.client.test_bulk_inputs import add
+from tests.unit.client.bulk.test_bulk_inputs import add
 
 CASES = ROOT.parent / "shared" / "cases"
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

@@ -4,10 +4,10 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from ..early import EarlyVerdict
-from ..results import STREAM_NAMES, ServerStatus, Verdict
-from ..status import explain
-from ..text import printable
+from ...early import EarlyVerdict
+from ...results import STREAM_NAMES, ServerStatus, Verdict
+from ...status import explain
+from ...text import printable
 
 
 class RunSummary:

@@ -16,7 +16,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ..bulk.inputs import Inputs, find_images
+from ...bulk.inputs import Inputs, find_images
 
 
 class ProgressBar:

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 from deepfake_client import DetectorClient
-from deepfake_client.items import make_item, read
+from deepfake_client.images.items import make_item, read
 from deepfake_client.transport.wire import build_inputs
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException

@@ -7,9 +7,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Literal, get_args
 
-from .errors import DetectorError, RequestFailedError, ServerDiedError
+from ..errors import DetectorError, RequestFailedError, ServerDiedError
+from ..results import Verdict
 from .files import open_file
-from .results import Verdict
 
 Image = bytes | bytearray | memoryview | str | os.PathLike[str]
 """An encoded image: its bytes, or the path of its file."""

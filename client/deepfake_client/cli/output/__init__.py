@@ -1,0 +1,1 @@
+"""What the commands write and show: rows, summaries, tables, progress."""
