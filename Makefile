@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo learn weights test check check-engines docs lock sbom audit export serve bench bench-compare image engines serve-gpu bench-gpu clean
+.PHONY: help setup demo learn weights test check check-engines docs lock sbom audit export serve bench bench-compare image engines serve-gpu bench-gpu gpu-check clean
 
 BIN := .venv/bin
 WEIGHTS ?= weights
@@ -77,6 +77,9 @@ serve-gpu:  ## serve REPOSITORY=dir on a GPU in the container, with Prometheus a
 
 bench-gpu: .venv/.bench image  ## measure full size on this machine's GPU, in the container
 	$(BIN)/python -m benchmarks.gpu $(if $(or $(filter-out file,$(origin WEIGHTS)),$(wildcard $(WEIGHTS)/manifest.json)),--weights $(WEIGHTS)) --output benchmarks/results/gpu.json
+
+gpu-check:  ## find out all that a machine with a GPU can tell in a quarter of an hour, offline; DRY=1: on a CPU
+	scripts/gpu-check $(if $(DRY),--dry) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(OUTPUT),--output $(OUTPUT))
 
 clean:  ## remove what the other targets made, the weights excepted
 	rm -rf .venv .triton demo build *.egg-info client/*.egg-info

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -74,15 +75,47 @@ def seeded_tensor(stream: Stream, name: str, shape: Shape, blocks: int = 2) -> N
     """
     key = f"{Path(stream.checkpoint).stem}:{PREFIXES[0]}{name}"
     random = np.random.RandomState(zlib.crc32(key.encode()))
-    damping = 2 / blocks
-    if "lambda1" in name:
-        return ((0.3 + 0.7 * random.rand(*shape)) * damping).astype(np.float32)
-    if len(shape) == 1 and name.endswith("weight"):
-        return (0.7 + 0.6 * random.rand(*shape)).astype(np.float32)
-    scale = {1: 0.1, 2: (1.6 / shape[-1]) ** 0.5}.get(len(shape), 0.05)
+    if gain := _gain(name, shape, blocks):
+        return ((gain.least + gain.span * random.rand(*shape)) * gain.damping).astype(np.float32)
     values = random.standard_normal(shape)
-    values *= scale * damping if ".lora_B." in name else scale
+    values *= _spread(shape) * (2 / blocks) if ".lora_B." in name else _spread(shape)
     return values.astype(np.float32)
+
+
+def fill_seeded(network: nn.Module, blocks: int, generator: torch.Generator) -> None:
+    """Fill a network in place with numbers of the same kind, made on its own device; other ones than a checkpoint's.
+
+    Args:
+        network: Its parameters are overwritten.
+        blocks: Depth of DINOv2.
+        generator: Of the parameters' device; the same seed gives the same numbers on the same kind of device.
+    """
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if gain := _gain(name, parameter.shape, blocks):
+                parameter.uniform_(0, 1, generator=generator).mul_(gain.span).add_(gain.least).mul_(gain.damping)
+            else:
+                parameter.normal_(0, _spread(parameter.shape), generator=generator)
+
+
+class _Gain(NamedTuple):
+    """Of numbers that multiply channels: uniform from the least over a span, then damped."""
+
+    least: float
+    span: float
+    damping: float
+
+
+def _gain(name: str, shape: Shape, blocks: int) -> _Gain | None:
+    """Give what a LayerScale or a LayerNorm is drawn from; None for what adds up or projects."""
+    if "lambda1" in name:
+        return _Gain(0.3, 0.7, 2 / blocks)
+    return _Gain(0.7, 0.6, 1.0) if len(shape) == 1 and name.endswith("weight") else None
+
+
+def _spread(shape: Shape) -> float:
+    """Standard deviation of the numbers of any other tensor."""
+    return float({1: 0.1, 2: (1.6 / shape[-1]) ** 0.5}.get(len(shape), 0.05))
 
 
 def write_random_weights(

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import psutil
-
 from server.standin.layout import TRITON_VERSION, TRITONCLIENT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,6 +115,6 @@ def this_machine() -> Machine:
     return Machine(
         processor=facts.get("model name", platform.machine()),
         cores=len(os.sched_getaffinity(0)),
-        memory_gib=round(psutil.virtual_memory().total / 2**30),
+        memory_gib=round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30),
         bfloat16="avx512_bf16" in flags or "amx_bf16" in flags,
     )

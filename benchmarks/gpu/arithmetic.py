@@ -1,8 +1,9 @@
 """How much arithmetic an image costs, and how much a GPU can do."""
 
 import re
+from collections.abc import Sequence
 
-from ensemble.streams import STREAMS
+from ensemble.streams import STREAMS, Stream
 from networks.random_weights import PRESETS
 
 PEAKS = {
@@ -20,15 +21,16 @@ By NVIDIA's data sheets, save the SXM modules of H100 and H200: for these, the g
 """
 
 
-def tflop_per_image(preset: str) -> float:
-    """Multiplications and additions of all streams for one image, in 10¹²; matrix products alone.
+def tflop_per_image(preset: str, streams: Sequence[Stream] = STREAMS) -> float:
+    """Multiplications and additions of streams for one image, in 10¹²; matrix products alone.
 
     Args:
         preset: A size of `networks.PRESETS`; giant is that of the published weights.
+        streams: Those that are run.
     """
     dino, clip = PRESETS[preset]
     total = 0
-    for stream in STREAMS:
+    for stream in streams:
         tokens = (stream.pixels // dino.patch) ** 2 + 1
         total += dino.blocks * _block(tokens, dino.hidden, 3 * dino.inner)
         if stream.has_clip:

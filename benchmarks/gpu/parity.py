@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from deepfake_client import DetectorClient, Verdict
 
+from benchmarks.gpu.differences import differences
 from benchmarks.gpu.load import Item
 from ensemble.streams import STREAMS
 
@@ -51,7 +52,7 @@ def compare(expected: Sequence[Verdict], actual: Sequence[Verdict]) -> dict[str,
 
     def of_stream(name: str) -> dict[str, float]:
         both = [(one.streams[name], other.streams[name]) for one, other in pairs]
-        return _differences(
+        return differences(
             [one.probability for one, _ in both],
             [other.probability for _, other in both],
             sum(one.vote != other.vote for one, other in both),
@@ -60,18 +61,9 @@ def compare(expected: Sequence[Verdict], actual: Sequence[Verdict]) -> dict[str,
     return {
         "images": len(pairs),
         "streams": {stream.name: of_stream(stream.name) for stream in STREAMS},
-        "ensemble": _differences(
+        "ensemble": differences(
             [one.probability for one, _ in pairs],
             [other.probability for _, other in pairs],
             sum(one.score != other.score for one, other in pairs),
         ),
-    }
-
-
-def _differences(expected: list[float | None], actual: list[float | None], changed: int) -> dict[str, float]:
-    apart = np.abs(np.array(expected, np.float64) - np.array(actual, np.float64))
-    return {
-        "largest": float(apart.max()),
-        "p99_9": float(np.percentile(apart, 99.9)),
-        "votes_changed": changed / len(expected),
     }

@@ -15,10 +15,8 @@ from deepfake_client import DetectorClient, ServerUnavailableError
 from tritonclient.grpc import model_config_pb2
 
 from benchmarks.common import serving as stand_in
+from benchmarks.gpu import IMAGE
 from ensemble.streams import STREAMS
-
-IMAGE = "deepfake-detector"
-"""The container image that `make image` builds."""
 
 CONTAINER, STAND_IN = SERVERS = ("container", "stand-in")
 _CONTAINER_PORTS = {"grpc": 18111, "metrics": 18112}

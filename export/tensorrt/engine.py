@@ -104,17 +104,8 @@ def build_engine(
         TensorrtError: TensorRT does not build or run it.
         ParityError: It computes something else than the model.
     """
-    start = time.monotonic()
     with _polygraphy(name):
-        shapes = (profile.smallest, profile.optimal, profile.largest)
-        measured = str(timing_cache) if timing_cache.exists() else None  # the first build has none, and need not warn
-        plan = EngineBytesFromNetwork(
-            # TensorRT 10 must be asked for strong typing; 11 knows no other and ignores the flag.
-            NetworkFromOnnxPath(str(model), strongly_typed=True),
-            CreateConfig(profiles=[Profile().add(INPUT, *shapes)], load_timing_cache=measured),
-            save_timing_cache=str(timing_cache),
-        )()
-        seconds = time.monotonic() - start
+        plan, seconds = build_plan(model, profile, timing_cache)
         engine = model.with_name(ENGINE_FILE)
         engine.write_bytes(plan)
         differences = _compare(model, engine.read_bytes(), batches, precision)
@@ -125,13 +116,38 @@ def build_engine(
         "onnx_sha256": sha256_of(model),
         "engine_sha256": sha256_of(engine),
         "precision": precision,
-        "profile": {INPUT: shapes},
+        "profile": {INPUT: (profile.smallest, profile.optimal, profile.largest)},
         "built": datetime.now(UTC).isoformat(timespec="seconds"),
         "build_seconds": round(seconds, 1),
         "largest_difference": {each.output: each.largest for each in differences},
     }
     manifest.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     return [engine, manifest], differences
+
+
+def build_plan(model: Path, profile: EngineProfile, timing_cache: Path) -> tuple[bytes, float]:
+    """Build an engine, and tell the seconds that it took.
+
+    Args:
+        model: The ONNX file; its types are those of the engine (strongly typed).
+        profile: Shapes to build for.
+        timing_cache: File in which TensorRT's measurements are kept for the next build; Polygraphy locks it.
+
+    Raises:
+        PolygraphyException: TensorRT does not build it.
+    """
+    start = time.monotonic()
+    measured = str(timing_cache) if timing_cache.exists() else None  # the first build has none, and need not warn
+    plan = EngineBytesFromNetwork(
+        # TensorRT 10 must be asked for strong typing; 11 knows no other and ignores the flag.
+        NetworkFromOnnxPath(str(model), strongly_typed=True),
+        CreateConfig(
+            profiles=[Profile().add(INPUT, profile.smallest, profile.optimal, profile.largest)],
+            load_timing_cache=measured,
+        ),
+        save_timing_cache=str(timing_cache),
+    )()
+    return bytes(plan), time.monotonic() - start
 
 
 def _compare(model: Path, plan: bytes, batches: Mapping[str, Pixels], precision: str) -> list[Difference]:
