@@ -146,3 +146,10 @@ def test_statistics_that_are_refused_are_not_read(fake: FakeHttp, prober: HttpPr
 def test_statistics_that_do_not_come_in_time_are_none(fake: FakeHttp, prober: HttpProber) -> None:
     fake.delay = 5.0
     assert prober.counts(timeout=0.1) is None
+
+
+def test_a_closed_prober_starts_nothing() -> None:
+    prober = HttpProber("127.0.0.1:1", {})
+    prober.close()
+    with pytest.raises(RuntimeError):
+        prober.start(1.0)

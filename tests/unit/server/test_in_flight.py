@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from ensemble.admission import Admission, Ledger
 from server.supervision.in_flight import InFlight
@@ -48,3 +49,13 @@ def test_a_request_without_a_digest_yet_and_one_that_has_left_are_not_named() ->
     assert in_flight.last() == ""
     admission.note(ticket, [b"late"])
     assert in_flight.last() == ""
+
+
+def test_no_file_stays_open() -> None:
+    admission = Admission(8, 1000)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    kept = [InFlight([os.getpid()]) for _ in range(5)]
+    # A mapping has a descriptor of its own; what was opened to make it is closed.
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + len(kept)
+    admission.note(admission.admit(1, 1)[0], [b"a"])
+    assert {each.last() for each in kept} == {hashlib.sha256(b"a").hexdigest()}

@@ -1,13 +1,24 @@
 """How the probe judges answers over gRPC, against a server that answers on demand."""
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
 from ensemble import admission
-from server.supervision.probe import IMAGE, Kind, Outcome, Prober, answer_fault, probe_request, refusal_kind
+from server.supervision.probe import (
+    IMAGE,
+    Kind,
+    Outcome,
+    PendingProbe,
+    Prober,
+    answer_fault,
+    probe_request,
+    refusal_kind,
+)
 from tests.fakes.triton import FakeTriton, fail_times, hang, serving
 
 
@@ -117,3 +128,17 @@ def test_answer_fault_of_a_good_answer_is_empty() -> None:
     answer.outputs.add(name="STATUS")
     answer.raw_output_contents.append(b"\x02\0\0\0ok")
     assert answer_fault(answer) == ""
+
+
+def test_an_answer_took_until_it_came_not_until_it_was_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([100.0, 103.0, 250.0])
+    monkeypatch.setattr("server.supervision.probe.time.monotonic", lambda: next(times))
+    ended: list[Any] = []
+    call: Any = SimpleNamespace(add_done_callback=ended.append, done=lambda: bool(ended and ended[0] is None))
+    pending = PendingProbe(call, lambda _: (Kind.ANSWERED, ""))
+    assert pending.outcome() is None
+    ended.pop()(call)
+    ended.append(None)
+    found = pending.outcome()
+    assert found is not None
+    assert found.seconds == 3.0

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from server import cli
@@ -165,3 +166,25 @@ def test_an_error_is_one_message_and_an_exit_code(
         cli.run()
     assert caught.value.code == code
     assert capsys.readouterr().err == f"server: {error}\n"
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(f"--{name}-port={port}" for name in ("grpc", "http", "metrics") for port in (0, 65536)),
+        "--startup-timeout=0.9",
+        "--drain=-1",
+        "--drain=3601",
+        "--log-level=loud",
+    ],
+)
+def test_options_out_of_range_are_refused(repository: Path, word: str) -> None:
+    with pytest.raises(click.BadParameter):
+        serve(repository, word)
+
+
+@pytest.mark.parametrize(
+    "word", ["--grpc-port=1", "--http-port=65535", "--startup-timeout=1", "--drain=0", "--drain=3600"]
+)
+def test_options_at_the_ends_of_their_ranges_are_taken(repository: Path, word: str) -> None:
+    serve(repository, word)

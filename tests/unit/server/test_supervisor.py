@@ -248,3 +248,54 @@ def test_progress_by_the_statistics_puts_a_restart_off(run: Callable[..., list[s
 )
 def test_the_address_under_which_this_machine_reaches_a_server(host: str, address: str) -> None:
     assert local_address(host, 1) == address
+
+
+def test_a_model_s_process_that_died_is_a_restart(
+    run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alive = type("Alive", (), {"pid": 76, "is_running": lambda _: True, "status": lambda _: "sleeping"})()
+    dead = type("Dead", (), {"pid": 77, "is_running": lambda _: False})()
+    monkeypatch.setattr(FakeProcess, "stubs", lambda _: [alive, dead])
+    said = run(Script([[Kind.ANSWERED]]), lambda said: len(said) > 1)
+    assert said[1] == "RESTARTING because a model's stub (process 77) died"
+
+
+def test_a_server_that_has_just_answered_is_left_alone_for_the_interval(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.ANSWERED]])
+    began = time.monotonic()
+    run(script, lambda _: time.monotonic() - began > 0.3, Policy(probe_interval=1000))
+    assert len(script.timeouts) == 1
+
+
+def test_it_is_waited_between_ends_that_follow_each_other(
+    run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = Script([[Kind.ANSWERED]], ends=[2])
+    began = []
+
+    def enough(said: list[str]) -> bool:
+        monkeypatch.setattr(restarts, "LONGEST_PAUSE", 0.2)
+        began.append(time.monotonic())
+        return said.count("ready") >= 3
+
+    said = run(script, enough)
+    assert time.monotonic() - began[0] > 0.2
+    assert [line for line in said if line.startswith("RESTARTING in 0.2 s")]
+
+
+@pytest.mark.parametrize(
+    ("extra", "kind", "address", "headers"),
+    [
+        ((), "Prober", "127.0.0.1:1", {}),
+        (("--grpc-restricted-protocol=inference:a=b",), "Prober", "127.0.0.1:1", {"triton-grpc-protocol-a": "b"}),
+        (("--grpc-use-ssl=true",), "HttpProber", "127.0.0.1:2", {"deepfake-detector-key": "K"}),
+    ],
+)
+def test_the_prober_goes_to_the_server_s_own_port_with_the_key_to_it(
+    monkeypatch: pytest.MonkeyPatch, extra: tuple[str, ...], kind: str, address: str, headers: dict[str, str]
+) -> None:
+    made = []
+    for name in ("Prober", "HttpProber"):
+        monkeypatch.setattr(supervisor, name, lambda *arguments, name=name: made.append((name, *arguments)))
+    supervisor.make_prober(Options(Path(), "0.0.0.0", {"grpc": 1, "http": 2, "metrics": 3}, extra=extra, key="K"))
+    assert made == [(kind, address, headers)]
