@@ -10,9 +10,9 @@ from rich.markup import escape
 from export.errors import ExportError, NoNetworkError
 from export.weights.checkpoints import FACE_DETECTOR_FILE
 from export.weights.download import CHECKPOINTS, FACE_DETECTOR_URL, download
-from export.weights.manifest import read_manifest
 from export.weights.published import is_known
 from networks import WeightsError
+from networks.weights_manifest import read_manifest
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""

@@ -2,7 +2,6 @@
 
 ExportError
 ├── MissingWeightsError   checkpoints are not there
-├── ManifestError         a weights file is not what the manifest says, or that cannot be read
 ├── DownloadError         the weights cannot be fetched
 │   └── NoNetworkError    their server cannot be reached
 ├── RepositoryError       the repository cannot be written: in use, not a folder, disk too small
@@ -22,10 +21,6 @@ class ExportError(Exception):
 
 class MissingWeightsError(ExportError):
     """Checkpoints are not in the weights folder."""
-
-
-class ManifestError(ExportError):
-    """A weights file is not what the manifest of its folder says, or the manifest cannot be read."""
 
 
 class DownloadError(ExportError):

@@ -18,7 +18,8 @@ from export.onnx.interface import Interface
 from export.onnx.session import onnx_outputs
 from export.parity import Outputs, compare, require_parity, torch_outputs
 from export.samples import SCENE, Pixels
-from export.weights.manifest import require_hashes, sha256_of
+from export.weights.manifest import require_hashes
+from networks.weights_manifest import sha256_of
 
 OnStage = Callable[[str], object]
 """Called with what begins, for people."""

@@ -16,7 +16,8 @@ from export.onnx.interface import INPUT
 from export.onnx.session import onnx_outputs
 from export.parity import LOGITS, compare, require_parity
 from export.samples import sample_batches
-from export.weights.manifest import require_hashes, sha256_of
+from export.weights.manifest import require_hashes
+from networks.weights_manifest import sha256_of
 
 
 def adopt_model(

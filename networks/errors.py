@@ -6,6 +6,7 @@ WeightsError
 │   ├── UnsafeCheckpointError       the pickle holds code; it was not run
 │   ├── CheckpointLayoutError       the tensors are not those of the stream
 │   └── CheckpointValueError        the tensors have the right names, but not values to compute with
+├── ManifestError                   a weights file is not what the manifest says, or that cannot be read
 └── RandomWeightsError              random weights cannot be written there
 """
 
@@ -56,6 +57,10 @@ class CheckpointLayoutError(CheckpointError):
 
 class CheckpointValueError(CheckpointError):
     """A tensor is of a type that the networks do not compute with, or holds values that are not finite."""
+
+
+class ManifestError(WeightsError):
+    """A weights file is not what the manifest of its folder says, or the manifest cannot be read."""
 
 
 class RandomWeightsError(WeightsError):

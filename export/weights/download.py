@@ -11,12 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STREAMS
-from export.errors import DownloadError, ManifestError, NoNetworkError
+from export.errors import DownloadError, NoNetworkError
 from export.weights import hub
 from export.weights.checkpoints import FACE_DETECTOR_FILE
-from export.weights.manifest import Entry, read_manifest, record, require_hashes, require_sizes, sha256_of
+from export.weights.manifest import require_hashes, require_sizes
 from export.weights.published import KNOWN, is_known
 from export.weights.transfer import Location, fetch_file, unfinished
+from networks.errors import ManifestError
+from networks.weights_manifest import Entry, read_manifest, record, sha256_of
 
 _PUBLISHED = (GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION)
 

@@ -1,5 +1,6 @@
 """What every report is made of: tables, the sentence on the images, and the page."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +9,16 @@ from typing import Any
 
 import jinja2
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from forensics.common.metrics import Estimate
 from forensics.common.scores import Unscored
+from forensics.common.scoring import Server
+
+FORMAT_VERSION = 1
+"""Of the JSON files."""
 
 _LISTED = 5
 """Unscored images that the terminal lists; the files list all."""
@@ -55,13 +61,34 @@ def headline(images: str, unscored: Sequence[Unscored]) -> str:
     return f"{images}; {len(unscored)} more could not be scored and are left out ({reasons})"
 
 
-def print_unscored(console: Console, unscored: Sequence[Unscored], listed_in: str) -> None:
-    """The first of the images that are left out; the file `listed_in` names all."""
+def print_head(console: Console, sentence: str, unscored: Sequence[Unscored], listed_in: str) -> None:
+    """The sentence on the images, and the first of those that are left out; the file `listed_in` names all."""
+    console.print(Text(sentence), "")
     for each in unscored[:_LISTED]:
         # Not wrapped: a path is there to be copied.
         console.print(Text.assemble(f"  {each.path}  ", (f"{each.status}: {each.reason}", "yellow")), soft_wrap=True)
     if len(unscored) > _LISTED:
         console.print(f"  and {len(unscored) - _LISTED} more, which {listed_in} lists")
+
+
+def warn_of_weights(console: Console, server: Server) -> None:
+    """Says where the weights behind the numbers are none that detect anything."""
+    if server.untrained:
+        console.print("[yellow]UNTRAINED weights: these numbers mean nothing.")
+    if server.stand_in:
+        console.print(f"[yellow]STAND-IN weights: {escape(server.stand_in)}.")
+
+
+def write_json(path: Path, server: Server, **values: Any) -> None:
+    """All numbers of a report, for programs.
+
+    Args:
+        path: The file.
+        server: Which weights and calibration gave the scores.
+        values: What else it says.
+    """
+    document = {"version": FORMAT_VERSION, "untrained": server.untrained, "server": server.to_dict(), **values}
+    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def print_tables(console: Console, tables: Sequence[Table]) -> None:

@@ -1,6 +1,5 @@
 """Where an evaluation goes: the terminal, report.json and report.html."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from forensics.common.report import headline, print_tables, print_unscored, write_page
+from forensics.common import report as common
+from forensics.common.report import headline, print_head, print_tables, warn_of_weights, write_page
 from forensics.common.scores import Scores, Unscored
 from forensics.common.scoring import Server
 from forensics.evaluate.measures import Evaluation
@@ -17,7 +17,6 @@ from forensics.evaluate.tables import evaluation_tables
 
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
-FORMAT_VERSION = 1
 
 LEAST_OF_A_CLASS = 30
 """Real and fake images each, from which percentile intervals of ROC AUC hold about what they say."""
@@ -63,30 +62,24 @@ class Report:
 
 def print_report(console: Console, report: Report) -> None:
     """The report on a terminal."""
-    console.print(Text(report.headline), "")
-    print_unscored(console, report.unscored, REPORT_JSON)
+    print_head(console, report.headline, report.unscored, REPORT_JSON)
     print_tables(console, evaluation_tables(report.evaluation))
     if report.caution:
         console.print(Text(report.caution, style="yellow"))
-    if report.server.untrained:
-        console.print("[yellow]UNTRAINED weights: these numbers mean nothing.")
-    if report.server.stand_in:
-        console.print(f"[yellow]STAND-IN weights: {report.server.stand_in}.")
+    warn_of_weights(console, report.server)
 
 
 def write_json(path: Path, report: Report) -> None:
     """All numbers of the report, for programs."""
-    document = {
-        "version": FORMAT_VERSION,
-        "created": report.created,
-        "data": str(report.data),
-        "untrained": report.server.untrained,
-        "server": report.server.to_dict(),
-        "caution": report.caution,
-        "evaluation": asdict(report.evaluation),
-        "unscored": [asdict(each) for each in report.unscored],
-    }
-    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    common.write_json(
+        path,
+        report.server,
+        created=report.created,
+        data=str(report.data),
+        caution=report.caution,
+        evaluation=asdict(report.evaluation),
+        unscored=[asdict(each) for each in report.unscored],
+    )
 
 
 def write_html(path: Path, report: Report) -> None:

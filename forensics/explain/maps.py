@@ -18,6 +18,7 @@ from forensics.common.scoring import Server
 from forensics.explain.saliency import Map
 from forensics.explain.score_cam import forwards, score_cam
 from networks import StreamNetwork, WeightsError, load_stream
+from networks.weights_manifest import sha256_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -32,8 +33,7 @@ def checked_checkpoints(weights: Path, server: Server) -> dict[Stream, tuple[Pat
     served = (server.provenance or {}).get("streams", {})
     checked = {}
     for stream, path in checkpoints.items():
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = sha256_of(path)
         if stream.name in served and served[stream.name]["sha256"] != sha256:
             raise ForensicsError(
                 f"{path} is not the checkpoint that the server runs: its SHA-256 is {sha256[:16]}…, the server's "

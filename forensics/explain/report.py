@@ -1,7 +1,6 @@
 """Where explanations go: the terminal, explain.json and explain.html."""
 
 import base64
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ from deepfake_client import decide
 from rich.console import Console
 from rich.text import Text
 
+from forensics.common import report as common
 from forensics.common.report import Table, print_tables, write_page
 from forensics.common.scoring import Server
 from forensics.explain.views import View, arithmetic, describe_face, to_dict
 
 REPORT_JSON = "explain.json"
 REPORT_HTML = "explain.html"
-FORMAT_VERSION = 1
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -92,19 +91,13 @@ def print_explained(console: Console, explained: Explained, weights: Sequence[fl
 
 def write_json(path: Path, report: ExplainReport) -> None:
     """All numbers, for programs."""
-    document = {
-        "version": FORMAT_VERSION,
-        "created": report.created,
-        "untrained": report.server.untrained,
-        "server": report.server.to_dict(),
-        "method": report.method,
-        "seed": report.seed,
-        "images": [
-            {"path": str(each.path), "views": [to_dict(view, report.weights) for view in each.views]}
-            for each in report.explained
-        ],
-    }
-    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    images = [
+        {"path": str(each.path), "views": [to_dict(view, report.weights) for view in each.views]}
+        for each in report.explained
+    ]
+    common.write_json(
+        path, report.server, created=report.created, method=report.method, seed=report.seed, images=images
+    )
 
 
 def write_html(path: Path, report: ExplainReport) -> None:

@@ -1,15 +1,14 @@
 """Where a robustness study goes: the terminal, robustness.json and robustness.html."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.text import Text
 
+from forensics.common import report as common
 from forensics.common.pixels import LARGEST_PIXELS
-from forensics.common.report import headline, print_tables, print_unscored, write_page
+from forensics.common.report import headline, print_head, print_tables, warn_of_weights, write_page
 from forensics.common.scores import Unscored
 from forensics.common.scoring import Server
 from forensics.robustness.measures import SweepMeasures
@@ -19,7 +18,6 @@ from forensics.robustness.tables import summary_table, sweep_tables
 
 REPORT_JSON = "robustness.json"
 REPORT_HTML = "robustness.html"
-FORMAT_VERSION = 1
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -71,27 +69,24 @@ class RobustnessReport:
 
 def print_report(console: Console, report: RobustnessReport) -> None:
     """The study on a terminal: the summary; the page has all."""
-    console.print(Text(report.headline), "")
-    print_unscored(console, report.unscored, REPORT_JSON)
+    print_head(console, report.headline, report.unscored, REPORT_JSON)
     print_tables(console, [summary_table(report.sweeps)])
-    if report.server.untrained:
-        console.print("[yellow]UNTRAINED weights: these numbers mean nothing.")
-    if report.server.stand_in:
-        console.print(f"[yellow]STAND-IN weights: {report.server.stand_in}.")
+    warn_of_weights(console, report.server)
 
 
 def write_json(path: Path, report: RobustnessReport) -> None:
     """All numbers of the study, for programs."""
-    document = {
-        "version": FORMAT_VERSION,
-        "untrained": report.server.untrained,
-        **{name: value for name, value in vars(report).items() if name not in ("server", "unscored", "sweeps")},
-        "data": str(report.data),
-        "server": report.server.to_dict(),
-        "sweeps": [asdict(sweep) for sweep in report.sweeps],
-        "unscored": [asdict(each) for each in report.unscored],
+    plain = {
+        name: value for name, value in vars(report).items() if name not in ("data", "server", "unscored", "sweeps")
     }
-    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    common.write_json(
+        path,
+        report.server,
+        data=str(report.data),
+        **plain,
+        sweeps=[asdict(sweep) for sweep in report.sweeps],
+        unscored=[asdict(each) for each in report.unscored],
+    )
 
 
 def write_html(path: Path, report: RobustnessReport) -> None:

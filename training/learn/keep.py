@@ -8,8 +8,8 @@ import torch
 from ensemble.streams import STREAMS
 from networks.checkpoint_file import PREFIXES, read_tensors
 from networks.stand_in import MARKER
+from networks.weights_manifest import describe_file, write_manifest
 from training.learn.photographs import PHOTOGRAPHS, TEST
-from training.run.record import write_manifest
 
 _IMAGES = "images"
 _WEIGHTS = "weights"
@@ -45,7 +45,8 @@ def keep(made: Path, samples: Path) -> None:
         half = {PREFIXES[0] + name: value.half() for name, value in tensors.items()}
         torch.save(half, weights / stream.checkpoint)
     shutil.copyfile(made / "weights" / MARKER, weights / MARKER)
-    write_manifest(weights, [weights / stream.checkpoint for stream in STREAMS], "make learn, in float16")
+    paths = [weights / stream.checkpoint for stream in STREAMS]
+    write_manifest(weights, {path.name: describe_file(path, "make learn, in float16") for path in paths})
     images = samples / _IMAGES
     images.mkdir()
     for photograph in TEST:

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_file
 
 from ensemble.streams import Stream
 from networks.architecture import tensor_shapes
 from networks.checkpoints import read_checkpoint
+from networks.errors import ManifestError
+from networks.weights_manifest import Entry, describe_file, read_manifest, sha256_of, write_manifest
 from training.data.manifest import Item
 from training.data.splits import Fingerprint
 from training.errors import RunError
@@ -26,7 +27,7 @@ from training.recipe import Recipe
 from training.run.state import write_atomically
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "numpy", "opencv-python-headless")
-RECIPE_FILE, RUN_FILE, CARD_FILE, MANIFEST_FILE = "recipe.toml", "run.json", "README.md", "manifest.json"
+RECIPE_FILE, RUN_FILE, CARD_FILE = "recipe.toml", "run.json", "README.md"
 
 
 @dataclass(frozen=True)
@@ -134,25 +135,11 @@ def write_checkpoint(network: Network, stream: Stream, path: Path) -> str:
     return sha256_of(path)
 
 
-def sha256_of(path: Path) -> str:
-    """Of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_files_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Entries of a weights folder's manifest, by file; empty without one.
-
-    Raises:
-        RunError: It cannot be read.
-    """
-    path = folder / MANIFEST_FILE
+def _recorded(folder: Path) -> dict[str, Entry]:
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))["files"])
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunError(f"{path}: cannot be read ({error}); restore it or remove it") from error
+        return read_manifest(folder)
+    except ManifestError as error:
+        raise RunError(str(error)) from error
 
 
 def publish(checkpoint: Path, sha256: str, weights: Path, source: str, commit: str, beside: Mapping[str, Path]) -> None:
@@ -167,7 +154,7 @@ def publish(checkpoint: Path, sha256: str, weights: Path, source: str, commit: s
         beside: Files to copy beside it, by their name there.
     """
     weights.mkdir(parents=True, exist_ok=True)
-    files = read_files_of(weights)
+    files = _recorded(weights)
     target = weights / checkpoint.name
     partial = target.with_name(f".{target.name}.partial")
     partial.unlink(missing_ok=True)
@@ -178,24 +165,7 @@ def publish(checkpoint: Path, sha256: str, weights: Path, source: str, commit: s
     partial.replace(target)
     for name, path in beside.items():
         shutil.copyfile(path, weights / name)
-    files[target.name] = _entry(target, sha256, source, commit)
-    _write_files(weights, files)
-
-
-def write_manifest(weights: Path, checkpoints: Sequence[Path], source: str) -> None:
-    """Writes a folder's manifest anew, of these files in it."""
-    _write_files(weights, {path.name: _entry(path, sha256_of(path), source, "") for path in checkpoints})
-
-
-def _entry(path: Path, sha256: str, source: str, commit: str) -> dict[str, Any]:
-    return {"size": path.stat().st_size, "sha256": sha256, "source": source, "revision": commit}
-
-
-def _write_files(weights: Path, files: Mapping[str, dict[str, Any]]) -> None:
-    text = json.dumps({"files": {name: files[name] for name in sorted(files)}}, indent=2) + "\n"
-    manifest = weights / f".{MANIFEST_FILE}.partial"
-    manifest.write_text(text, encoding="utf-8")
-    manifest.replace(weights / MANIFEST_FILE)
+    write_manifest(weights, files | {target.name: describe_file(target, source, commit, sha256)})
 
 
 def require_free(weights: Path, checkpoint: str, source: str) -> None:
@@ -204,7 +174,8 @@ def require_free(weights: Path, checkpoint: str, source: str) -> None:
     Raises:
         RunError: There is one that another run made.
     """
-    if (weights / checkpoint).exists() and read_files_of(weights).get(checkpoint, {}).get("source") != source:
+    recorded = _recorded(weights).get(checkpoint)
+    if (weights / checkpoint).exists() and (recorded is None or recorded.source != source):
         raise RunError(
             f"{weights / checkpoint} is there already, and not of this run; give another --weights or move it away"
         )

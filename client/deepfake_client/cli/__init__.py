@@ -1,4 +1,4 @@
-"""The command line, and the connection options that other command lines share.
+"""The command line, and what other command lines share of it: connection options, suggestions, the progress bar.
 
 from deepfake_client.cli import Connection, connection_options
 
@@ -11,5 +11,6 @@ def command(connection: Connection) -> None:
 from .commands import main
 from .connection import Connection, connection_options
 from .group import SuggestingGroup
+from .output.progress import new_bar
 
-__all__ = ["Connection", "SuggestingGroup", "connection_options", "main"]
+__all__ = ["Connection", "SuggestingGroup", "connection_options", "main", "new_bar"]

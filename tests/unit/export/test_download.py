@@ -18,14 +18,15 @@ from click.testing import CliRunner, Result
 
 from export.__main__ import main as export_main
 from export.download import CHECKPOINTS, main
-from export.errors import ManifestError
 from export.weights import hub as hub_module
 from export.weights import published as published_module
 from export.weights.hub import REPOSITORY
-from export.weights.manifest import read_manifest, require_hashes, require_sizes
+from export.weights.manifest import require_hashes, require_sizes
 from export.weights.transfer import unfinished
 from networks import write_random_weights
+from networks.errors import ManifestError
 from networks.faces.retinaface_weights import write_random_retinaface
+from networks.weights_manifest import read_manifest
 from tests.fakes.hub import COMMIT, Hub, hub_on_loopback
 
 MIB = 2**20

@@ -10,8 +10,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ensemble.streams import Stream
 from export import ExportError, export_stream
-from export.errors import ManifestError, ParityError
+from export.errors import ParityError
 from export.weights.checkpoints import find_checkpoints
+from networks.errors import ManifestError
 
 OTHER = Stream("other", "Other", "other.onnx", 96, 1, "resize")
 

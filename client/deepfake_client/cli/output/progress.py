@@ -19,6 +19,25 @@ from rich.text import Text
 from ...bulk.inputs import Inputs, find_images
 
 
+def new_bar(unit: str) -> Progress:
+    """A bar that says how far, how fast and how long; not shown where standard error is no terminal.
+
+    Args:
+        unit: Name of what is counted.
+    """
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=sys.stderr is None or not sys.stderr.isatty(),
+    )
+
+
 class ProgressBar:
     """Counts images; the total follows from a second, faster walk beside the scoring.
 
@@ -27,18 +46,8 @@ class ProgressBar:
     """
 
     def __init__(self, inputs: Inputs) -> None:
-        shown = sys.stderr is not None and sys.stderr.isatty()
-        self._bar = Progress(
-            TextColumn("scoring"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            _Speed(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not shown,
-        )
+        self._bar = new_bar("images")
+        shown = not self._bar.disable
         self._task = self._bar.add_task("scoring", total=None)
         self.console = self._bar.console if shown else None
         if shown and inputs.are_files:
@@ -65,5 +74,9 @@ class ProgressBar:
 
 
 class _Speed(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        super().__init__()
+
     def render(self, task: Task) -> Text:
-        return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
+        return Text("" if task.speed is None else f"{task.speed:.1f} {self._unit}/s")
