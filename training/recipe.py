@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ensemble.streams import STREAMS, Stream
 from training.errors import RecipeError
@@ -20,6 +20,16 @@ RECIPES = Path(__file__).parent / "recipes"
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PerClass = tuple[float, float]
+
+
+def _check_stream(name: str) -> str:
+    known = [stream.name for stream in STREAMS if not stream.is_of_another_method]
+    if name not in known:
+        raise ValueError(f"{name!r} is no stream of the method; it must be {', '.join(known)}")
+    return name
+
+
+StreamName = Annotated[str, AfterValidator(_check_stream)]
 
 
 class _Strict(BaseModel):
@@ -107,7 +117,7 @@ class Run(_Strict):
 class Recipe(_Strict):
     """One training run. The TOML files explain the values."""
 
-    stream: Literal["global_texture", "local_facial", "semantic_fusion"]
+    stream: StreamName
     stage: Literal["head", "lora", "whole"]
     optimiser: Optimiser
     network: NetworkSizes
