@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.exceptions import NoSuchCommand
 from deepfake_client import DetectorError
-from deepfake_client.cli import SuggestingGroup
 
 from forensics.common.errors import ForensicsError
 
@@ -24,7 +24,7 @@ COMMANDS = {
 """Name of each command, and the module whose `command` it is; imported only when it is used."""
 
 
-class _Commands(SuggestingGroup):
+class _Commands(click.Group):
     """Commands end with a line and an exit code, never with a traceback, on what users can run into."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -40,6 +40,14 @@ class _Commands(SuggestingGroup):
                 f"{cmd_name} needs the package {error.name}, which is not installed: pip install '.[forensics]'"
             ) from error
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except NoSuchCommand as error:  # click suggests only commands that are imported already
+            raise NoSuchCommand(error.command_name, possibilities=COMMANDS, ctx=ctx) from None
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -1,4 +1,4 @@
-"""The command line, and what other command lines share of it: connection options, suggestions, the progress bar.
+"""The command line, and what other command lines share of it: connection options, the progress bar.
 
 from deepfake_client.cli import Connection, connection_options
 
@@ -10,7 +10,6 @@ def command(connection: Connection) -> None:
 
 from .commands import main
 from .connection import Connection, connection_options
-from .group import SuggestingGroup
 from .output.progress import new_bar
 
-__all__ = ["Connection", "SuggestingGroup", "connection_options", "main", "new_bar"]
+__all__ = ["Connection", "connection_options", "main", "new_bar"]

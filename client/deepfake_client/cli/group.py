@@ -1,7 +1,6 @@
-"""What every command has in common: how it ends, and what a misspelt one is answered."""
+"""What every command has in common: how it ends."""
 
 import os
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -16,22 +15,7 @@ INTERRUPTED = 130
 """Exit codes; click exits with 2 where the command line is wrong, and 4 says that rows cannot be written."""
 
 
-class SuggestingGroup(click.Group):
-    """A group that answers a misspelt command with the right one."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click does, with a suggestion in the error."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            if close := get_close_matches(args[0], self.list_commands(ctx)):
-                error.message += f" Did you mean {' or '.join(close)}?"  # type: ignore[misc]
-            raise
-
-
-class Commands(SuggestingGroup):
+class Commands(click.Group):
     """A group whose commands end with a line and an exit code, never with a traceback, on what users can run into."""
 
     def main(self, *args: Any, **options: Any) -> Any:

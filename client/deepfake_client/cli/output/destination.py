@@ -143,7 +143,8 @@ def errors_told(output: Path | None) -> Iterator[None]:
             raise click.BadParameter(f"{output}: {why}", param_hint="--output") from None
         raise _UnwrittenError(f"{output or 'standard output'}: {error.strerror or error}") from error
     except sqlite3.Error as error:
-        raise _UnwrittenError(f"the journal of {output}: {error}") from error
+        beside = f"no journal can be kept beside {output}" if output else "the journal"
+        raise _UnwrittenError(f"{beside}: {error}; choose a folder that can be written to") from error
 
 
 def score_missing(

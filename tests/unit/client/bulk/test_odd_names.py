@@ -315,6 +315,6 @@ def test_closed_streams_are_told_and_harm_no_file(
 def test_a_misspelt_command_is_answered_with_the_right_one() -> None:
     from click.testing import CliRunner
 
-    assert "Did you mean score?" in CliRunner().invoke(main, ["scroe"]).stderr
-    assert "Did you mean info?" in CliRunner().invoke(main, ["inof"]).stderr
+    assert "No such command 'scroe'. Did you mean 'score'?" in CliRunner().invoke(main, ["scroe"]).stderr
+    assert "No such command 'inof'. Did you mean 'info'?" in CliRunner().invoke(main, ["inof"]).stderr
     assert "Did you mean" not in CliRunner().invoke(main, ["xyz"]).stderr
