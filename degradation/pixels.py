@@ -39,7 +39,7 @@ def on_grid(values: Values) -> Image:
     values *= GRID
     values += 0.50004
     np.floor(values, out=values)
-    values /= GRID
+    values *= 1 / GRID  # exact, for GRID is a power of two
     gridded: Image = values.astype(np.float32)
     return gridded
 

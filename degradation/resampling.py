@@ -66,7 +66,11 @@ class Resize:
 
     def apply(self, image: Image) -> Image:
         height, width = (scaled(side, self.factor) for side in image.shape[:2])
-        return settle(resized(image, height, width, self.interpolation).astype(np.float64))
+        result = resized(image, height, width, self.interpolation)
+        if result is image:
+            return settle(image.astype(np.float64))
+        np.clip(result, 0, 1, out=result)  # 0 and 1 are on the grid
+        return result
 
 
 @dataclass(frozen=True)
