@@ -15,6 +15,10 @@ NUMBERS: dict[str, Any] = {
     "balancing.balancer.EARLY_TIMEOUT": 30.0,
     "balancing.balancer.LOOK_UP_SECONDS": 30.0,
     "bulk.batcher.STALL_SECONDS": 0.2,
+    "bulk.inputs.VIDEO_EXTENSIONS": (
+        *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg"),
+        *(".mts", ".m2ts", ".3gp", ".wmv", ".flv", ".ogv"),
+    ),
     "bulk.journal.FORMAT": 2,
     "bulk.lists.STDIN": "-",
     "bulk.lists.BOX_COLUMNS": ("face_x1", "face_y1", "face_x2", "face_y2"),

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ensemble.faces import gfpgan, retinaface
+from ensemble.faces import gfpgan, haar, retinaface
 from ensemble.faces.crop import crop_face
 from ensemble.faces.detection import Detection
 from ensemble.faces.every import SMALLEST_SIDE, every_face, longer_side
@@ -81,6 +81,12 @@ def test_the_detector_is_the_repository_s_best_or_the_one_asked_for(tmp_path: Pa
     assert isinstance(choose_detector("auto", "step", tmp_path, network), ServedRetinaFace)
     assert isinstance(choose_detector("retinaface", "step", tmp_path, network), ServedRetinaFace)
     assert isinstance(choose_detector("haar", "step", tmp_path, network), HaarDetector)
+
+
+def test_a_detector_without_its_file_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(haar, "_CASCADE", tmp_path / "cascade.xml")
+    with pytest.raises(FileNotFoundError, match=r"cascade\.xml is missing; install opencv-python-headless"):
+        HaarDetector()
 
 
 def test_attempts_with_gfpgan_are_made_where_both_its_models_are(tmp_path: Path) -> None:

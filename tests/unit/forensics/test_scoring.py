@@ -12,6 +12,7 @@ from deepfake_client import Calibration, DetectorError, Provenance, Verdict
 from ensemble import calibration_file
 from ensemble.calibration import PAPER_VOTE, NoMap, Temperature, Vote
 from forensics.common.errors import ForensicsError
+from forensics.common.score_store import ScoreStore
 from forensics.common.scoring import SCORES_FILE, Server, ask_server, score_images
 from forensics.submission.command import sorted_by_name, write_entry
 
@@ -92,6 +93,16 @@ def test_scores_of_other_weights_are_not_mixed_in(
     assert len(client.scored) == 6
     assert "held scores of other weights or another calibration" in capsys.readouterr().err
     assert (tmp_path / "scores.old.jsonl").exists()
+
+
+def test_a_row_that_no_json_can_hold_is_refused_and_leaves_the_file_whole(images: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / SCORES_FILE
+    with ScoreStore(path, {}) as store:
+        store.keep(images[0], {"status": "ok", "score": 0.3})
+        with pytest.raises(ValueError, match="JSON"):
+            store.keep(images[1], {"status": "ok", "score": float("nan")})
+    with ScoreStore(path, {}) as store:
+        assert len(store) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,205 @@
+"""What is kept of a run is on the disk whole, or not at all; and measures of groups and splits by number."""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from training import metrics
+from training.data.manifest import Item
+from training.data.order import micro_batches, shuffled
+from training.data.selection import NO_CAP, Selection, frame_number, select
+from training.data.splits import LEAST_CONTRAST, NEAR, Fingerprint, require_no_copies, split_by_group
+from training.errors import DataError, RunError
+from training.metrics import auc, auc_interval
+from training.run.state import (
+    Progress,
+    State,
+    learnt_tensors,
+    read_state,
+    restore_tensors,
+    save_state,
+    write_atomically,
+)
+
+PROGRESS = Progress(updates=5, epoch=1, micro_batch=3, best=0.75, best_update=4, since_best=1, skipped=2, logged=99)
+
+
+def test_a_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    assert read_state(tmp_path) is None
+    state = State({"recipe": "a"}, PROGRESS, {"w": torch.arange(3.0)}, {"step": 7})
+    save_state(tmp_path, state)
+    found = read_state(tmp_path)
+    assert found is not None
+    assert (found.identity, found.progress, found.optimiser) == (state.identity, PROGRESS, {"step": 7})
+    assert torch.equal(found.learnt["w"], state.learnt["w"])
+
+
+def test_a_run_begins_at_nothing() -> None:
+    assert asdict(Progress()) == {
+        "updates": 0,
+        "epoch": 0,
+        "micro_batch": 0,
+        "best": None,
+        "best_update": 0,
+        "since_best": 0,
+        "skipped": 0,
+        "logged": 0,
+    }
+
+
+def test_a_state_is_on_the_disk_before_it_takes_the_last_one_s_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    sync, replace = os.fsync, Path.replace
+
+    def synced(descriptor: int) -> None:
+        sync(descriptor)
+        happened.append(f"sync {Path(f'/proc/self/fd/{descriptor}').readlink().name}")
+
+    def replaced(path: Path, target: Any) -> Any:
+        happened.append("replace")
+        return replace(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", replaced)
+    write_atomically(tmp_path / "a.pt", {"a": 1})
+    assert happened == ["sync .a.pt.partial", "replace"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+def test_what_cannot_be_written_leaves_the_last_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_atomically(tmp_path / "a.pt", {"a": 1})
+
+    def full(content: Any, file: Any) -> None:
+        file.write(b"half")
+        raise RuntimeError("disk full")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RunError, match=r"a\.pt: cannot be written: disk full; make room: the last one is kept"):
+        write_atomically(tmp_path / "a.pt", {"a": 2})
+    assert torch.load(tmp_path / "a.pt", weights_only=True) == {"a": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense"])
+def test_a_state_that_is_damaged_is_told(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "state.pt").write_bytes(content)
+    with pytest.raises(RunError, match=r"(?s)state\.pt: cannot be read .* give another --output, or remove the file"):
+        read_state(tmp_path)
+
+
+def test_what_learns_is_copied_and_put_back_in_place() -> None:
+    network = nn.Sequential(nn.Linear(2, 1), nn.Linear(1, 1))
+    network[0].requires_grad_(False)
+    kept = learnt_tensors(network)
+    assert set(kept) == {"1.weight", "1.bias"}
+    before = {name: value.clone() for name, value in kept.items()}
+    parameter = network[1].weight
+    with torch.no_grad():
+        parameter.add_(1)
+    assert torch.equal(kept["1.weight"], before["1.weight"])
+    restore_tensors(network, kept)
+    assert parameter is network[1].weight
+    assert torch.equal(parameter, before["1.weight"])
+
+
+def test_an_epoch_is_every_image_once_in_an_order_of_its_own() -> None:
+    orders = [shuffled(10, seed, epoch) for seed in (0, 1) for epoch in (0, 1)]
+    assert all(sorted(order) == list(range(10)) for order in orders)
+    assert len({tuple(order) for order in orders}) == 4
+    assert tuple(shuffled(10, 0, 1)) == tuple(orders[1])
+    assert [len(batch) for batch in micro_batches(orders[0], 4)] == [4, 4, 2]
+    assert sorted(np.concatenate(micro_batches(orders[0], 4))) == list(range(10))
+
+
+def test_an_auc_has_its_rounded_twin_and_needs_both_classes() -> None:
+    labels, scores = np.array([0, 0, 1, 1]), np.array([0.51, 0.62, 0.54, 0.91])
+    found = auc(labels, scores)
+    assert found is not None
+    assert (found.value, found.rounded, found.images) == (0.75, 0.625, 4)
+    assert auc(labels[:2], scores[:2]) is None
+
+
+def test_the_interval_of_an_auc_resamples_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert metrics.RESAMPLES == 1000
+    monkeypatch.setattr(metrics, "RESAMPLES", 100)
+    rng = np.random.default_rng(0)
+    labels = np.arange(200) % 2
+    scores = labels * 0.3 + rng.normal(0, 0.3, 200)
+    alone = np.array([f"g{n}" for n in range(200)])
+    low, high = auc_interval(labels, scores, alone)
+    assert low < auc(labels, scores).value < high  # type: ignore[union-attr]
+    assert 0.05 < high - low < 0.2
+    assert auc_interval(labels, scores, alone) == (low, high)
+    assert auc_interval(labels, scores, alone, seed=1) != (low, high)
+    pairs = np.array([f"g{n // 20}" for n in range(200)])
+    wide = auc_interval(labels, scores, pairs)
+    assert wide != (low, high)
+    assert all(np.isnan(auc_interval(labels[::2], scores[::2], alone[::2])))
+    one_group = auc_interval(labels, scores, np.full(200, "g"))
+    assert one_group[0] == one_group[1] == auc(labels, scores).value  # type: ignore[union-attr]
+
+
+def prints(first: np.ndarray, second: np.ndarray) -> list[Fingerprint | None]:
+    return [Fingerprint("a", np.packbits(first)), Fingerprint("b", np.packbits(second))]
+
+
+@pytest.mark.parametrize(("differing", "found"), [(0, True), (4, True), (5, False), (40, False)])
+def test_pictures_that_differ_in_four_bits_of_256_look_the_same(differing: int, found: bool) -> None:
+    bits = np.random.default_rng(1).integers(0, 2, 256).astype(np.uint8)
+    other = bits.copy()
+    other[np.linspace(0, 255, differing or 1, dtype=int)[:differing]] ^= 1
+    items = [Item(Path("x"), "a", 0, group="a", split="train"), Item(Path("x"), "b", 1, group="b", split="test")]
+    if found:
+        with pytest.raises(DataError, match=r"a \(train\) and b \(test\) look the same"):
+            require_no_copies(items, prints(bits, other))
+    else:
+        require_no_copies(items, prints(bits, other))
+    assert (NEAR, LEAST_CONTRAST) == (4, 12)
+
+
+def test_leaks_beyond_three_are_counted() -> None:
+    items = [Item(Path("x"), f"{n}", 0, group=f"{n}", split=("train", "test")[n % 2]) for n in range(10)]
+    found: list[Fingerprint | None] = [Fingerprint(f"{n // 2}", None) for n in range(10)]
+    with pytest.raises(DataError, match=r"are the same file and 2 more: in two splits") as caught:
+        require_no_copies(items, found)
+    assert str(caught.value).count("are the same file") == 3
+
+
+def test_a_split_that_is_given_stays_and_the_shares_are_as_asked() -> None:
+    given = [Item(Path("x"), "a", 0, group="g", split="test")]
+    assert split_by_group(given, 1.0, 0) == given
+    items = [Item(Path("x"), f"{n}", 0, group=f"g{n}") for n in range(2000)]
+    for share in (0.0, 0.1, 0.5, 1.0):
+        judged = sum(item.split == "validation" for item in split_by_group(items, share, 3))
+        assert judged == pytest.approx(2000 * share, abs=100)
+    assert split_by_group(items, 0.5, 3) != split_by_group(items, 0.5, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("a/b12.png", 12), ("007.jpg", 7), ("x3.y4.png", 3), ("none.png", 0), ("v2/frame.png", 0)]
+)
+def test_a_frame_s_number_ends_its_name(name: str, number: int) -> None:
+    assert frame_number(name) == number
+
+
+def test_the_first_frames_are_kept_and_caps_replace_their_number() -> None:
+    items = [Item(Path("x"), f"f{n}.png", label, "d", video=f"v{label}") for label in (0, 1) for n in (10, 9, 2, 1)]
+    kept = select(items, Selection(2, {"d": (NO_CAP, 3)}, {}, 0))
+    assert [(item.label, item.name) for item in kept] == [
+        (0, "f1.png"),
+        (0, "f2.png"),
+        (1, "f1.png"),
+        (1, "f2.png"),
+        (1, "f9.png"),
+    ]
+    assert select(items, Selection(2, {"d": (0, 0)}, {}, 0)) == []
+    dropped = select(items, Selection(9, {}, {"d": (1.0, 0.0)}, 0))
+    assert {item.label for item in dropped} == {1}
