@@ -17,7 +17,7 @@ from forensics.common.errors import ForensicsError
 from forensics.common.inspection import Inspection, Inspector
 from forensics.common.pixels import encode_png, image_seed, read_pixels
 from forensics.common.scoring import Server, ask_server
-from forensics.explain.figure import draw_views
+from forensics.explain.figure import draw_panels, draw_views
 from forensics.explain.report import (
     REPORT_HTML,
     REPORT_JSON,
@@ -178,7 +178,8 @@ def command(
         own = views[start : start + per_image]
         png = draw_views(path.name, METHODS[method], own, vote.weights, server.warning)
         (output / name).write_bytes(png)
-        explained.append(Explained(path, output / name, png, own))
+        panels = [draw_panels(view, vote.weights) for view in own]
+        explained.append(Explained(path, output / name, panels, own))
         print_explained(console, explained[-1], vote.weights)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     report = ExplainReport(created, server, METHODS[method], vote.weights, seed if degradation else None, explained)

@@ -1,7 +1,8 @@
 """Views as pictures: the image, where each stream looked, and how the votes add up."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import cv2
@@ -34,6 +35,8 @@ PANEL_WIDTH = 3.1
 
 MUTED = "#52525b"
 
+_STYLE = {**STYLE, "axes.titlelocation": "center", "axes.titlesize": 10.5}
+
 
 def draw_views(name: str, method: str, views: Sequence[View], weights: Sequence[float], warning: str) -> bytes:
     """A PNG with a row for each view.
@@ -48,7 +51,7 @@ def draw_views(name: str, method: str, views: Sequence[View], weights: Sequence[
     height, width = views[0].image.shape[:2]
     panel_height = PANEL_WIDTH * min(max(height / width, 0.5), 1.6)
     columns = 1 + len(views[0].streams)
-    with mpl.rc_context({**STYLE, "axes.titlelocation": "center", "axes.titlesize": 10.5}):
+    with mpl.rc_context(_STYLE):
         figure = Figure(
             figsize=(PANEL_WIDTH * columns + 1.0, (panel_height + 1.75) * len(views) + 0.6), layout="constrained"
         )
@@ -76,8 +79,38 @@ def draw_views(name: str, method: str, views: Sequence[View], weights: Sequence[
                 fontweight="bold",
                 fontsize=11,
             )
-        file = io.BytesIO()
-        figure.savefig(file, format="png", dpi=DPI)
+        return _png(figure)
+
+
+def draw_panels(view: View, weights: Sequence[float]) -> list[bytes]:
+    """The panels of a view, each a PNG of its own, for a page that lays them out as it has room.
+
+    Args:
+        view: The image, clean or degraded.
+        weights: Vote weights in force.
+
+    Returns:
+        The image, each stream's map over it, and the votes.
+    """
+    height, width = view.image.shape[:2]
+    size = PANEL_WIDTH, PANEL_WIDTH * min(max(height / width, 0.5), 1.6) + 0.75
+    draws: list[Callable[[Axes], None]] = [partial(_draw_image, view=view)]
+    for stream, weight in zip(view.streams, weights, strict=True):
+        draws.append(partial(_draw_overlay, view=view, stream=stream, weight=weight))
+    with mpl.rc_context(_STYLE):
+        votes = _panel(partial(_draw_votes, view=view, weights=weights), (1.5 * PANEL_WIDTH, 0.95))
+        return [*(_panel(draw, size) for draw in draws), votes]
+
+
+def _panel(draw: Callable[[Axes], None], size: tuple[float, float]) -> bytes:
+    figure = Figure(figsize=size, layout="constrained")
+    draw(figure.add_subplot())
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=DPI)
     return file.getvalue()
 
 

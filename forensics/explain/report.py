@@ -27,13 +27,13 @@ class Explained:
     Attributes:
         path: Its file.
         picture: The picture's file.
-        png: What it holds.
+        panels: By view, what the page shows of it: PNGs as `figure.draw_panels` gives them.
         views: The image, or the clean one and the degraded one.
     """
 
     path: Path
     picture: Path
-    png: bytes
+    panels: Sequence[Sequence[bytes]]
     views: Sequence[View]
 
 
@@ -103,7 +103,13 @@ def write_json(path: Path, report: ExplainReport) -> None:
 def write_html(path: Path, report: ExplainReport) -> None:
     """All pictures and numbers as one page that needs no other file."""
     images = [
-        (each, base64.b64encode(each.png).decode(), [view_table(view, report.weights) for view in each.views])
+        (
+            each,
+            [
+                ([base64.b64encode(panel).decode() for panel in panels], view_table(view, report.weights))
+                for panels, view in zip(each.panels, each.views, strict=True)
+            ],
+        )
         for each in report.explained
     ]
     write_page(path, _TEMPLATE, report=report, server=report.server, images=images)
