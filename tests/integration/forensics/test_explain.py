@@ -55,7 +55,9 @@ def test_command_explains_images_clean_and_degraded(server: Server, tmp_path: Pa
     for path in images:
         assert_picture(tmp_path / path.name)
     page = (tmp_path / "explain.html").read_text()
-    assert page.count("data:image/png;base64,") == 2 * 2 * (1 + len(STREAMS) + 1)  # clean and degraded: image, maps, votes
+    assert page.count("data:image/png;base64,") == 2 * 2 * (
+        1 + len(STREAMS) + 1
+    )  # clean and degraded: image, maps, votes
     assert "UNTRAINED" in page
     assert not re.search(r"(src|href)=\"(?!data:)", page), "the page needs another file"
 
