@@ -1,0 +1,231 @@
+"""The way of images to their verdicts, driven by hand: what is asked for, and what comes of answers and errors."""
+
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from deepfake_client import AccessDeniedError, InvalidResponseError, RequestFailedError, Verdict
+from deepfake_client.errors import ServerDiedError
+from deepfake_client.images import items
+from deepfake_client.images.faces import FoundFace, FoundFaces
+from deepfake_client.images.items import (
+    EncodedImage,
+    Item,
+    check_size,
+    may_be_one_image,
+    merge,
+    plan_requests,
+    read,
+    read_group,
+)
+from deepfake_client.results import Face
+from deepfake_client.transport import flows
+from deepfake_client.transport.flows import Ask
+from deepfake_client.transport.settings import Settings
+
+SETTINGS = Settings(("h:1",), "net", 30.0, 3, 4, 8)
+DIED = ServerDiedError("it died")
+FAILED = RequestFailedError("a step died", "INTERNAL")
+ODD = InvalidResponseError("odd")
+
+
+def image(name: str, faces: Any = "main") -> EncodedImage:
+    return EncodedImage(f"{name}.jpg", name.encode(), None, faces)
+
+
+def drive(flow: Any, *answers: Any) -> tuple[Any, list[Ask]]:
+    """The result of a flow whose asks get these answers, one after the other; an exception is thrown into it."""
+    asks: list[Ask] = []
+    given = iter(answers)
+    try:
+        asks.append(next(flow))
+        while True:
+            answer = next(given)
+            asks.append(flow.throw(answer) if isinstance(answer, Exception) else flow.send(answer))
+    except StopIteration as end:
+        assert not list(given)
+        return end.value, asks
+
+
+def verdicts(*names: str) -> list[Verdict]:
+    return [Verdict(f"{name}.jpg", "ok", 0.1, 0.1) for name in names]
+
+
+def paths(ask: Ask) -> int:
+    return ask.call.images
+
+
+def test_light_calls_wait_for_no_server() -> None:
+    info, asks = drive(flows.server_info(SETTINGS), ("triton", "2.51"), 32)
+    assert (info.name, info.version, info.model, info.max_batch_size) == ("triton", "2.51", "net", 32)
+    assert [(ask.state.light, ask.retries) for ask in asks] == [(True, 0), (True, 0)]
+
+
+@pytest.mark.parametrize(
+    ("most_images", "most_bytes", "expected"),
+    [(32, 1000, (8, 1000)), (4, 1000, (4, 1000)), (32, None, (8, 1 << 30)), (8, 7, (8, 7))],
+)
+def test_the_smaller_of_both_limits_holds(most_images: int, most_bytes: int | None, expected: tuple[int, int]) -> None:
+    limits, asks = drive(flows.limits(SETTINGS), most_images, most_bytes)
+    assert limits == expected
+    assert [(ask.state.light, ask.retries) for ask in asks] == [(True, None), (True, None)]
+
+
+def test_a_model_that_takes_no_batches_is_not_the_detector() -> None:
+    with pytest.raises(InvalidResponseError, match="takes no batches"):
+        drive(flows.limits(SETTINGS), 0)
+
+
+def test_one_image_is_not_held_back_and_its_error_is_raised() -> None:
+    verdict, (ask,) = drive(flows.score_one(SETTINGS, image("a")), verdicts("a"))
+    assert verdict.path == "a.jpg"
+    assert (ask.state.bounded, ask.state.most_deaths, paths(ask)) == (False, 3, 1)
+    for error in (FAILED, ODD, AccessDeniedError("no", "UNAVAILABLE")):
+        with pytest.raises(type(error)):
+            drive(flows.score_one(SETTINGS, image("a")), error)
+    died, _ = drive(flows.score_one(SETTINGS, image("a")), DIED)
+    assert (died.path, died.status, died.error) == ("a.jpg", "server_died", "it died")
+
+
+def test_a_group_is_one_request_and_keeps_its_order() -> None:
+    group = [Verdict("bad", "unreadable_file"), image("a"), Verdict("worse", "too_many_bytes"), image("b")]
+    found, (ask,) = drive(flows.score_group(SETTINGS, group), verdicts("a", "b"))
+    assert [each.path for each in found] == ["bad", "a.jpg", "worse", "b.jpg"]
+    assert (ask.state.bounded, ask.state.most_deaths, paths(ask)) == (True, 2, 2)
+
+
+def test_a_group_without_images_asks_for_nothing() -> None:
+    found, asks = drive(flows.score_group(SETTINGS, [Verdict("bad", "unreadable_file")]))
+    assert ([each.path for each in found], asks) == (["bad"], [])
+
+
+@pytest.mark.parametrize(
+    ("error", "deaths"), [(FAILED, 0), (DIED, 2), (RequestFailedError("bad", "INVALID_ARGUMENT"), 0)]
+)
+def test_a_request_that_one_image_may_have_failed_is_sent_image_by_image(error: Exception, deaths: int) -> None:
+    group = [image("a"), image("b"), image("c")]
+    found, asks = drive(flows.score_group(SETTINGS, group), error, verdicts("a"), FAILED, verdicts("c"))
+    assert [(each.path, each.status) for each in found] == [
+        ("a.jpg", "ok"),
+        ("b.jpg", "request_failed"),
+        ("c.jpg", "ok"),
+    ]
+    assert found[1].error == "a step died"
+    assert [paths(ask) for ask in asks] == [3, 1, 1, 1]
+    assert all(ask.state.bounded and ask.state.deaths == deaths for ask in asks[1:])
+    assert all(ask.state.most_deaths == 3 for ask in asks[1:])
+
+
+@pytest.mark.parametrize("error", [RequestFailedError("late", "DEADLINE_EXCEEDED"), ODD])
+def test_another_error_fails_all_of_a_request_at_once(error: Exception) -> None:
+    found, asks = drive(flows.score_group(SETTINGS, [image("a"), image("b")]), error)
+    assert [each.status for each in found] == ["request_failed"] * 2
+    assert len(asks) == 1
+
+
+def test_a_lone_image_that_kills_servers_is_blamed_and_not_sent_again() -> None:
+    found, asks = drive(flows.score_group(SETTINGS, [image("a")]), DIED)
+    assert ([each.status for each in found], len(asks)) == (["server_died"], 1)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_refused_client_ends_the_run(first: bool) -> None:
+    refused = AccessDeniedError("no", "UNAVAILABLE")
+    answers: list[Any] = [refused] if first else [DIED, refused]
+    with pytest.raises(AccessDeniedError):
+        drive(flows.score_group(SETTINGS, [image("a"), image("b")]), *answers)
+
+
+def test_every_face_is_searched_for_first_and_scored_in_requests_of_the_batch_size() -> None:
+    faces = [FoundFace(Face((n, 0.0, n + 1.0, 1.0)), b"%d" % n, (0.0, 0.0, 1.0, 1.0)) for n in range(9)]
+    group = [image("a", "all"), image("b")]
+    first = [Verdict("f", "ok", 0.1, n / 10) for n in range(8)]
+    second = [Verdict("f", "ok", 0.1, 0.95), Verdict("b.jpg", "ok", 0.5, 0.5)]
+    found, asks = drive(flows.score_group(SETTINGS, group), [FoundFaces("ok", 9, faces)], first, second)
+    assert [(each.path, each.probability) for each in found] == [("a.jpg", 0.95), ("b.jpg", 0.5)]
+    assert len(found[0].faces) == 9
+    assert [paths(ask) for ask in asks] == [0, 8, 2]
+    assert asks[0].call.arguments["model_name"] == "face_finder"
+    assert all(ask.state.bounded for ask in asks)
+
+
+@pytest.mark.parametrize(
+    ("count", "error", "expected"),
+    [
+        (2, FAILED, True),
+        (1, FAILED, False),
+        (2, DIED, True),
+        (1, DIED, False),
+        (2, RequestFailedError("bad", "INVALID_ARGUMENT"), True),
+        (2, RequestFailedError("late", "DEADLINE_EXCEEDED"), False),
+        (2, RequestFailedError("gone", "NOT_FOUND"), False),
+        (2, ODD, False),
+    ],
+)
+def test_which_errors_may_be_one_image_s(count: int, error: Any, expected: bool) -> None:
+    assert may_be_one_image([image("a")] * count, error) is expected
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[[str, int], Item]:
+    def make(name: str, size: int) -> Item:
+        (tmp_path / name).write_bytes(bytes(size))
+        return Item(str(tmp_path / name))
+
+    return make
+
+
+def sizes(planned: list[tuple[int, list[Item]]]) -> list[tuple[int, int]]:
+    return [(total, len(group)) for total, group in planned]
+
+
+def test_a_request_is_closed_before_its_images_are_too_many_bytes(
+    file: Callable[[str, int], Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(items, "REQUEST_BYTES", 100)
+    files = [file(f"{n}.jpg", size) for n, size in enumerate((60, 40, 1, 150, 99, 1))]
+    assert sizes(plan_requests(files, 1000)) == [(100, 2), (1, 1), (150, 1), (100, 2)]
+    # What is over the limit is not read, and so takes no room.
+    assert sizes(plan_requests(files, 100)) == [(100, 2), (100, 3), (1, 1)]
+    in_memory = [Item("a", b"x" * 70), Item("b", b"x" * 40), Item("c", load=bytes), Item("d", error="gone")]
+    assert sizes(plan_requests(in_memory, 1000)) == [(70, 1), (40, 3)]
+    assert sizes(plan_requests([Item("/nowhere/a.jpg"), Item("nul\0")], 1000)) == [(0, 2)]
+
+
+def test_what_cannot_be_read_is_a_row_that_says_why(file: Callable[[str, int], Item]) -> None:
+    good, large = file("good.jpg", 10), file("large.jpg", 11)
+    planned = plan_requests([good, large, Item("/nowhere/a.jpg"), Item("nul\0"), Item("e", error="gone")], 10)
+    read_, too_large, missing, odd, told = read_group([item for _, group in planned for item in group], 10)
+    assert isinstance(read_, EncodedImage)
+    assert read_.data == bytes(10)
+    assert (too_large.status, missing.status) == ("too_many_bytes", "unreadable_file")  # type: ignore[union-attr]
+    assert missing.error == "/nowhere/a.jpg: No such file or directory"  # type: ignore[union-attr]
+    assert odd.status == "unreadable_file"  # type: ignore[union-attr]
+    assert told.error == "e: gone"  # type: ignore[union-attr]
+
+
+def test_an_image_in_memory_keeps_what_was_said_of_it() -> None:
+    item = Item("a", b"data", (1.0, 2.0, 3.0, 4.0), faces="all", attempts=3, digest=True)
+    assert read(item) == EncodedImage("a", b"data", (1.0, 2.0, 3.0, 4.0), "all", 3, True)
+    lazy = Item("a", load=lambda: b"lazy", faces="all", attempts=2, digest=True)
+    assert read(lazy) == EncodedImage("a", b"lazy", None, "all", 2, True)
+
+
+def test_a_file_beyond_what_can_be_sent_is_refused(
+    file: Callable[[str, int], Item], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(items, "MAX_IMAGE_BYTES", 1 << 20)
+    assert len(read(file("a.jpg", 1 << 20)).data) == 1 << 20
+    with pytest.raises(OSError, match="over the limit of 1 MiB for one image"):
+        read(file("b.jpg", (1 << 20) + 1))
+    check_size(5, 5)
+    with pytest.raises(OSError, match="over the limit"):
+        check_size(6, 5)
+
+
+def test_a_digest_is_of_the_bytes_that_were_sent() -> None:
+    asked = EncodedImage("a", b"data", None, digest=True)
+    first, second = merge([asked, image("b")], verdicts("a", "b"))
+    assert (first.sha256, second.sha256) == (sha256(b"data").hexdigest(), None)
