@@ -1,15 +1,14 @@
 # syntax=docker/dockerfile:1
 # NVIDIA's tritonserver with what this repository's Python steps need. Not verified on this project's machines.
 #
-# 26.08: from 26.03 on a step that fails beside others no longer holds its request for ever, from 26.07 on the security
-# fixes of 2026 are in, and its TensorRT 11 is the one that engines are built with in the stage `export` below: an engine
-# runs in no other version. Go on to a later release by RELEASE, and build the engines again.
+# docs/explanation/releases.md says what 26.11 mends, and what of this project it makes needless. Engines are built in the
+# stage `export` below, with the TensorRT of the same image: an engine runs in no other version. Go on to a later release
+# by RELEASE, and build the engines again.
 #
-# DIGEST pins the content: it is that of 26.08, as others publish it. For another release, take what
-# `docker buildx imagetools inspect nvcr.io/nvidia/tritonserver:RELEASE-py3` prints:
-#     docker build --build-arg RELEASE=26.09 --build-arg DIGEST=@sha256:… .
-ARG RELEASE=26.08
-ARG DIGEST=@sha256:9185ba5b33d2c85c9204b208957b4bbfc6b2b89066efc9192e0f60c2ab58cec0
+# The release is named by its tag, as its digest could not be asked for here. Before the first build, `make image` asks the
+# registry for it and writes it into DIGEST (`make pin-image`): from then on the content is pinned.
+ARG RELEASE=26.11
+ARG DIGEST=
 FROM nvcr.io/nvidia/tritonserver:${RELEASE}-py3${DIGEST} AS serve
 
 # The stub of the Python backend runs the system's Python, which is this image's own to change.
@@ -29,7 +28,6 @@ COPY server server
 COPY benchmarks benchmarks
 COPY training training
 COPY forensics forensics
-COPY deploy/entrypoint deploy/entrypoint
 RUN PYTHONPATH=/opt/build python3 -m pip install --no-deps --no-build-isolation ./client .
 
 # triton-server, the image's own user; the models are mounted, and never written to.
@@ -39,10 +37,10 @@ ENV HOME=/tmp
 EXPOSE 8000 8001 8002
 VOLUME /models
 
-# A real inference: the ready end-points go on answering 200 when a step has died.
+# A real inference. Since 26.04 the ready end-points notice a dead step too, but not a GPU that hangs.
 HEALTHCHECK --interval=30s --timeout=90s --start-period=15m --retries=2 CMD ["deepfake-client", "info"]
 
-ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "/opt/deepfake-detector/deploy/entrypoint"]
+ENTRYPOINT ["/opt/nvidia/nvidia_entrypoint.sh", "python3", "-m", "server.container"]
 # Further options, such as --model-config-name=tensorrt.
 CMD []
 

@@ -1,6 +1,6 @@
 # `make` alone prints the targets.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo learn weights test check check-engines docs lock sbom audit export serve bench bench-compare image engines serve-gpu bench-gpu gpu-check clean
+.PHONY: help setup demo learn weights test check check-engines docs lock sbom audit export serve bench bench-compare pin-image pinned image engines serve-gpu bench-gpu gpu-check clean
 
 BIN := .venv/bin
 WEIGHTS ?= weights
@@ -60,10 +60,16 @@ bench: .venv/.bench  ## measure the ensemble under load and against other ways t
 bench-compare: .venv/.bench  ## tell what changed beyond noise from OLD=result to NEW=result
 	$(BIN)/python -m benchmarks compare $(OLD) $(NEW)
 
-image:  ## build the container image of the detector for NVIDIA GPUs
+pin-image:  ## pin the container's base image to its digest, where Docker is
+	scripts/pin-image
+
+pinned:
+	@grep -q '^ARG DIGEST=@' Dockerfile || scripts/pin-image
+
+image: pinned  ## build the container image of the detector for NVIDIA GPUs
 	docker build --tag deepfake-detector .
 
-engines:  ## build TensorRT engines from WEIGHTS=dir into REPOSITORY=dir, on this machine's GPU, in the container
+engines: pinned  ## build TensorRT engines from WEIGHTS=dir into REPOSITORY=dir, on this machine's GPU, in the container
 	@test -d $(WEIGHTS) || { echo "no folder $(WEIGHTS) with checkpoints: run make weights, or give WEIGHTS=dir" >&2; exit 2; }
 	mkdir -p $(REPOSITORY)
 	docker build --tag deepfake-detector-export --target export .
@@ -72,7 +78,7 @@ engines:  ## build TensorRT engines from WEIGHTS=dir into REPOSITORY=dir, on thi
 		deepfake-detector-export --weights $(abspath $(WEIGHTS)) --repository $(abspath $(REPOSITORY)) \
 		--target tensorrt --precision fp16
 
-serve-gpu:  ## serve REPOSITORY=dir on a GPU in the container, with Prometheus and Grafana; CONFIG=tensorrt: the engines
+serve-gpu: pinned  ## serve REPOSITORY=dir on a GPU in the container, with Prometheus and Grafana; CONFIG=tensorrt: the engines
 	CONFIG=$(CONFIG) REPOSITORY=$(abspath $(REPOSITORY)) docker compose up --build
 
 bench-gpu: .venv/.bench image  ## measure full size on this machine's GPU, in the container

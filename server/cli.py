@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 
 from server import access
+from server.defaults import DRAIN_SECONDS, PORTS
 from server.diagnosis.credentials import Credentials, credential_options, parse_header
 from server.diagnosis.doctor import examine, show
 from server.diagnosis.engines import REBUILD, check_engines
@@ -47,10 +48,13 @@ config_option = click.option(
 
 def listen_options(command: Callable[..., None]) -> Callable[..., None]:
     """The address and the three ports, as every command that needs them has them."""
-    ports = (("metrics", "metrics", 8002), ("http", "HTTP", 8000), ("grpc", "gRPC", 8001))
-    for name, title, port in ports:
+    for name, title in (("metrics", "metrics"), ("http", "HTTP"), ("grpc", "gRPC")):
         option = click.option(
-            f"--{name}-port", type=click.IntRange(1, 65535), default=port, show_default=True, help=f"Port for {title}."
+            f"--{name}-port",
+            type=click.IntRange(1, 65535),
+            default=PORTS[name],
+            show_default=True,
+            help=f"Port for {title}.",
         )
         command = option(command)
     return click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")(command)
@@ -123,7 +127,7 @@ def main() -> None:
 @click.option(
     "--drain",
     type=click.IntRange(0, 3600),
-    default=10,
+    default=DRAIN_SECONDS,
     show_default=True,
     help="Seconds that requests in flight get to finish when the server is stopped.",
 )

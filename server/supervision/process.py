@@ -19,6 +19,7 @@ from typing import IO, Protocol
 import psutil
 
 from server import access
+from server.defaults import DRAIN_SECONDS, fixed_options
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where the server and its stubs exchange tensors."""
@@ -78,7 +79,7 @@ class Options:
     ports: dict[str, int]
     config_name: str = ""
     log_level: str = "info"
-    drain_seconds: int = 10
+    drain_seconds: int = DRAIN_SECONDS
     extra: tuple[str, ...] = ()
     http_inference: bool = False
     key: str = field(default_factory=access.new_key, repr=False)
@@ -209,12 +210,10 @@ def arguments(installation: Installation, options: Options, memory_prefix: str) 
         f"--model-repository={options.repository}",
         f"--backend-directory={installation.backends}",
         f"--cache-directory={installation.caches}",
-        # The configurations are complete, and completing them would start every stub twice.
-        "--disable-auto-complete-config",
         # Heeds what configurations say about resources that instances share; without such it limits nothing.
         "--rate-limit=execution_count",
-        f"--exit-timeout-secs={options.drain_seconds}",
         f"--backend-config=python,shm-region-prefix-name={memory_prefix}",
+        *fixed_options(options.drain_seconds),
     ]
     for name, port in options.ports.items():
         command += [f"--{name}-address={options.hosts[name]}", f"--{name}-port={port}"]

@@ -21,6 +21,7 @@ import yaml
 from deepfake_client import DetectorClient
 
 from ensemble.streams import STREAMS
+from server.defaults import fixed_options
 from server.standin.layout import default_layout
 from tests.conftest import Server, free_ports, start_server
 from tests.golden import ROOT, ROWS
@@ -28,7 +29,7 @@ from tests.golden import ROOT, ROWS
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
 DASHBOARD = json.loads((ROOT / "deploy/grafana/dashboards/deepfake-detector.json").read_text())
-ENTRY = ROOT / "deploy/entrypoint"
+ENTRY = [sys.executable, "-m", "server.container"]
 RESTRICTIONS = ("--grpc-restricted-protocol", "--http-restricted-api")
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
 
@@ -49,14 +50,14 @@ def options_of_the_server(folder: Path, **environment: str) -> list[str]:
     program.chmod(0o755)
     more = [word.replace("${CONFIG:-fused}", "fused") for word in COMPOSE["services"]["triton"]["command"]]
     path = {"PATH": f"{folder}:{os.environ['PATH']}"}
-    done = subprocess.run([ENTRY, *more], env=path | environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([*ENTRY, *more], env=path | environment, capture_output=True, text=True, check=True, cwd=ROOT)
     return [option for option in done.stdout.splitlines() if not option.startswith("--model-repository")]
 
 
 @pytest.fixture(scope="module")
 def observed(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The real server with the container's options, those excepted that the launcher gives itself."""
-    own = ("--disable-auto-complete-config", "--exit-timeout-secs", "--model-config-name", *RESTRICTIONS)
+    own = (*(option.split("=")[0] for option in fixed_options()), "--model-config-name", *RESTRICTIONS)
     folder = tmp_path_factory.mktemp("observed")
     options = [option for option in options_of_the_server(folder) if not option.startswith(own)]
     log = folder / "log"
@@ -93,8 +94,15 @@ def test_all_packages_are_copied_and_nothing_is_ignored_that_is() -> None:
 
 
 def test_images_are_pinned_by_digest() -> None:
+    """NVIDIA's by what its registry says before the first build: nothing builds the image without asking."""
     digest = r"@sha256:[0-9a-f]{64}"
-    assert re.search(rf"^ARG DIGEST={digest}$", DOCKERFILE, re.MULTILINE)
+    assert re.search(rf"^ARG DIGEST=({digest})?$", DOCKERFILE, re.MULTILINE)
+    makefile = (ROOT / "Makefile").read_text()
+    building = re.findall(
+        r"^([a-z-]+):(.*)\n(?:\t.*\n)*\t.*docker (?:build|compose up --build)", makefile, re.MULTILINE
+    )
+    assert {target for target, _ in building} == {"image", "engines", "serve-gpu"}
+    assert all("pinned" in needs.partition("##")[0].split() for _, needs in building)
     assert "FROM nvcr.io/nvidia/tritonserver:${RELEASE}-py3${DIGEST} AS serve" in DOCKERFILE
     pulled = [service["image"] for service in COMPOSE["services"].values() if "build" not in service]
     assert pulled
@@ -125,8 +133,10 @@ def test_each_start_of_the_container_has_a_key_of_its_own(tmp_path: Path) -> Non
         return [option for option in given if option.startswith(RESTRICTIONS)]
 
     grpc, http = restrictions()
-    assert re.search(r"=shared-memory,model-repository,trace,logging:closed=[0-9a-f]{32}$", grpc)
-    assert re.search(r"=shared-memory,model-repository,trace,logging,inference:closed=[0-9a-f]{32}$", http)
+    assert re.search(r"=shared-memory,model-repository,trace,logging:deepfake-detector-key=[0-9a-f]{64}$", grpc)
+    assert re.search(
+        r"=shared-memory,model-repository,trace,logging,inference:deepfake-detector-key=[0-9a-f]{64}$", http
+    )
     assert restrictions() != [grpc, http]
     assert "inference" not in restrictions(HTTP_INFERENCE="open")[1]
 
@@ -149,13 +159,13 @@ def test_tritonserver_has_every_option_that_the_container_gives(tmp_path: Path) 
 @pytest.mark.server
 def test_the_entry_point_serves_clients_and_nothing_else(tiny_repository: Path, tmp_path: Path) -> None:
     grpc, http, metrics = free_ports(3)
-    (script := tmp_path / "entrypoint").write_text(ENTRY.read_text().replace("/models", str(tiny_repository)))
     layout = default_layout()
     path = f"{layout.tritonserver.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    command = ["sh", "-e", script, f"--backend-directory={layout.backends}"]
+    command = [*ENTRY, f"--backend-directory={layout.backends}"]
     command += [f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
     with (tmp_path / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=os.environ | {"PATH": path}, stdout=log, stderr=log)
+        environment = os.environ | {"PATH": path, "MODELS": str(tiny_repository)}
+        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
     try:
         with DetectorClient(f"localhost:{grpc}") as client:
             client.wait_ready(timeout=200)
