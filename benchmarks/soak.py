@@ -84,7 +84,7 @@ class Memory:
 
 
 @dataclass
-class Tally:
+class Counts:
     """What came back."""
 
     requests: int = 0
@@ -123,7 +123,7 @@ def main(
         start = time.monotonic()
         deadline = start + minutes * 60 if minutes else None
         with _sampled(server) as memory:
-            tally = asyncio.run(
+            counts = asyncio.run(
                 _load(server.url, requests if deadline is None else None, deadline, in_flight, largest_batch)
             )
         seconds = time.monotonic() - start
@@ -143,7 +143,7 @@ def main(
             "model_config_name": model_config_name,
         },
         figures=[
-            Figure({"load": "soak"}, "throughput", "images/s", "higher", [tally.images / seconds]),
+            Figure({"load": "soak"}, "throughput", "images/s", "higher", [counts.images / seconds]),
             Figure({"load": "soak"}, "server memory", "MiB", "lower", [memory.server[-1]]),
             Figure({"load": "soak"}, "server memory growth", "", "lower", [memory.growth(memory.server)]),
             Figure({"load": "soak"}, "client memory", "MiB", "lower", [memory.client[-1]]),
@@ -152,9 +152,9 @@ def main(
         ],
         details={
             "seconds": seconds,
-            "requests": tally.requests,
-            "images": tally.images,
-            "wrong": tally.wrong,
+            "requests": counts.requests,
+            "images": counts.images,
+            "wrong": counts.wrong,
             "failed_in_server": failed,
             "pending_afterwards": pending,
             "left_in_shared_memory": left,
@@ -170,15 +170,15 @@ def main(
         output.with_suffix(".png").write_bytes(
             memory_plot(memory.minutes, {"server and its steps": memory.server, "client": memory.client})
         )
-    if tally.wrong or failed or pending or left:
+    if counts.wrong or failed or pending or left:
         raise SystemExit(1)
 
 
-async def _load(url: str, requests: int | None, deadline: float | None, in_flight: int, largest_batch: int) -> Tally:
+async def _load(url: str, requests: int | None, deadline: float | None, in_flight: int, largest_batch: int) -> Counts:
     """Send a number of requests, or until a deadline; one that fails ends the run."""
     rng = random.Random(0)
     numbers = itertools.count() if requests is None else iter(range(requests))
-    tally = Tally()
+    counts = Counts()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("requests", total=requests)
 
@@ -190,13 +190,13 @@ async def _load(url: str, requests: int | None, deadline: float | None, in_fligh
                         return
                     batch = rng.choices(SAMPLES, k=rng.randint(1, largest_batch))
                     verdicts = [v async for v in client.score_many([(each.data, each.box) for each in batch])]
-                    tally.requests += 1
-                    tally.images += len(batch)
-                    tally.wrong += not all(each.has(v) for each, v in zip(batch, verdicts, strict=True))
+                    counts.requests += 1
+                    counts.images += len(batch)
+                    counts.wrong += not all(each.has(v) for each, v in zip(batch, verdicts, strict=True))
                     progress.advance(task)
 
         await asyncio.gather(*[worker() for _ in range(in_flight)])
-    return tally
+    return counts
 
 
 @contextmanager

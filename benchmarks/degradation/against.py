@@ -48,21 +48,20 @@ for line in sys.stdin:
 class _Engine:
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self._process = process
-        self.operations: list[str] = self._read()
+        self.operations: list[str] = json.loads(self._read())
 
     def rate(self, name: str, first: int, count: int) -> float:
         """Images a second of processor time."""
         assert self._process.stdin is not None
         print(json.dumps([name, [first, first + count]]), file=self._process.stdin, flush=True)
-        return count / float(self._read())
+        return count / float(json.loads(self._read()))
 
-    def _read(self) -> "list[str]":
+    def _read(self) -> str:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             raise click.ClickException("the engine's process ended; its error stands above")
-        found: list[str] = json.loads(line)
-        return found
+        return line
 
 
 @contextmanager

@@ -43,7 +43,7 @@ WARM = 200
 
 
 @dataclass
-class Tally:
+class Counts:
     """What came back."""
 
     statuses: Counter[str] = field(default_factory=Counter)
@@ -66,7 +66,7 @@ def main(images: int, in_flight: int, seed: int, output: Path | None) -> None:
         files = _files(seed)
         asyncio.run(_load(server.url, itertools.islice(files, WARM), WARM, in_flight))
         before = _holdings(server)
-        tally = asyncio.run(_load(server.url, itertools.islice(files, images), images, in_flight))
+        counts = asyncio.run(_load(server.url, itertools.islice(files, images), images, in_flight))
         after = _holdings(server)
     died = sorted(before.processes - after.processes)
     labels: dict[str, str | int | float] = {"load": "fuzz"}
@@ -76,16 +76,16 @@ def main(images: int, in_flight: int, seed: int, output: Path | None) -> None:
         circumstances=begun,
         settings={"images": images, "in_flight": in_flight, "seed": seed},
         figures=[
-            Figure(labels, "time of a request, median", "ms", "lower", [1e3 * statistics.median(tally.seconds)]),
-            Figure(labels, "time of a request, longest", "ms", "lower", [1e3 * max(tally.seconds)]),
+            Figure(labels, "time of a request, median", "ms", "lower", [1e3 * statistics.median(counts.seconds)]),
+            Figure(labels, "time of a request, longest", "ms", "lower", [1e3 * max(counts.seconds)]),
             Figure(labels, "memory gained", "MiB", "lower", [(after.memory - before.memory) / 2**20]),
             Figure(labels, "shared memory gained", "MiB", "lower", [(after.shared - before.shared) / 2**20]),
             Figure(labels, "file descriptors gained", "", "lower", [after.files - before.files]),
         ],
         details={
-            "wrong_neighbours": tally.wrong_neighbours,
+            "wrong_neighbours": counts.wrong_neighbours,
             "processes_died": len(died),
-            "statuses": dict(tally.statuses.most_common()),
+            "statuses": dict(counts.statuses.most_common()),
         },
     )
     console = Console()
@@ -94,7 +94,7 @@ def main(images: int, in_flight: int, seed: int, output: Path | None) -> None:
     console.print_json(data=result.details)
     if output:
         write(output, result)
-    if tally.wrong_neighbours or died:
+    if counts.wrong_neighbours or died:
         raise SystemExit(1)
 
 
@@ -110,8 +110,8 @@ def _files(seed: int) -> Iterator[bytes]:
         yield mutated(data, chance)
 
 
-async def _load(url: str, files: Iterator[bytes], count: int, in_flight: int) -> Tally:
-    tally = Tally()
+async def _load(url: str, files: Iterator[bytes], count: int, in_flight: int) -> Counts:
+    counts = Counts()
     chance = random.Random(0)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("images", total=count)
@@ -123,13 +123,13 @@ async def _load(url: str, files: Iterator[bytes], count: int, in_flight: int) ->
                     start = time.perf_counter()
                     pair = [(data, None), (sample.data, sample.box)]
                     verdict, neighbour = [verdict async for verdict in client.score_many(pair)]
-                    tally.seconds.append(time.perf_counter() - start)
-                    tally.statuses[verdict.status] += 1
-                    tally.wrong_neighbours += not sample.has(neighbour)
+                    counts.seconds.append(time.perf_counter() - start)
+                    counts.statuses[verdict.status] += 1
+                    counts.wrong_neighbours += not sample.has(neighbour)
                     progress.advance(task)
 
         await asyncio.gather(*[worker() for _ in range(in_flight)])
-    return tally
+    return counts
 
 
 @dataclass(frozen=True)

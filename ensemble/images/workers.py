@@ -40,7 +40,7 @@ SECONDS = 5.0
 SECONDS_PER_PIXEL = 5e-7
 """… and for each of its pixels: about ten times what the slowest kind takes."""
 
-PATIENCE = 20
+TIMEOUT_FACTOR = 20
 """A worker that has not answered after so many times its processor time hangs; under load it may wait for its turn."""
 
 IMAGES_PER_WORKER = 1000
@@ -182,11 +182,11 @@ def _decode(worker: _Worker, header: Header) -> RgbImage:
     worker.images += 1
     if offset + capacity <= DESK_BYTES:
         worker.desk[: len(header.still)] = header.still
-        shape = _ask(worker, job, [], PATIENCE * seconds)
+        shape = _ask(worker, job, [], TIMEOUT_FACTOR * seconds)
         return _pixels(worker.desk, offset, shape, header).copy()
     with _shared_memory(offset + capacity) as shared:
         os.pwrite(shared, header.still, 0)
-        shape = _ask(worker, job, [shared], PATIENCE * seconds)
+        shape = _ask(worker, job, [shared], TIMEOUT_FACTOR * seconds)
         mapped = mmap.mmap(shared, offset + capacity, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)
     return _pixels(mapped, offset, shape, header)
 
@@ -209,16 +209,16 @@ def _shared_memory(size: int) -> Iterator[int]:
         os.close(shared)
 
 
-def _ask(worker: _Worker, job: bytes, shared: list[int], patience: float) -> tuple[int, int]:
+def _ask(worker: _Worker, job: bytes, shared: list[int], timeout: float) -> tuple[int, int]:
     """Height and width of the image that the worker decoded."""
-    worker.jobs.settimeout(patience)
+    worker.jobs.settimeout(timeout)
     try:
         socket.send_fds(worker.jobs, [job], shared)
         answer = worker.jobs.recv(ANSWER.size + LONGEST_MESSAGE)
     except TimeoutError as error:
         os.kill(worker.pid, signal.SIGKILL)
         worker.jobs.close()
-        raise _WorkerLostError(f"the decoder hung on the image for {patience:.0f} s") from error
+        raise _WorkerLostError(f"the decoder hung on the image for {timeout:.0f} s") from error
     except OSError as error:
         worker.jobs.close()
         raise _WorkerLostError(f"the decoder is gone: {error}") from error

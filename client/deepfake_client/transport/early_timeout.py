@@ -1,4 +1,4 @@
-"""Inference that is given up when it is overdue. What counts as overdue is learnt while it is under way.
+"""Inference that is given up early, at a time that is learnt while it is under way.
 
 gRPC's own deadline is fixed when a request is sent. The first requests are sent before any answer has told how long one
 takes: held to that deadline, those at a server that hangs from the start would hold a run up for all of it.
@@ -27,10 +27,10 @@ def infer(
         client: The connection.
         arguments: Of `client.infer`, but for the deadline.
         deadline: Seconds after which gRPC gives the request up.
-        early_timeout: Tells after how many seconds in all it is overdue, by what is known at present.
+        early_timeout: Tells after how many seconds in all it is given up, by what is known at present.
 
     Raises:
-        InferenceServerException: It failed, or was overdue: then it is DEADLINE_EXCEEDED.
+        InferenceServerException: It failed, or was given up: then it is DEADLINE_EXCEEDED.
     """
     answer: Future[Any] = Future()
 
@@ -71,4 +71,4 @@ def _pause(started: float, early_timeout: float) -> float:
 
 
 def _given_up() -> InferenceServerException:
-    return InferenceServerException("overdue", status="StatusCode.DEADLINE_EXCEEDED")
+    return InferenceServerException("no answer in time", status="StatusCode.DEADLINE_EXCEEDED")

@@ -117,12 +117,12 @@ def test_a_process_that_hangs_is_killed_and_another_decodes(
     assert_decodes(decoders)
     _, worker = started(others)
     worker.suspend()
-    monkeypatch.setattr(workers, "PATIENCE", 0.2)
+    monkeypatch.setattr(workers, "TIMEOUT_FACTOR", 0.2)
     # It is not this image's fault: a fresh process gets it too, with all the patience that a busy machine may need.
     fork = decoders._fork
 
     def patient() -> object:
-        monkeypatch.setattr(workers, "PATIENCE", 20)
+        monkeypatch.setattr(workers, "TIMEOUT_FACTOR", 20)
         return fork()
 
     monkeypatch.setattr(decoders, "_fork", patient)
