@@ -1,4 +1,7 @@
-"""Score the frames of a video that lie in a folder, and say what the video comes to."""
+"""Score the frames of a video that lie in a folder, and say what the video comes to.
+
+For video files there is `deepfake-client score clip.mp4`, which finds the worst seconds: docs/how-to/videos.md.
+"""
 
 import argparse
 from collections.abc import Iterator
