@@ -21,6 +21,7 @@ from .images.items import (
     Faces,
     Image,
     ImageItem,
+    ImageSource,
     Item,
     make_item,
     plan_requests,
@@ -58,7 +59,9 @@ class AsyncDetectorClient(AsyncCalls):
         """What is known of each server: see `DetectorClient.servers`."""
         return () if self._fleet is None else self._fleet.status()
 
-    async def score(self, image: Image, face_box: FaceBox | None = None, *, faces: Faces = "main") -> Verdict:
+    async def score(
+        self, image: ImageSource | Image, face_box: FaceBox | None = None, *, faces: Faces = "main"
+    ) -> Verdict:
         """Scores one image: see `DetectorClient.score`."""
         encoded = await asyncio.to_thread(read, make_item(image, face_box, faces))
         return await self._run(score_one(self._settings, encoded))
@@ -101,7 +104,7 @@ class AsyncDetectorClient(AsyncCalls):
             await asyncio.gather(*window.pending, return_exceptions=True)
 
     async def decide(
-        self, image: Image, face_box: FaceBox | None = None, *, threshold: float | None = None
+        self, image: ImageSource | Image, face_box: FaceBox | None = None, *, threshold: float | None = None
     ) -> EarlyVerdict:
         """The verdict on one image, by as few streams as it takes: see `DetectorClient.decide`."""
         verdict = await (await self.deciding(threshold)).score(image, face_box)

@@ -24,6 +24,7 @@ from .images.items import (
     Faces,
     Image,
     ImageItem,
+    ImageSource,
     Item,
     make_item,
     plan_requests,
@@ -60,11 +61,12 @@ class DetectorClient(BlockingCalls):
         """What is known of each server; none before the first request."""
         return () if self._fleet is None else self._fleet.status()
 
-    def score(self, image: Image, face_box: FaceBox | None = None, *, faces: Faces = "main") -> Verdict:
+    def score(self, image: ImageSource | Image, face_box: FaceBox | None = None, *, faces: Faces = "main") -> Verdict:
         """Scores one image.
 
         Args:
-            image: The encoded image (JPEG, PNG, WebP, BMP, TIFF) as bytes, or the path of its file.
+            image: The encoded image (JPEG, PNG, WebP, BMP, TIFF) as bytes, or the path of its file; or an
+                `Image`, which says the rest itself.
             face_box: x1, y1, x2, y2 in pixels of the decoded image, where the face is known: it replaces detection.
                 NaN in all four means that it is not known.
             faces: "all" for a verdict on every face that is large enough to judge: see `Verdict.faces`. A face that is
@@ -86,10 +88,10 @@ class DetectorClient(BlockingCalls):
         """Scores any number of images in constant memory.
 
         Args:
-            items: Images as bytes, paths, or (image, face box) pairs. They are taken lazily, in a thread of their own,
-                at most `2 * max_in_flight * batch_size` for each server ahead of what is scored; files are read in
-                other threads. Where they stand still, a batch that is not full is sent after a fifth of a second.
-                What they raise is raised after the verdicts of those before.
+            items: Images as bytes, paths, (image, face box) pairs, `Image` or `Item`. They are taken lazily, in a
+                thread of their own, at most `2 * max_in_flight * batch_size` for each server ahead of what is scored;
+                files are read in other threads. Where they stand still, a batch that is not full is sent after a fifth
+                of a second. What they raise is raised after the verdicts of those before.
             ordered: Whether verdicts come in the order of their items, of which up to 4096 then wait for a slow one.
                 Without it they come as they are there, and none ever waits; `Verdict.index` says which item each
                 belongs to.
@@ -137,7 +139,9 @@ class DetectorClient(BlockingCalls):
             channels.close()
             pool.shutdown(cancel_futures=True)
 
-    def decide(self, image: Image, face_box: FaceBox | None = None, *, threshold: float | None = None) -> EarlyVerdict:
+    def decide(
+        self, image: ImageSource | Image, face_box: FaceBox | None = None, *, threshold: float | None = None
+    ) -> EarlyVerdict:
         """The verdict on one image, by as few streams as it takes.
 
         It is the verdict that `score` would give. A stream is asked only where it could change it, so the numbers of
@@ -231,7 +235,7 @@ class DetectorClient(BlockingCalls):
                 raise
             raise not_ready(self._settings, timeout, error) from error
 
-    def _find_faces(self, image: Image) -> Sequence[FoundFace]:
+    def _find_faces(self, image: ImageSource) -> Sequence[FoundFace]:
         encoded = read(make_item(image, None, "all"))
         (found,) = self._retry(self._channels, find_faces_call(self._settings, [encoded]), RequestState())
         return found.faces

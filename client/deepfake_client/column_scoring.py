@@ -6,7 +6,7 @@ from typing import Any
 
 from .client import DetectorClient
 from .columns import COLUMNS, flatten
-from .images.items import FaceBox, Image, ImageItem
+from .images.items import FaceBox, ImageItem, ImageSource
 
 
 def score_columns(
@@ -31,7 +31,7 @@ def score_columns(
 
 
 def _items(images: Iterable[Any], boxes: Iterable[FaceBox | None] | None) -> Iterator[ImageItem]:
-    present: Iterator[Image] = (b"" if _missing(image) else image for image in images)
+    present: Iterator[ImageSource] = (b"" if _missing(image) else image for image in images)
     yield from present if boxes is None else zip(present, boxes, strict=True)
 
 

@@ -11,7 +11,7 @@ from ..errors import DetectorError, RequestFailedError, ServerDiedError
 from ..results import Verdict
 from .files import open_file
 
-Image = bytes | bytearray | memoryview | str | os.PathLike[str]
+ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str]
 """An encoded image: its bytes, or the path of its file."""
 
 FaceBox = Sequence[float]
@@ -25,6 +25,23 @@ Faces = Literal["main", "all"]
 
 REQUEST_BYTES = 32 << 20
 """A request is closed early when its images reach this size, so that memory stays bounded with large files too."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image, and what is wanted of it: it may stand wherever the clients take an image.
+
+        client.score(Image("group.jpg", faces="all"))
+
+    Attributes:
+        source: The encoded image (JPEG, PNG, WebP, BMP, TIFF) as bytes, or the path of its file.
+        face_box: x1, y1, x2, y2 in pixels of the decoded image, where the face is known: it replaces detection.
+        faces: "all" for a verdict on every face that is large enough to judge, "main" for one on the main face.
+    """
+
+    source: ImageSource
+    face_box: FaceBox | None = None
+    faces: Faces = "main"
 
 
 @dataclass(frozen=True)
@@ -66,8 +83,8 @@ class Item:
             return replace(self, load=None, fleeting=False, error=str(error))
 
 
-ImageItem = Image | tuple[Image, FaceBox | None] | Item
-"""An image, or an image with the box of its face; an `Item` gives bytes a name."""
+ImageItem = ImageSource | tuple[ImageSource, FaceBox | None] | Image | Item
+"""An image, an image with the box of its face, or one with what is wanted of it; an `Item` gives bytes a name."""
 
 
 @dataclass(frozen=True)
@@ -87,20 +104,24 @@ Group = list[EncodedImage | Verdict]
 
 
 def as_item(item: ImageItem) -> Item:
-    """Tells bytes, paths and (image, box) pairs apart.
-
-    Raises:
-        TypeError: It is none of them.
-        ValueError: The box is not four numbers.
-    """
+    """Tells bytes, paths, (image, box) pairs and images apart; errors as `make_item`."""
     if isinstance(item, Item):
         return item
     image, box = item if isinstance(item, tuple) else (item, None)
     return make_item(image, box)
 
 
-def make_item(image: Image, box: FaceBox | None, faces: Faces = "main") -> Item:
-    """An image with the box of its face; errors as `as_item`."""
+def make_item(image: ImageSource | Image, box: FaceBox | None, faces: Faces = "main") -> Item:
+    """An image with the box of its face and whose verdict is wanted; an `Image` says both itself.
+
+    Raises:
+        TypeError: It is no image; or an `Image`, and a box or faces are given beside it.
+        ValueError: The box is not four numbers, or faces is no word that is known.
+    """
+    if isinstance(image, Image):
+        if box is not None or faces != "main":
+            raise TypeError("Image(...) says face_box and faces itself; do not give them beside it as well")
+        return make_item(image.source, image.face_box, image.faces)
     if faces not in get_args(Faces):
         raise ValueError(f"faces is {faces!r}; it must be {' or '.join(get_args(Faces))}")
     corners = None

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from deepfake_client import AsyncDetectorClient, DetectorClient, Item
+from deepfake_client import AsyncDetectorClient, DetectorClient, Image, Item
 from deepfake_client.cli import main
 
 from ensemble.faces.crop import crop_face, square_around
@@ -77,13 +77,23 @@ def test_mixed_requests_keep_their_order_and_bad_images_their_status(server: Ser
     assert verdicts["none"].status == "unreadable_file"
 
 
-def test_asyncio_says_the_same(server: Server, group: np.ndarray) -> None:
+def test_an_image_says_itself_that_every_face_is_wanted(server: Server, group: np.ndarray) -> None:
+    image = Image(encode(group), faces="all")
+
     async def score():
         async with AsyncDetectorClient(server.url) as client:
-            return await client.score(encode(group), faces="all")
+            one = await client.score(image)
+            (many,) = [verdict async for verdict in client.score_many([image])]
+            return one, many
 
     with DetectorClient(server.url) as client:
-        assert asyncio.run(score()) == client.score(encode(group), faces="all")
+        wanted = client.score(encode(group), faces="all")
+        assert len(wanted.faces or ()) == 2
+        assert client.score(image) == wanted
+        assert list(client.score_many([image, encode(group)])) == [wanted, client.score(encode(group))]
+        with pytest.raises(TypeError, match="itself"):
+            client.score(image, (0, 0, 9, 9))
+    assert asyncio.run(score()) == (wanted, wanted)
 
 
 def test_command_line_gives_every_face(server: Server, tmp_path: Path, group: np.ndarray) -> None:
