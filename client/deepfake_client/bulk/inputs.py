@@ -13,14 +13,14 @@ from .lists import STDIN, Columns, read_list
 from .shards import is_shard, read_shard
 
 IMAGE_EXTENSIONS = IMAGE_SUFFIXES
-"""Files of a folder, and members of a shard, that are sent, in upper or lower case."""
+"""Files of a folder, and members of a shard, that are scored as images, in upper or lower case."""
 
 
 VIDEO_EXTENSIONS = (
     *(".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg"),
     *(".mts", ".m2ts", ".3gp", ".wmv", ".flv", ".ogv"),
 )
-"""Files of a folder that are scored as videos, in upper or lower case. (`.ts` is more often a program.)"""
+"""The same that are scored as videos. (`.ts` is more often a program.)"""
 
 
 _EXTENSIONS = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
@@ -28,8 +28,7 @@ _EXTENSIONS = IMAGE_EXTENSIONS + VIDEO_EXTENSIONS
 
 def is_video(item: Item) -> bool:
     """Whether an item is a video, by its name."""
-    named = item.path is not None and item.path.lower().endswith(VIDEO_EXTENSIONS)
-    return named and item.load is None and item.error is None
+    return item.error is None and item.path is not None and item.path.lower().endswith(VIDEO_EXTENSIONS)
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ class _Search:
         if is_folder:
             yield from self._walk(path)
         elif is_shard(path):
-            yield from read_shard(path, IMAGE_EXTENSIONS)
+            yield from read_shard(path, _EXTENSIONS)
         else:
             yield Item(path, None, None)
 

@@ -1,4 +1,4 @@
-"""Images in tar shards, as WebDataset lays them out; nothing is unpacked."""
+"""Images and videos in tar shards, as WebDataset lays them out; nothing is unpacked."""
 
 import gzip
 import os
@@ -9,7 +9,7 @@ from contextlib import closing
 from functools import partial
 from typing import BinaryIO, Self
 
-from ..images.files import open_file
+from ..images.files import FilePart, open_file
 from ..images.items import MAX_IMAGE_BYTES, Item, check_size
 
 SHARD_EXTENSIONS = (".tar", ".tar.gz", ".tgz")
@@ -105,8 +105,8 @@ def _item(shard: str, tar: tarfile.TarFile, member: tarfile.TarInfo, streamed: b
         return Item(name, None, None, error=f"the member is {what}, which is not followed; pack the image itself")
     if streamed:
         return Item(name, None, None, load=partial(_stream, tar, member), fleeting=True)
-    load = partial(_read_part, shard, member.offset_data, member.size)
-    return Item(name, None, None, load=load, size=member.size)
+    part = FilePart(shard, member.offset_data, member.size)
+    return Item(name, None, None, load=partial(_read_part, part), part=part, size=member.size)
 
 
 def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -119,11 +119,11 @@ def _stream(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         raise OSError(f"the shard is damaged within it: {error}") from error
 
 
-def _read_part(shard: str, offset: int, size: int) -> bytes:
-    check_size(size, MAX_IMAGE_BYTES)
-    with open_file(shard) as file:
-        file.seek(offset)
-        data = file.read(size)
-    if len(data) < size:
-        raise OSError(f"the shard ends within it, after {len(data)} of {size} bytes; copy the shard again")
+def _read_part(part: FilePart) -> bytes:
+    check_size(part.size, MAX_IMAGE_BYTES)
+    with open_file(part.path) as file:
+        file.seek(part.offset)
+        data = file.read(part.size)
+    if len(data) < part.size:
+        raise OSError(f"the shard ends within it, after {len(data)} of {part.size} bytes; copy the shard again")
     return data

@@ -10,10 +10,10 @@ import click
 from ..bulk.inputs import IMAGE_EXTENSIONS, Inputs, find_images, is_video
 from ..bulk.lists import BOX_COLUMNS, STDIN, Columns, check_list
 from ..bulk.text_rows import CSV_COLUMNS, VERDICT_COLUMNS, WIDE_COLUMNS
+from ..decoding.sampling import DEFAULT_FPS
 from ..images.items import Faces, Item
 from ..text import printable
 from ..video import Sampling, VideoOptions, VideoVerdict
-from ..video.sampling import DEFAULT_FPS
 from .connection import Connection, connection_options
 from .evidence import replay, write_evidence
 from .group import INTERRUPTED, NO_IMAGES, SOME_FAILED, Commands

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from dataclasses import dataclass
 from typing import BinaryIO
 
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -13,6 +14,21 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+@dataclass(frozen=True)
+class FilePart:
+    """Consecutive bytes of a file, such as a member of a tar shard.
+
+    Attributes:
+        path: Of the file.
+        offset: Of its first byte.
+        size: Bytes.
+    """
+
+    path: str
+    offset: int
+    size: int
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from ..errors import DetectorError, RequestFailedError, ServerDiedError
 from ..results import Verdict
-from .files import open_file
+from .files import FilePart, open_file
 
 ImageSource = bytes | bytearray | memoryview | str | os.PathLike[str]
 """An encoded image: its bytes, or the path of its file."""
@@ -53,6 +53,7 @@ class Item:
         data: Its bytes, where they are in memory.
         box: The box of its face, where that is known.
         load: Gives its bytes where they are not a file of their own; raises OSError.
+        part: Where these bytes are, if they are part of a file.
         fleeting: Whether `load` works only until the next item is taken: see `held`.
         error: Why there is nothing to read; it becomes the error of its verdict.
         size: Its bytes, where they are known without reading.
@@ -66,6 +67,7 @@ class Item:
     data: bytes | None = None
     box: tuple[float, ...] | None = None
     load: Callable[[], bytes] | None = field(default=None, compare=False)
+    part: FilePart | None = None
     fleeting: bool = False
     error: str | None = None
     size: int | None = field(default=None, compare=False)

@@ -1,8 +1,8 @@
 """Videos: frames by a rate or a number, scored as a stream; one verdict of many. Needs the extra `video` (PyAV)."""
 
-from .reading import VideoError
+from ..decoding.frames import VideoError
+from ..decoding.sampling import Sampling
 from .rule import Judgement, Sample, Track, Window, judge
-from .sampling import Sampling
 from .scoring import VideoOptions, score_items, score_video
 from .timeline import draw_timeline
 from .verdict import FrameVerdict, VideoSummary, VideoVerdict

@@ -9,17 +9,19 @@ import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
-from io import BytesIO
+from io import BufferedReader
 from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..client import DetectorClient
+from ..decoding.frames import VideoError, VideoFile
+from ..decoding.sampling import Sampling
+from ..decoding.source import Source, Window, opened
 from ..images.items import Faces, Item
 from ..results import Verdict
-from .reading import VideoError, VideoFile, read_frames
+from .reading import read_frames
 from .rule import Sample
-from .sampling import Sampling
 from .verdict import FrameVerdict, VideoSummary, VideoVerdict, samples_of, video_verdict
 
 _FRAMES_BYTES = 64 << 20
@@ -66,11 +68,9 @@ def score_video(
     Raises:
         DetectorError: As `DetectorClient.score_many`.
     """
-    opened: str | BinaryIO = (
-        BytesIO(source) if isinstance(source, bytes) else str(source) if isinstance(source, Path) else source
-    )
-    path = name if name is not None else opened if isinstance(opened, str) else None
-    video = _Video(0, path, opened, options or VideoOptions())
+    given = str(source) if isinstance(source, Path) else source
+    path = name if name is not None else given if isinstance(given, str) else None
+    video = _Video(0, path, given, options or VideoOptions())
     (scored,) = _score(client, [video], ordered=True, stop=threading.Event())
     verdict = scored[1]
     assert isinstance(verdict, VideoVerdict)
@@ -103,12 +103,16 @@ def score_items(
         DetectorError: As `DetectorClient.score_many`.
     """
     sources = (
-        _Video(number, item.path, item.path or "" if item.data is None else BytesIO(item.data), options)
-        if is_video(item)
-        else _Image(number, item)
+        _Video(number, item.path, _source_of(item), options) if is_video(item) else _Image(number, item)
         for number, item in enumerate(items)
     )
     return _score(client, sources, ordered=ordered, stop=stop)
+
+
+def _source_of(item: Item) -> Source:
+    if item.data is not None:
+        return item.data
+    return item.part or item.path or b""
 
 
 @dataclass(frozen=True)
@@ -123,7 +127,7 @@ class _Video:
 
     number: int
     path: str | None
-    source: str | BinaryIO
+    source: Source
     options: VideoOptions
     about: VideoFile = field(default_factory=VideoFile)
     fault: tuple[str, str] | None = None
@@ -275,13 +279,10 @@ def _flattened(
         yield Item(source.path, error="the end of the video")
 
 
-def _digest(source: str | BinaryIO) -> str | None:
+def _digest(source: Source) -> str | None:
     """SHA-256 of a file; None where it cannot be read, of which its row says why."""
     try:
-        if isinstance(source, str):
-            with Path(source).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        source.seek(0)
-        return hashlib.sha256(source.read()).hexdigest()
+        with opened(source) as (descriptor, offset, size):
+            return hashlib.file_digest(BufferedReader(Window(descriptor, offset, size)), "sha256").hexdigest()
     except (OSError, ValueError):
         return None

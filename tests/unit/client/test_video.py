@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from deepfake_client import DetectorClient
+from deepfake_client.decoding.frames import VideoFile
 from deepfake_client.results import Face, Verdict
 from deepfake_client.video import Sample, Sampling, VideoOptions, draw_timeline, judge, score_video
-from deepfake_client.video.reading import VideoFile, read_frames
+from deepfake_client.video.reading import read_frames
 from deepfake_client.video.rule import worst_window
 from deepfake_client.video.tracks import Tracker, overlap
 from deepfake_client.video.verdict import samples_of
