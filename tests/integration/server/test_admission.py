@@ -18,12 +18,42 @@ from tests.conftest import Server, start_server
 from tests.golden import BOXES, GOLDEN, ROWS
 
 LIMIT = 32
+GATE = "closed"
+GATED_NETWORK = f"""
+import time
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        folder = Path(args["model_repository"])
+        self.gate = folder / "{GATE}"
+        self.session = onnxruntime.InferenceSession(folder / args["model_version"] / "model.onnx")
+        self.names = [output.name for output in self.session.get_outputs()]
+
+    def execute(self, requests):
+        while self.gate.exists():
+            time.sleep(0.01)
+        pixels = [pb_utils.get_input_tensor_by_name(request, "PIXELS").as_numpy() for request in requests]
+        answers = [self.session.run(None, {{self.session.get_inputs()[0].name: each}}) for each in pixels]
+        return [pb_utils.InferenceResponse(list(map(pb_utils.Tensor, self.names, answer))) for answer in answers]
+"""
+"""A network that keeps its batch for as long as a file is there."""
 
 
 @pytest.fixture(scope="module")
 def small_server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("small")
     shutil.copytree(tiny_repository, folder / "models")
+    network = folder / "models" / "global_texture"
+    (network / "1" / "model.py").write_text(GATED_NETWORK)
+    settings = (network / "config.pbtxt").read_text()
+    settings = settings.replace('backend: "onnxruntime"', 'backend: "python"')
+    (network / "config.pbtxt").write_text(settings.replace('default_model_filename: "model.onnx"', ""))
     config = folder / "models" / "preprocess" / "config.pbtxt"
     text = config.read_text()
     assert '"max_pending" value { string_value: "256" }' in text
@@ -66,6 +96,33 @@ def test_overload_is_refused_at_once_and_the_server_recovers_at_once(small_serve
     with DetectorClient(small_server.url, batch_size=16, max_in_flight=16) as client:
         items = [(GOLDEN / "images" / row["image"], BOXES[row["image"]]) for row in ROWS] * 8
         assert [verdict.score for verdict in client.score_many(items)] == [row["vote"] for row in ROWS] * 8
+
+
+@pytest.mark.server
+def test_what_is_over_is_refused_while_a_network_keeps_its_batch(small_server: Server) -> None:
+    """Not one refusal waits for a network: all are there before the first of the admitted is answered."""
+    image = (GOLDEN / "images" / "00_face.png").read_bytes()
+    gate = small_server.repository / "global_texture" / GATE
+
+    async def flood() -> tuple[list[str], list[str]]:
+        async with aio.InferenceServerClient(small_server.url) as client:
+            tasks = {asyncio.create_task(ask(client, image, 8, 120)) for _ in range(40)}
+            refused: list[str] = []
+            while tasks and len(refused) < 40 - LIMIT // 8:
+                done, tasks = await asyncio.wait(tasks, timeout=60, return_when=asyncio.FIRST_COMPLETED)
+                assert done, f"after {len(refused)} refusals none came while the network was busy"
+                refused += [task.result() for task in done]
+            gate.unlink()
+            return refused, await asyncio.gather(*tasks)
+
+    gate.touch()
+    try:
+        refused, admitted = asyncio.run(flood())
+    finally:
+        gate.unlink(missing_ok=True)
+    assert {answer.partition(":")[0] for answer in refused} == {"StatusCode.UNAVAILABLE"}
+    assert set(admitted) == {"ok"}
+    assert len(admitted) >= LIMIT // 8 - 1  # the launcher's own request may have the place of one
 
 
 @pytest.mark.server
