@@ -14,7 +14,7 @@ from rich.console import Console
 
 from server import access
 from server.defaults import DRAIN_SECONDS, PORTS
-from server.diagnosis.credentials import Credentials, credential_options, parse_header
+from server.diagnosis.credentials import Credentials, certificate_options, credential_options, parse_header
 from server.diagnosis.doctor import examine, show
 from server.diagnosis.engines import REBUILD, check_engines
 from server.errors import RefusedError, ServerError
@@ -96,11 +96,13 @@ def main() -> None:
       python -m server --model-config-name openvino
       python -m server -- --log-verbose=1 --buffer-manager-thread-count=2
       python -m server -- --grpc-use-ssl=true --grpc-server-cert=server.pem --grpc-server-key=server.key
+      python -m server --ca ca.pem --client-cert me.pem --client-key me.key -- --grpc-use-ssl-mutual=true …
       python -m server -- --grpc-restricted-protocol=inference:token=SECRET
       python -m server doctor                           # what is wrong with this machine?
 
     Closed unless opened: inference over HTTP, model control, shared memory, traces and log settings. Where gRPC is
-    secured, HTTP, which has no TLS, listens on this machine alone. See docs/security-doors.md.
+    secured, HTTP, which has no TLS, listens on this machine alone. Where gRPC wants certificates, the launcher looks
+    after the server with those of --ca, --client-cert and --client-key, or over HTTP. See docs/security-doors.md.
 
     Exit codes: 0 stopped as asked · 1 the server failed · 2 refused before the start.
     """
@@ -142,6 +144,7 @@ def main() -> None:
     is_flag=True,
     help="Allow a --host that other machines reach, although this release has known security faults.",
 )
+@certificate_options
 @click.argument("extra", nargs=-1, metavar="[-- TRITONSERVER OPTIONS]")
 def serve(
     repository: Path,
@@ -155,6 +158,9 @@ def serve(
     drain: int,
     http_inference: bool,
     exposed: bool,
+    ca: Path | None,
+    client_cert: Path | None,
+    client_key: Path | None,
     extra: tuple[str, ...],
 ) -> None:
     """Serve a model repository (the command that is run when none is named)."""
@@ -162,7 +168,8 @@ def serve(
     layout = default_layout()
     refuse_own_options(extra)
     refuse_exposure(host, exposed)
-    refuse_unwatchable(extra)
+    credentials = Credentials(ca=ca, client_cert=client_cert, client_key=client_key).channel_credentials()
+    refuse_unwatchable(extra, certified=credentials is not None)
     refused = [
         finding for finding in needs(layout, repository, config_name, host, ports) if finding.level is Level.WRONG
     ]
@@ -171,7 +178,9 @@ def serve(
     models = read_models(repository, config_name)
     batch = next(model.max_batch_size for model in models if model.name == ENSEMBLE)
 
-    options = Options(repository, host, ports, config_name, log_level, drain, extra, http_inference)
+    options = Options(
+        repository, host, ports, config_name, log_level, drain, extra, http_inference, credentials=credentials
+    )
     if http_inference and access.is_on("--allow-http", extra, default=True):
         say(
             f"WARNING: inference over HTTP is open: whoever reaches {host}:{http_port} can end this server by deeply "

@@ -58,16 +58,21 @@ def refuse_exposure(host: str, exposed: bool) -> None:
         )
 
 
-def refuse_unwatchable(extra: tuple[str, ...]) -> None:
+def refuse_unwatchable(extra: tuple[str, ...], *, certified: bool = False) -> None:
     """Refuse options that leave the launcher no way to see whether the server answers.
+
+    Args:
+        extra: The user's options for tritonserver.
+        certified: Whether the launcher has certificates of its own for gRPC.
 
     Raises:
         RefusedError: With what to change.
     """
     without_http = not access.is_on("--allow-http", extra, default=True)
-    without_grpc = access.uses_tls(extra) or not access.is_on("--allow-grpc", extra, default=True)
+    without_grpc = (access.uses_tls(extra) and not certified) or not access.is_on("--allow-grpc", extra, default=True)
     if without_http and without_grpc:
         raise RefusedError(
             "--allow-http=false leaves the supervision no way in where gRPC is off or wants certificates\n"
-            "  → leave HTTP on: it then listens on this machine alone, and its inference is closed by a key"
+            "  → leave HTTP on: it then listens on this machine alone, and its inference is closed by a key; or give "
+            "the launcher certificates for gRPC by --ca, --client-cert and --client-key"
         )

@@ -1,4 +1,4 @@
-"""How `doctor` gets into a secured server: the options and the environment of the client's command line."""
+"""How doctor and launcher get into a secured server: the options and the environment of the client's command line."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -51,14 +51,22 @@ def parse_header(text: str) -> tuple[str, str]:
     return name.lower(), value
 
 
-def credential_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options `tls`, `ca`, `client_cert`, `client_key` and `header`, named as the client's."""
+def certificate_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options `ca`, `client_cert` and `client_key`, named as the client's."""
     file = click.Path(exists=True, dir_okay=False, path_type=Path)
     texts = {
         "--client-key": "PEM file of the private key of --client-cert.",
         "--client-cert": "PEM file of the certificate that the server asks for.",
         "--ca": "PEM file of the authorities that sign the server's certificate, where these are your own.",
     }
+    for name, text in texts.items():
+        variable = f"DEEPFAKE_CLIENT_{name.strip('-').replace('-', '_').upper()}"
+        command = click.option(name, type=file, envvar=variable, show_envvar=True, help=text)(command)
+    return command
+
+
+def credential_options(command: Callable[..., None]) -> Callable[..., None]:
+    """As `certificate_options`, with `tls` and `header`."""
     command = click.option(
         "--header",
         multiple=True,
@@ -66,7 +74,5 @@ def credential_options(command: Callable[..., None]) -> Callable[..., None]:
         help="Send a header, such as a token. NAME=@FILE takes it from a file; the variable DEEPFAKE_CLIENT_HEADER "
         "holds one a line.",
     )(command)
-    for name, text in texts.items():
-        variable = f"DEEPFAKE_CLIENT_{name.strip('-').replace('-', '_').upper()}"
-        command = click.option(name, type=file, envvar=variable, show_envvar=True, help=text)(command)
+    command = certificate_options(command)
     return click.option("--tls", is_flag=True, envvar="DEEPFAKE_CLIENT_TLS", help="Encrypt the connection.")(command)

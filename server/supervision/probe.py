@@ -156,5 +156,6 @@ def _judge(code: grpc.StatusCode, details: str) -> Kind:
         return refused
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return Kind.BUSY
-    unreachable = code is grpc.StatusCode.UNAVAILABLE and "restricted" not in details
+    told = ("restricted", "handshake", "CERTIFICATE", "Certificate", "Hostname")
+    unreachable = code is grpc.StatusCode.UNAVAILABLE and not any(word in details for word in told)
     return Kind.UNREACHABLE if unreachable else Kind.FAILED

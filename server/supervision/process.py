@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
 
+import grpc  # type: ignore[import-untyped]
 import psutil
 
 from server import access
@@ -72,6 +73,7 @@ class Options:
         extra: Further options for tritonserver, as they are.
         http_inference: Whether inference over HTTP is open to everybody.
         key: Opens what is closed by default; another one for each start.
+        credentials: With what the launcher's own requests pass a gRPC port that wants TLS; None: they go over HTTP.
     """
 
     repository: Path
@@ -83,6 +85,7 @@ class Options:
     extra: tuple[str, ...] = ()
     http_inference: bool = False
     key: str = field(default_factory=access.new_key, repr=False)
+    credentials: grpc.ChannelCredentials | None = field(default=None, repr=False)
 
     @property
     def words(self) -> list[str]:
@@ -92,8 +95,10 @@ class Options:
 
     @property
     def probes_http(self) -> bool:
-        """Whether the launcher's own requests go over HTTP: where gRPC wants certificates, or is not there."""
-        return access.uses_tls(self.extra) or not access.is_on("--allow-grpc", self.extra, default=True)
+        """Whether the launcher's own requests go over HTTP: where gRPC wants certificates it lacks, or is not there."""
+        return (access.uses_tls(self.extra) and self.credentials is None) or not access.is_on(
+            "--allow-grpc", self.extra, default=True
+        )
 
     @property
     def hosts(self) -> dict[str, str]:

@@ -23,6 +23,7 @@ from server.supervision.restarts import Restarts
 TICK = 0.1  # seconds between two looks
 COUNTS_INTERVAL = 1.0  # seconds between two looks at the statistics
 REMINDER_INTERVAL = 15.0  # seconds between two words about a long start
+WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # addresses to listen on → to reach them by
 
 
 class Supervisor:
@@ -205,10 +206,16 @@ def make_prober(options: Options) -> Prober | HttpProber:
     name = "http" if options.probes_http else "grpc"
     address = local_address(options.hosts[name], options.ports[name])
     headers = access.headers(name, options.words)
-    return HttpProber(address, headers) if options.probes_http else Prober(address, headers)
+    if options.probes_http:
+        return HttpProber(address, headers)
+    if not access.uses_tls(options.extra):
+        return Prober(address, headers)
+    if access.is_loopback(options.host) or options.host in WILDCARDS:
+        address = f"localhost:{options.ports[name]}"  # what certificates are made out to
+    return Prober(address, headers, options.credentials)
 
 
 def local_address(host: str, port: int) -> str:
     """The address under which this machine reaches a server that listens on `host`."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    host = WILDCARDS.get(host, host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

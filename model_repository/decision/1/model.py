@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from ensemble import status
-from ensemble.admission import Release
+from ensemble.admission import SideDoor
 from ensemble.calibration import PAPER_VOTE, Vote
 from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, read_in_force
 from ensemble.contract import FACE_NONE, FACE_NOT_NEEDED, VOTER_MODEL
@@ -21,6 +21,8 @@ from ensemble.decision import Evidence, require_rising
 from ensemble.streams import STREAMS, Stream
 
 FACE_CROP = "face_crop"
+STEP = 2
+"""Of `SideDoor`: another one than that of `face_crop`, which is called with the same ticket."""
 UNDER_WAY = 64
 """Requests that wait for late streams at once; these batch what comes from all of them."""
 
@@ -33,7 +35,7 @@ class TritonPythonModel:
     """One instance of the step. Each request waits for its late streams in a thread of its own."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self._release = Release()
+        self._door = SideDoor(STEP)
         self._vote = _vote_in_force(Path(args["model_repository"]).parent / VOTER_MODEL, args["model_version"])
         require_rising(self._vote)
         inputs = {each["name"] for each in json.loads(args["model_config"])["input"]}
@@ -43,26 +45,35 @@ class TritonPythonModel:
         self._late = sorted((stream for stream in STREAMS if stream not in self._early), key=lambda each: -weight[each])
         self._threads = ThreadPoolExecutor(UNDER_WAY)
 
-    def execute(self, requests: list[Any]) -> list[None]:
-        for request in requests:
-            self._threads.submit(self._answer, request, request.get_response_sender())
-        return [None] * len(requests)
+    def execute(self, requests: list[Any]) -> list[Any]:
+        return [self._begin(request) for request in requests]
 
     def finalize(self) -> None:
         self._threads.shutdown()
 
-    def _answer(self, request: Any, sender: Any) -> None:
+    def _begin(self, request: Any) -> Any:
+        """Starts the work on a request, and gives None; whoever calls this step past the first one may be refused."""
+        images = [row[0] for row in pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()]
+        tickets = pb_utils.get_input_tensor_by_name(request, "TICKET")
+        ticket, size = 0 if tickets is None else int(tickets.as_numpy()[0, 0]), sum(map(len, images))
+        if not self._door.enter(ticket, len(images), size):
+            ticket, refusal = self._door.admit(len(images), size)
+            if refusal is not None:
+                return _error(refusal, pb_utils.TritonError.UNAVAILABLE)
+        self._threads.submit(self._answer, request, ticket, request.get_response_sender())
+        return None
+
+    def _answer(self, request: Any, ticket: int, sender: Any) -> None:
         try:
-            response = self._decide(request)
+            response = self._decide(request, ticket)
         except LateStepError as error:
             response = _error(f"{error}; send the images again", pb_utils.TritonError.UNAVAILABLE)
         except Exception as error:  # noqa: BLE001 - the process boundary: without an answer the request would hang
             response = _error(f"decision: {type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
-        tickets = pb_utils.get_input_tensor_by_name(request, "TICKET")
-        self._release([] if tickets is None else tickets.as_numpy().ravel().tolist())
+        self._door.release(ticket)
         sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
-    def _decide(self, request: Any) -> Any:
+    def _decide(self, request: Any, ticket: int) -> Any:
         statuses = [
             row[0].decode(errors="replace")
             for row in pb_utils.get_input_tensor_by_name(request, "IMAGE_STATUS").as_numpy()
@@ -73,7 +84,7 @@ class TritonPythonModel:
         for stream in self._early:
             logits = pb_utils.get_input_tensor_by_name(request, stream.logits_name).as_numpy()
             evidence.add(STREAMS.index(stream), range(len(statuses)), logits)
-        faces = _Faces(request, evidence)
+        faces = _Faces(request, ticket, evidence)
         for stream in self._late:
             if undecided := evidence.undecided:
                 if stream.sees_face:
@@ -88,8 +99,9 @@ class TritonPythonModel:
 class _Faces:
     """The faces of a request's images, as far as they were needed."""
 
-    def __init__(self, request: Any, evidence: Evidence) -> None:
+    def __init__(self, request: Any, ticket: int, evidence: Evidence) -> None:
         self._request = request
+        self._ticket = ticket
         self._evidence = evidence
         needed = [each == status.OK for each in evidence.statuses]
         self.boxes = np.full((len(needed), 4), np.nan, np.float32)
@@ -105,6 +117,7 @@ class _Faces:
             )
             for name in ("IMAGE", "DECODED", "BOX", "IMAGE_STATUS")
         ]
+        inputs.append(pb_utils.Tensor("TICKET", np.full((len(images), 1), self._ticket, np.int64)))
         names = [stream.pixels_name, "FACE", "FACE_CONFIDENCE", "FACE_SOURCE", "STATUS"]
         pixels, boxes, confidences, sources, statuses = _infer(FACE_CROP, inputs, names)
         self.boxes[images], self.confidences[images], self.sources[images] = boxes, confidences, sources

@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
+from ensemble.admission import SideDoor
 from ensemble.faces.detection import Box
 from ensemble.faces.localisation import FaceLocation, locate_faces
 from ensemble.faces.rows import LocalFace, Row, localise
@@ -16,14 +19,39 @@ from ensemble.images import Decoders, Limits, RgbImage
 from ensemble.streams import FACE_STREAMS
 
 
+@dataclass(frozen=True)
+class Call:
+    """A request as it came."""
+
+    request: Any
+    ticket: int
+    rows: list[Row]
+
+    @property
+    def encoded(self) -> int:
+        """Bytes of its encoded images."""
+        return sum(len(row.data) for row in self.rows)
+
+    @property
+    def size(self) -> int:
+        """Bytes that its images take, encoded and decoded."""
+        return self.encoded + sum(len(row.decoded) for row in self.rows)
+
+
 class TritonPythonModel:
-    """One instance of the step."""
+    """One instance of the step.
+
+    What the first step has admitted is answered at once. Whoever calls this step past the first one is admitted here,
+    or refused, and waits in a line of its own.
+    """
 
     def initialize(self, args: dict[str, str]) -> None:
         parameters = json.loads(args["model_config"])["parameters"]
         repository = Path(args["model_repository"]).parent
         self._limits = Limits(**{key: int(parameters[key]["string_value"]) for key in ("max_bytes", "max_pixels")})
         self._decoders = Decoders()
+        self._door = SideDoor()
+        self._direct = ThreadPoolExecutor(1, thread_name_prefix="direct")
         infer = infer_in(pb_utils)
         self._detector = choose_detector(parameters["detector"]["string_value"], "face_crop", repository, infer)
         self._attempts = choose_attempts(parameters["attempts"]["string_value"], "face_crop", repository, infer)
@@ -32,27 +60,53 @@ class TritonPythonModel:
         )
 
     def execute(self, requests: list[Any]) -> list[Any]:
-        batches = [_rows(request) for request in requests]
-        faces = localise([row for batch in batches for row in batch], self._limits, self._decoders, self._locate)
+        calls = [_call(request) for request in requests]
+        admitted = [self._door.enter(call.ticket, len(call.rows), call.encoded) for call in calls]
+        try:
+            answers = iter(self._answer([call for call, inside in zip(calls, admitted, strict=True) if inside]))
+        finally:
+            for call, inside in zip(calls, admitted, strict=True):
+                if inside:
+                    self._door.leave(call.ticket)
+        return [next(answers) if inside else self._let_in(call) for call, inside in zip(calls, admitted, strict=True)]
+
+    def finalize(self) -> None:
+        self._direct.shutdown()
+        self._decoders.close()
+
+    def _answer(self, calls: Sequence[Call]) -> list[Any]:
+        faces = localise([row for call in calls for row in call.rows], self._limits, self._decoders, self._locate)
         for face in faces:
             if face.message:
                 pb_utils.Logger.log_verbose(f"{face.status}: {face.message}")
-        ends = np.cumsum([len(batch) for batch in batches]).tolist()
-        return [_response(faces[end - len(batch) : end]) for batch, end in zip(batches, ends, strict=True)]
+        ends = np.cumsum([len(call.rows) for call in calls]).tolist()
+        return [_response(faces[end - len(call.rows) : end]) for call, end in zip(calls, ends, strict=True)]
 
-    def finalize(self) -> None:
-        self._decoders.close()
+    def _let_in(self, call: Call) -> Any:
+        ticket, refusal = self._door.admit(len(call.rows), call.size)
+        if refusal is not None:
+            return _error(refusal, pb_utils.TritonError.UNAVAILABLE)
+        self._direct.submit(self._answer_directly, call, ticket, call.request.get_response_sender())
+        return None
+
+    def _answer_directly(self, call: Call, ticket: int, sender: Any) -> None:
+        try:
+            (response,) = self._answer([call])
+        except Exception as error:  # noqa: BLE001 - the process boundary: without an answer the request would hang
+            response = _error(f"face_crop: {type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
+        self._door.release(ticket)
+        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
     def _locate(self, images: Sequence[RgbImage], supplied: Sequence[Box | None]) -> list[FaceLocation]:
         return locate_faces(images, supplied, self._detector, self._attempts)
 
 
-def _rows(request: Any) -> list[Row]:
+def _call(request: Any) -> Call:
     columns = [
         pb_utils.get_input_tensor_by_name(request, name).as_numpy()
         for name in ("IMAGE", "DECODED", "BOX", "IMAGE_STATUS")
     ]
-    return [
+    rows = [
         Row(
             image[0],
             decoded[0],
@@ -61,6 +115,12 @@ def _rows(request: Any) -> list[Row]:
         )
         for image, decoded, box, found in zip(*columns, strict=True)
     ]
+    tickets = pb_utils.get_input_tensor_by_name(request, "TICKET")
+    return Call(request, 0 if tickets is None else int(tickets.as_numpy()[0, 0]), rows)
+
+
+def _error(message: str, code: Any) -> Any:
+    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
 def _response(faces: Sequence[LocalFace]) -> Any:

@@ -21,6 +21,9 @@ from ensemble.images import FRAMINGS, Decoders, Limits, RgbImage
 from ensemble.preparation import FramingRule, Prepared, prepare
 from ensemble.streams import IMAGE_STREAMS
 
+GOES_ON = {*(stream.pixels_name for stream in IMAGE_STREAMS), "DECODED", "BOX", "IMAGE_STATUS", "TICKET"}
+"""What an ensemble asks for. A request for anything else, all outputs for example, is answered and gone."""
+
 
 class TritonPythonModel:
     """One instance of the step; images are prepared side by side.
@@ -61,7 +64,7 @@ class TritonPythonModel:
             return _refusal(message, pb_utils.TritonError.INVALID_ARG)
         boxes = pb_utils.get_input_tensor_by_name(request, "FACE_BOX")
         supplied = [None] * len(images) if boxes is None else [tuple(box) for box in boxes.as_numpy().tolist()]
-        goes_on = "TICKET" in request.requested_output_names()
+        goes_on = set(request.requested_output_names()) == GOES_ON
         ticket, refusal = self._admission.admit(len(images), size)
         if refusal is not None:
             return _refusal(refusal, pb_utils.TritonError.UNAVAILABLE)
@@ -74,7 +77,7 @@ class TritonPythonModel:
 
         def answer() -> None:
             try:
-                response = _response([future.result() for future in futures], ticket)
+                response = _response([future.result() for future in futures], ticket if goes_on else 0)
             except OSError as error:
                 self._admission.release(ticket)
                 message = (
@@ -86,7 +89,7 @@ class TritonPythonModel:
                 self._admission.release(ticket)
                 _refuse(sender, f"preprocess: {type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
                 return
-            if not goes_on:  # asked directly, without the steps that follow
+            if not goes_on:
                 self._admission.release(ticket)
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
@@ -144,6 +147,7 @@ def _response(batch: list[Prepared], ticket: int) -> Any:
             pb_utils.Logger.log_verbose(f"{prepared.status}: {prepared.message}")
     boxes = np.array([prepared.box or (np.nan,) * 4 for prepared in batch], np.float32)
     statuses = np.array([[prepared.status] for prepared in batch], np.object_)
+    messages = np.array([[prepared.message] for prepared in batch], np.object_)
     return pb_utils.InferenceResponse(
         [
             *(
@@ -153,6 +157,7 @@ def _response(batch: list[Prepared], ticket: int) -> Any:
             pb_utils.Tensor("DECODED", np.array([[prepared.decoded] for prepared in batch], np.object_)),
             pb_utils.Tensor("BOX", boxes),
             pb_utils.Tensor("IMAGE_STATUS", statuses),
+            pb_utils.Tensor("MESSAGE", messages),
             pb_utils.Tensor("TICKET", np.full((len(batch), 1), ticket, np.int64)),
         ]
     )

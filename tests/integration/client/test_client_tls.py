@@ -15,7 +15,7 @@ import psutil
 import pytest
 from deepfake_client import AccessDeniedError, AsyncDetectorClient, DetectorClient, ServerUnavailableError
 
-from tests.conftest import Server, start_server
+from tests.conftest import Server, free_ports, start_server
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.triton import FakeTriton
 from tests.golden import BOXES, GOLDEN, ROWS
@@ -186,6 +186,42 @@ def test_a_secured_server_is_supervised_too(secured: Secured) -> None:
     with DetectorClient(secured.server.url, **secured.options) as client:
         client.wait_ready(60)
     assert "RESTARTING because a model's stub" in secured.server.log.read_text()
+
+
+@pytest.mark.server
+@pytest.mark.slow
+def test_a_launcher_with_certificates_looks_after_the_server_over_grpc(
+    secured: Secured, tiny_repository: Path, tmp_path: Path
+) -> None:
+    """No HTTP is there to fall back on; with a stranger's certificate the start fails, and says why."""
+    pair = secured.authority.sign("localhost")
+    options = [
+        "--allow-http=false",
+        "--grpc-use-ssl-mutual=true",
+        f"--grpc-server-cert={pair.certificate}",
+        f"--grpc-server-key={pair.key}",
+        f"--grpc-root-cert={secured.authority.certificate}",
+    ]
+    own = launcher_options(secured.authority, secured.client)
+    files = {name: value for name, value in secured.options.items() if name != "headers"}
+    server = start_server(tiny_repository, tmp_path / "log", *options, launcher=own, **files)
+    deadline = time.monotonic() + 60
+    while "server: ready in" not in server.log.read_text() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert "server: ready in" in server.log.read_text()
+    assert server.stop() == 0
+    (tmp_path / "other").mkdir()
+    stranger = launcher_options(secured.authority, Authority(tmp_path / "other", "stranger").sign("client"))
+    ports = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), free_ports(3), strict=True)]
+    command = [sys.executable, "-m", "server", "--model-repository", str(tiny_repository), *ports, *stranger, "--"]
+    done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "a real inference fails: UNAVAILABLE" in done.stderr
+
+
+def launcher_options(authority: Authority, client: Pair) -> list[str]:
+    files = {"--ca": authority.certificate, "--client-cert": client.certificate, "--client-key": client.key}
+    return [word for name, file in files.items() for word in (name, str(file))]
 
 
 # the command line

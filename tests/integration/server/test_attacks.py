@@ -178,14 +178,102 @@ def test_a_network_takes_no_other_shape(client: triton.InferenceServerClient) ->
             client.infer("global_texture", [tensor("PIXELS", np.zeros(shape, np.uint8))])
 
 
-def test_tickets_of_a_first_step_that_is_called_directly_do_not_stay(
-    server: Server, client: triton.InferenceServerClient
+@pytest.mark.parametrize("wanted", [None, ["IMAGE_STATUS"], ["TICKET"]])
+def test_a_first_step_that_is_called_directly_keeps_no_place(
+    client: triton.InferenceServerClient, wanted: list[str] | None
 ) -> None:
-    images = np.array([[IMAGE]] * 32, np.object_)
-    wanted = [triton.InferRequestedOutput("IMAGE_STATUS")]
-    for _ in range(10):  # more than the limit of 256 in all
-        answer = client.infer("preprocess", [tensor("IMAGE", images)], outputs=wanted, client_timeout=120)
-        assert answer.as_numpy("IMAGE_STATUS").tolist() == [[b"ok"]] * 32
+    """More images than the limit of 256 in all; and at the end an image of the ensemble is served."""
+    outputs = None if wanted is None else [triton.InferRequestedOutput(name) for name in wanted]
+    for _ in range(9):
+        answer = client.infer("preprocess", [tensor("IMAGE", column(IMAGE, 32))], outputs=outputs, client_timeout=120)
+        if wanted is None:
+            assert answer.as_numpy("IMAGE_STATUS").tolist() == [[b"ok"]] * 32
+        if wanted != ["IMAGE_STATUS"]:
+            assert not answer.as_numpy("TICKET").any()
+
+
+def test_a_first_step_that_is_called_directly_says_what_is_wrong_with_an_image(
+    client: triton.InferenceServerClient,
+) -> None:
+    answer = client.infer("preprocess", [tensor("IMAGE", column(b"no image", 1))])
+    assert b"no header of a JPEG" in answer.as_numpy("MESSAGE").item()
+
+
+def column(value: bytes, rows: int) -> Any:
+    made = np.empty((rows, 1), np.object_)
+    made[:, 0] = [value] * rows
+    return made
+
+
+def crops(images: list[bytes], ticket: int | None = None) -> list[triton.InferInput]:
+    rows = len(images)
+    data = np.empty((rows, 1), np.object_)
+    data[:, 0] = images
+    inputs = [
+        tensor("IMAGE", data),
+        tensor("DECODED", column(b"", rows)),
+        tensor("BOX", np.full((rows, 4), np.nan, np.float32)),
+        tensor("IMAGE_STATUS", column(b"ok", rows)),
+    ]
+    return inputs if ticket is None else [*inputs, tensor("TICKET", np.full((rows, 1), ticket, np.int64))]
+
+
+def decisions(images: list[bytes], ticket: int | None = None) -> list[triton.InferInput]:
+    logits = [
+        tensor(f"{name}_LOGITS", np.zeros((len(images), 2), np.float32)) for name in STREAMS if "LOCAL" not in name
+    ]
+    return [*crops(images, ticket), *logits]
+
+
+def searches(images: list[bytes]) -> list[triton.InferInput]:
+    return crops(images)[:1]
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"), [("face_crop", crops), ("decision", decisions), ("face_finder", searches)]
+)
+def test_a_step_that_is_called_directly_judges_each_image_by_itself(
+    client: triton.InferenceServerClient, model: str, inputs: Any
+) -> None:
+    images = [IMAGE, b"no image", IMAGE[:-100], IMAGE]
+    found = client.infer(model, inputs(images), client_timeout=120).as_numpy("STATUS").ravel().tolist()
+    assert found == [b"ok", b"unsupported_format", b"unreadable_image", b"ok"]
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs"), [("face_crop", crops), ("decision", decisions), ("face_finder", searches)]
+)
+def test_a_flood_of_direct_calls_is_refused_and_leaves_room_for_the_ensemble(
+    client: triton.InferenceServerClient, model: str, inputs: Any
+) -> None:
+    """Of 16 × 32 images half of the limit of 256 fits; requests of the ensemble are served meanwhile."""
+    with ThreadPoolExecutor(16) as pool:
+        calls = [pool.submit(client.infer, model, inputs([IMAGE] * 32), client_timeout=300) for _ in range(16)]
+        served = ask(client, [IMAGE] * 4).as_numpy("STATUS").tolist()
+        errors = [call.exception() for call in calls]
+    assert served == [[b"ok"]] * 4
+    refused = [error for error in errors if error is not None]
+    assert {error.status() for error in refused if isinstance(error, InferenceServerException)} == {
+        "StatusCode.UNAVAILABLE"
+    }
+    assert all("OVERLOADED: " in str(error) and "limits of 128 images" in str(error) for error in refused)
+    assert len(refused) >= 1
+    assert len(calls) - len(refused) >= 4
+
+
+def test_no_ticket_of_a_stranger_opens_the_face_crop_to_more_than_it_was_given_for(
+    client: triton.InferenceServerClient,
+) -> None:
+    """Whatever number comes with a request, its images are counted; and it is answered."""
+    asked = ["GLOBAL_TEXTURE_PIXELS", "SEMANTIC_FUSION_PIXELS", "DECODED", "BOX", "IMAGE_STATUS", "TICKET"]
+    outputs = [triton.InferRequestedOutput(name) for name in asked]  # as the ensemble asks
+    answer = client.infer("preprocess", [tensor("IMAGE", column(IMAGE, 2))], outputs=outputs, client_timeout=120)
+    ticket = int(answer.as_numpy("TICKET")[0, 0])
+    assert ticket
+    for number in (ticket, ticket + 1, 0, -1, 2**62, 2**63 - 1):
+        found = client.infer("face_crop", crops([IMAGE] * 3, number), client_timeout=120)
+        assert found.as_numpy("STATUS").ravel().tolist() == [b"ok"] * 3
+    client.infer("voter", votes(ticket=ticket))  # the place is given back
 
 
 def test_the_steps_share_no_socket_that_others_could_write_to(server: Server) -> None:

@@ -10,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.admission import OVERLOADED, PATIENCE, STUCK, Admission, AdmissionController, Ledger, Release
+from ensemble.admission import (
+    OVERLOADED,
+    PATIENCE,
+    STUCK,
+    Admission,
+    AdmissionController,
+    Ledger,
+    Load,
+    Release,
+    SideDoor,
+)
 
 MIB = 2**20
 
@@ -240,3 +250,84 @@ def test_the_last_step_finds_the_ledger_of_the_first_one_beside_it() -> None:
 
 def test_a_last_step_without_a_first_one_drops_whatever_tickets_come() -> None:
     Release()([0, 0, -1, 2**62])
+
+
+def test_a_step_knows_a_ticket_for_as_much_as_it_was_given_for_and_once_at_a_time() -> None:
+    ledger = Ledger.create(4)
+    ticket = ledger.issue(3, 1000)
+    assert ticket is not None
+    assert not ledger.enter(ticket, 4, 1000, 1)
+    assert not ledger.enter(ticket, 3, 1001, 1)
+    for forged in (0, -1, ticket + 1, ticket ^ (1 << 40), 2**62, 2**63 - 1):
+        assert not ledger.enter(forged, 1, 1, 1)
+    assert ledger.enter(ticket, 3, 1000, 1)
+    assert not ledger.enter(ticket, 1, 1, 1)
+    assert ledger.enter(ticket, 2, 10, 2)  # another step
+    ledger.leave(ticket, 1)
+    assert ledger.enter(ticket, 1, 1, 1)
+    assert not ledger.enter(ticket, 1, 1, 2)
+    ledger.give_back(ticket)
+    assert not ledger.enter(ticket, 1, 1, 1)
+
+
+def test_a_ticket_taken_for_lost_counts_no_longer_and_is_known_until_its_slot_is_needed() -> None:
+    ledger = Ledger.create(2)
+    first, second = ledger.issue(1, 10), ledger.issue(2, 20)
+    assert first is not None
+    assert second is not None
+    ledger.lose(first)
+    assert ledger.load(0) == Load(2, 20)
+    assert ledger.enter(first, 1, 10, 1)
+    third = ledger.issue(4, 40)
+    assert third is not None
+    assert not ledger.enter(first, 1, 10, 1)
+    assert ledger.load(0) == Load(6, 60)
+    assert ledger.issue() is None
+
+
+STEPS = """
+import subprocess, sys
+code = '''
+import sys
+from ensemble.admission import SideDoor
+door = SideDoor()
+for line in sys.stdin:
+    print(repr(eval(line)), flush=True)
+'''
+def start(code):
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+def ask(step, line):
+    step.stdin.write(line + "\\n"); step.stdin.flush()
+    return eval(step.stdout.readline())
+first = start(code.replace("import SideDoor", "import Admission").replace("SideDoor()", "Admission(8, 1000)"))
+ticket, _ = ask(first, "door.admit(2, 10)")
+one, other = start(code), start(code)
+assert ask(one, f"door.enter({ticket}, 2, 10)")
+assert not ask(other, f"door.enter({ticket}, 2, 10)")
+direct, refused = ask(one, "door.admit(3, 10)")
+assert direct and refused is None
+_, refused = ask(other, "door.admit(2, 10)")
+assert refused.startswith("OVERLOADED: the queue is full: 3 images") and "limits of 4 images" in refused, refused
+assert ask(other, f"door.enter({direct}, 3, 10)")  # a step that calls another one hands its ticket on
+assert ask(first, "door.admit(4, 10)")[1] is not None  # 2 + 3 are inside
+assert ask(first, "door.admit(3, 10)")[1] is None
+assert ask(other, "door.admit(1, 10)")[1] is not None  # all 8 are
+ask(one, f"door.release({direct})")
+assert ask(other, "door.admit(100, 10)")[1] is None  # the only one of its kind
+for step in (first, one, other):
+    step.stdin.close(); step.wait()
+print("done")
+"""
+
+
+def test_direct_calls_of_later_steps_count_beside_those_of_the_first_and_take_half_at_most() -> None:
+    done = subprocess.run([sys.executable, "-c", STEPS], check=False, capture_output=True, text=True)
+    assert done.stdout.strip() == "done", done.stderr
+
+
+def test_a_later_step_without_a_first_one_takes_what_comes() -> None:
+    door = SideDoor()
+    assert not door.enter(2**62, 1, 1)
+    assert door.admit(1000, 2**40) == (0, None)
+    door.leave(0)
+    door.release(0)

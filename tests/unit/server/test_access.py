@@ -156,6 +156,14 @@ def test_other_addresses_than_loopback_are_refused_unless_the_risk_is_confirmed(
             refuse_exposure(host, exposed=False)
 
 
+def test_a_launcher_with_certificates_needs_no_http() -> None:
+    refuse_unwatchable(("--allow-http=false", "--grpc-use-ssl=true"), certified=True)
+    with pytest.raises(RefusedError, match="--client-cert"):
+        refuse_unwatchable(("--allow-http=false", "--grpc-use-ssl=true"))
+    with pytest.raises(RefusedError, match="leave HTTP on"):
+        refuse_unwatchable(("--allow-http=false", "--allow-grpc=false"), certified=True)
+
+
 @pytest.mark.parametrize(
     ("words", "fine"),
     [

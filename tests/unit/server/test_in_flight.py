@@ -45,6 +45,8 @@ def test_a_request_without_a_digest_yet_and_one_that_has_left_are_not_named() ->
     ticket, _ = admission.admit(1, 1)
     admission.note(ticket, [b"a"])
     assert in_flight.last() == hashlib.sha256(b"a").hexdigest()
+    ledger.lose(ticket)
+    assert in_flight.last() == ""
     ledger.give_back(ticket)
     assert in_flight.last() == ""
     admission.note(ticket, [b"late"])

@@ -54,6 +54,8 @@ def test_a_real_answer_counts(fake: FakeTriton) -> None:
         (grpc.StatusCode.UNAVAILABLE, "in ensemble 'x', STUCK: nothing has left, and the queue is full", Kind.STUCK),
         (grpc.StatusCode.UNAVAILABLE, "Socket closed", Kind.UNREACHABLE),
         (grpc.StatusCode.UNAVAILABLE, "This protocol is restricted, expecting header 'x'", Kind.FAILED),
+        (grpc.StatusCode.UNAVAILABLE, "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", Kind.FAILED),
+        (grpc.StatusCode.UNAVAILABLE, "Hostname Verification Check failed.", Kind.FAILED),
         (grpc.StatusCode.INTERNAL, "Stub process is not healthy.", Kind.FAILED),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "given up", Kind.BUSY),
     ],

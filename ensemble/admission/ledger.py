@@ -1,0 +1,176 @@
+"""The tickets that are out, in memory without a name that the steps of one server share."""
+
+import fcntl
+import mmap
+import os
+import secrets
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from ensemble.admission.controller import NOTHING, Load
+
+_NAME = "deepfake_admission"
+_SLOT_BITS = 16
+_SLOT_MASK = (1 << _SLOT_BITS) - 1
+_SLOT = np.dtype(
+    [
+        ("ticket", np.int64),
+        ("left", np.float64),
+        ("since", np.float64),
+        ("digest", "V32"),
+        ("size", np.int64),
+        ("images", np.int32),
+        ("steps", np.int16),
+        ("kind", np.int16),
+    ]
+)
+"""One slot of the ledger; `server.supervision.in_flight` reads it too. The first is no ticket's: it has the limits."""
+
+OF_ENSEMBLE, DIRECT, LOST = 0, 1, 2
+"""Kinds of tickets: of requests that go on from the first step; of direct calls of a later one; and those that count no
+longer, because their requests are taken for lost."""
+
+
+class Ledger:
+    """The tickets that are out.
+
+    The first step writes a ticket into a free slot; the last step writes when the request left, and clears the slot.
+    What is in the ledger when the server ends tells the launcher which requests were under way.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        """Map the memory of a file descriptor, which is kept."""
+        memory = mmap.mmap(descriptor, 0)
+        self._slots = np.frombuffer(memory, _SLOT)
+        self._tickets = self._slots["ticket"]
+        self._descriptor = descriptor
+        self._threads = threading.Lock()
+        weakref.finalize(self, os.close, descriptor)
+
+    @classmethod
+    def create(cls, slots: int, limits: Load = NOTHING) -> "Ledger":
+        """The first step's side, with room for so many tickets (at most 65,535), and what may be in the server."""
+        descriptor = os.memfd_create(_NAME)  # while it is open, the other steps find it
+        os.truncate(descriptor, _SLOT.itemsize * (min(slots, _SLOT_MASK) + 1))
+        ledger = cls(descriptor)
+        ledger._slots["images"][0], ledger._slots["size"][0] = limits.images, limits.size
+        return ledger
+
+    @classmethod
+    def find(cls, processes: Iterable[int]) -> "Ledger | None":
+        """The ledger that one of these processes has; None where there is none."""
+        for process in processes:
+            for link in _descriptors(process):
+                try:
+                    if str(link.readlink()).startswith(f"/memfd:{_NAME}"):
+                        return cls(os.open(link, os.O_RDWR | os.O_CLOEXEC))
+                except OSError:  # the process has ended, or is another user's
+                    continue
+        return None
+
+    @property
+    def limits(self) -> Load:
+        """What may be in the server."""
+        return Load(int(self._slots["images"][0]), int(self._slots["size"][0]))
+
+    def load(self, *kinds: int) -> Load:
+        """What is out of some kinds of tickets."""
+        out = (self._tickets != 0) & np.isin(self._slots["kind"], kinds)
+        return Load(int(self._slots["images"][out].sum()), int(self._slots["size"][out].sum()))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """While no other step and no other thread takes tickets."""
+        with self._threads:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+            try:
+                yield
+            finally:
+                fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def issue(self, images: int = 0, size: int = 0, kind: int = OF_ENSEMBLE) -> int | None:
+        """A new ticket for so many images of so many bytes; None where no slot is free."""
+        free = np.flatnonzero(self._tickets[1:] == 0)
+        if not len(free):
+            lost = np.flatnonzero(self._slots["kind"][1:] == LOST)
+            free = lost[np.argsort(self._slots["since"][1:][lost])]
+        if not len(free):
+            return None
+        slot = int(free[0]) + 1
+        ticket = (secrets.randbits(62 - _SLOT_BITS) + 1) << _SLOT_BITS | slot
+        self._slots[slot] = (ticket, 0.0, time.monotonic(), b"", size, images, 0, kind)
+        return ticket
+
+    def lose(self, ticket: int) -> None:
+        """Count a request no longer. Should it come all the same, its ticket is known, until the slot is needed."""
+        if slot := self._slot(ticket):
+            self._slots["kind"][slot] = LOST
+
+    def note(self, ticket: int, digest: bytes) -> None:
+        """Say what a request holds that is out."""
+        slot = ticket & _SLOT_MASK
+        if self._tickets[slot] == ticket:
+            self._slots["digest"][slot] = digest
+
+    def left_at(self, ticket: int) -> float | None:
+        """When a ticket was given back, by `time.monotonic`; None while it is out."""
+        slot = ticket & _SLOT_MASK
+        return None if self._tickets[slot] == ticket else float(self._slots["left"][slot])
+
+    def give_back(self, ticket: int) -> None:
+        """Give a ticket back; one that is not out is ignored, whatever number it is."""
+        if slot := self._slot(ticket):
+            self._slots["left"][slot] = time.monotonic()
+            self._tickets[slot] = 0
+
+    def enter(self, ticket: int, images: int, size: int, step: int) -> bool:
+        """Take the place of a ticket in a step, until `leave`.
+
+        Args:
+            ticket: Whatever number came with the request.
+            images: Images of the request.
+            size: Bytes of its encoded images.
+            step: A power of two.
+
+        Returns:
+            Whether there is such a ticket, for as much at least, that is in no other request of that step.
+        """
+        with self.locked():
+            slot = self._slot(ticket)
+            if not slot:
+                return False
+            mine = Load(int(self._slots["images"][slot]), int(self._slots["size"][slot]))
+            if mine.is_passed(NOTHING, images, size) or self._slots["steps"][slot] & step:
+                return False
+            self._slots["steps"][slot] |= step
+            return True
+
+    def leave(self, ticket: int, step: int) -> None:
+        """A request has left a step that it had entered."""
+        with self.locked():
+            if slot := self._slot(ticket):
+                self._slots["steps"][slot] &= ~step
+
+    def _slot(self, ticket: int) -> int:
+        """Where a ticket is that is out; 0 for any other number."""
+        slot = ticket & _SLOT_MASK
+        return slot if ticket > 0 and slot < len(self._tickets) and self._tickets[slot] == ticket else 0
+
+
+def siblings() -> list[int]:
+    """The processes that have the same parent as this one: the steps of one server."""
+    return [child.pid for child in psutil.Process(os.getppid()).children()]
+
+
+def _descriptors(process: int) -> Iterator[Path]:
+    try:
+        yield from Path(f"/proc/{process}/fd").iterdir()
+    except OSError:
+        return
