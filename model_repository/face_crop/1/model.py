@@ -11,7 +11,7 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from ensemble.admission import SideDoor
-from ensemble.faces.detection import Box
+from ensemble.faces.detection import Box, FaceDetector
 from ensemble.faces.localisation import FaceLocation, locate_faces
 from ensemble.faces.rows import LocalFace, Row, localise
 from ensemble.faces.served import choose_attempts, choose_detector, infer_in
@@ -19,7 +19,7 @@ from ensemble.images import Decoders, Limits, RgbImage
 from ensemble.streams import FACE_STREAMS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
     """A request as it came."""
 
@@ -53,7 +53,11 @@ class TritonPythonModel:
         self._door = SideDoor()
         self._direct = ThreadPoolExecutor(1, thread_name_prefix="direct")
         infer = infer_in(pb_utils)
-        self._detector = choose_detector(parameters["detector"]["string_value"], "face_crop", repository, infer)
+        setting = parameters["detector"]["string_value"]
+        # Of each line its own: a detector takes one batch after the other.
+        self._detector, self._direct_detector = (
+            choose_detector(setting, "face_crop", repository, infer) for _ in range(2)
+        )
         self._attempts = choose_attempts(parameters["attempts"]["string_value"], "face_crop", repository, infer)
         pb_utils.Logger.log_info(
             f"face detector: {self._detector.name}; attempts: {', '.join(attempt.name for attempt in self._attempts)}"
@@ -61,21 +65,23 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         calls = [_call(request) for request in requests]
-        admitted = [self._door.enter(call.ticket, len(call.rows), call.encoded) for call in calls]
+        admitted = [call for call in calls if self._door.enter(call.ticket, len(call.rows), call.encoded)]
         try:
-            answers = iter(self._answer([call for call, inside in zip(calls, admitted, strict=True) if inside]))
+            answers = iter(self._answer(admitted, self._detector))
         finally:
-            for call, inside in zip(calls, admitted, strict=True):
-                if inside:
-                    self._door.leave(call.ticket)
-        return [next(answers) if inside else self._let_in(call) for call, inside in zip(calls, admitted, strict=True)]
+            for call in admitted:
+                self._door.leave(call.ticket)
+        return [next(answers) if call in admitted else self._let_in(call) for call in calls]
 
     def finalize(self) -> None:
         self._direct.shutdown()
         self._decoders.close()
 
-    def _answer(self, calls: Sequence[Call]) -> list[Any]:
-        faces = localise([row for call in calls for row in call.rows], self._limits, self._decoders, self._locate)
+    def _answer(self, calls: Sequence[Call], detector: FaceDetector) -> list[Any]:
+        def locate(images: Sequence[RgbImage], supplied: Sequence[Box | None]) -> list[FaceLocation]:
+            return locate_faces(images, supplied, detector, self._attempts)
+
+        faces = localise([row for call in calls for row in call.rows], self._limits, self._decoders, locate)
         for face in faces:
             if face.message:
                 pb_utils.Logger.log_verbose(f"{face.status}: {face.message}")
@@ -91,14 +97,11 @@ class TritonPythonModel:
 
     def _answer_directly(self, call: Call, ticket: int, sender: Any) -> None:
         try:
-            (response,) = self._answer([call])
+            (response,) = self._answer([call], self._direct_detector)
         except Exception as error:  # noqa: BLE001 - the process boundary: without an answer the request would hang
             response = _error(f"face_crop: {type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
         self._door.release(ticket)
         sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
-
-    def _locate(self, images: Sequence[RgbImage], supplied: Sequence[Box | None]) -> list[FaceLocation]:
-        return locate_faces(images, supplied, self._detector, self._attempts)
 
 
 def _call(request: Any) -> Call:
