@@ -41,14 +41,15 @@ def parameter(config: Json, name: str) -> str | None:
     return None if entry is None else str(entry["string_value"])
 
 
-def mismatches(config: Json, role: str, ports: Sequence[Port], *, exactly: bool = False) -> list[str]:
+def mismatches(config: Json, role: str, ports: Sequence[Port], *, strict: bool = False) -> list[str]:
     """Where the configuration's inputs or outputs differ from the graph's, one line each.
 
     Args:
-        config: The model configuration.
+        config: The model configuration; where it reshapes a tensor, it is the reshaped one that is the graph's.
         role: `input` or `output`.
         ports: The graph's.
-        exactly: Whether an axis that either leaves free must be free in both.
+        strict: Whether free axes are as for the C++ backend of ONNX Runtime: of an input, what the graph fixes must be
+            fixed; an output must be free where the graph's is, and nowhere else.
     """
     batched = config["max_batch_size"] > 0
     graph = {port.name: port for port in ports}
@@ -60,17 +61,18 @@ def mismatches(config: Json, role: str, ports: Sequence[Port], *, exactly: bool 
         entry, port = configured[name], graph[name]
         if entry["data_type"] != port.data_type:
             problems.append(f"{role} {name} is {entry['data_type']}, the graph has {port.data_type}")
-        for setting in ("reshape", "optional", "allow_ragged_batch"):
+        for setting in ("optional", "allow_ragged_batch"):
             if entry.get(setting):
                 problems.append(f"{role} {name} has {setting}, which this backend does not do")
-        dims = [-1] * batched + [int(size) for size in entry["dims"]]
+        sizes = reshape["shape"] if (reshape := entry.get("reshape")) else entry["dims"]
+        dims = [-1] * batched + [int(size) for size in sizes]
         shape = [-1 if size is None else size for size in port.shape]
         if batched and shape and shape[0] != -1:
             problems.append(
                 f"{role} {name} has a fixed batch of {shape[0]} in the graph; export it with a dynamic batch, "
                 "or write max_batch_size: 0"
             )
-        elif dims != shape if exactly else not shapes_agree(dims, shape):
+        elif not (fits(role, dims, shape) if strict else shapes_agree(dims, shape)):
             whole = "with the batch, " if batched else ""
             problems.append(f"{role} {name} is {whole}{dims}, the graph has {shape}")
     return problems
@@ -81,18 +83,26 @@ def shapes_agree(dims: Sequence[int], shape: Sequence[int]) -> bool:
     return len(dims) == len(shape) and all(-1 in pair or pair[0] == pair[1] for pair in zip(dims, shape, strict=True))
 
 
+def fits(role: str, dims: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether the C++ backend of ONNX Runtime takes a configured shape for the graph's (-1: any)."""
+    if role == "output":
+        return list(dims) == list(shape)
+    return len(dims) == len(shape) and all(size in (-1, dim) for dim, size in zip(dims, shape, strict=True))
+
+
 class GraphModel(ABC):
     """One instance of one graph; a backend says how it is opened and run.
 
     Attributes:
         config: The model configuration.
         default_filename: The file that is served where it names none.
-        exact_outputs: Whether an output's axis that the configuration leaves free must be free in the graph.
+        as_onnxruntime: Whether shapes and the order of outputs are as in the C++ backend of ONNX Runtime: see
+            `mismatches`; outputs are sent in the order of their names, whatever the configuration's is.
     """
 
     config: Json
     default_filename = "model.onnx"
-    exact_outputs = False
+    as_onnxruntime = False
 
     @abstractmethod
     def open(self, path: Path, kind: str, device: int) -> None:
@@ -130,7 +140,8 @@ class GraphModel(ABC):
             raise pb_utils.TritonModelException(f"{path}: {error}") from error
         self._batched = self.config["max_batch_size"] > 0
         self._inputs = [entry["name"] for entry in self.config["input"]]
-        self._outputs = [entry["name"] for entry in self.config["output"]]
+        outputs = [entry["name"] for entry in self.config["output"]]
+        self._outputs = sorted(outputs) if self.as_onnxruntime else outputs
         # Where the configuration leaves a size free, whoever calls the model would choose how much memory it takes.
         self._max_elements = int(parameter(self.config, "max_input_elements") or 2**31)
 
@@ -140,8 +151,8 @@ class GraphModel(ABC):
         Raises:
             ConfigurationError: With every difference.
         """
-        problems = mismatches(self.config, "input", inputs)
-        problems += mismatches(self.config, "output", outputs, exactly=self.exact_outputs)
+        problems = mismatches(self.config, "input", inputs, strict=self.as_onnxruntime)
+        problems += mismatches(self.config, "output", outputs, strict=self.as_onnxruntime)
         if problems:
             raise ConfigurationError("config.pbtxt does not fit the graph: " + "; ".join(problems))
 

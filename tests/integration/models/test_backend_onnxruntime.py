@@ -17,6 +17,7 @@ from server.standin.layout import Layout
 from server.supervision.process import TritonProcess
 from tests.backends import (
     TABLE,
+    WEIGHT,
     assert_each_request_gets_its_own_rows,
     backend_module,
     infer,
@@ -35,9 +36,13 @@ def served(
     repository = tmp_path_factory.mktemp("repository")
     batching = "dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 200000 }"
     save_net(repository / "net", batching)
-    for threads in (1, 4):
+    for threads in (1, 4, -1):
         text = f'parameters {{ key: "intra_op_thread_count" value {{ string_value: "{threads}" }} }}'
         save_net(repository / f"threads{threads}", text)
+    save_net(repository / "reshaped")
+    config = repository / "reshaped" / "config.pbtxt"
+    reshaped = config.read_text().replace("dims: [ 4, 4, 3 ]", "dims: [ 48 ] reshape { shape: [ 4, 4, 3 ] }")
+    config.write_text(reshaped.replace("dims: [ 48 ] }", "dims: [ 6, 8 ] reshape { shape: [ 48 ] } }"))
     save_lookup(repository / "lookup")
     config = repository / "lookup" / "config.pbtxt"
     limit = 'parameters { key: "max_input_elements" value { string_value: "6" } }'
@@ -59,6 +64,22 @@ def test_backend_sends_only_the_outputs_asked_for(served: Any) -> None:
     answer = infer(served[1], "net", pixels(2, 4, 4, 3), ("LOGITS",))
     assert answer.as_numpy("LOGITS").shape == (2, 2)
     assert answer.as_numpy("FEATURES") is None
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("wanted", [(), ("LOGITS", "FEATURES")])
+def test_backend_sends_outputs_in_the_order_of_their_names(served: Any, wanted: tuple[str, ...]) -> None:
+    """As the C++ backend does, whatever the order in the configuration, where they stand the other way round."""
+    answer = infer(served[1], "net", pixels(1, 4, 4, 3), wanted).get_response()
+    assert [output.name for output in answer.outputs] == ["FEATURES", "LOGITS"]
+
+
+@pytest.mark.server
+def test_backend_serves_tensors_that_the_configuration_reshapes(served: Any) -> None:
+    images = pixels(3, 48)
+    answer = infer(served[1], "reshaped", images)
+    np.testing.assert_array_equal(answer.as_numpy("FEATURES"), images.reshape(3, 6, 8).astype(np.float32))
+    np.testing.assert_allclose(answer.as_numpy("LOGITS"), images.astype(np.float32) @ WEIGHT, rtol=1e-5, atol=1e-2)
 
 
 @pytest.mark.server
@@ -100,6 +121,7 @@ def test_backend_honours_thread_count_and_idles_without_spinning(served: Any) ->
     process, client = served
     stubs = {Path(stub.cmdline()[1]).parents[1].name: stub for stub in process.stubs()}
     assert stubs["threads4"].num_threads() == stubs["threads1"].num_threads() + 3
+    assert infer(client, "threads-1", pixels(1, 4, 4, 3)).as_numpy("LOGITS").shape == (1, 2)
     for _ in range(20):
         infer(client, "threads4", pixels(8, 4, 4, 3))
     before = sum(stubs["threads4"].cpu_times()[:2])
@@ -118,6 +140,7 @@ def test_backend_log_tells_providers_threads_and_untrained_weights(served: Any, 
 def test_backend_load_error_says_what_does_not_fit(layout: Layout, tmp_path: Path) -> None:
     save_net(tmp_path / "misfit", dims="5, 4, 3")
     save_net(tmp_path / "free", features=-1)
+    save_net(tmp_path / "loose", dims="-1, -1, 3")
     save_net(tmp_path / "truncated")
     file = tmp_path / "truncated" / "1" / "model.onnx"
     file.write_bytes(file.read_bytes()[:60])
@@ -130,6 +153,7 @@ def test_backend_load_error_says_what_does_not_fit(layout: Layout, tmp_path: Pat
     assert ended == "exit code 1"
     assert "input PIXELS is with the batch, [-1, 5, 4, 3], the graph has [-1, 4, 4, 3]" in errors
     # As the C++ backend has it: what is free in the configuration must be free in the graph.
+    assert "input PIXELS is with the batch, [-1, -1, -1, 3], the graph has [-1, 4, 4, 3]" in errors
     assert "output FEATURES is with the batch, [-1, -1], the graph has [-1, 48]" in errors
     assert f"{file}: " in errors
     assert "intra_op_thread_count is 'many'" in errors

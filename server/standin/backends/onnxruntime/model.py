@@ -4,10 +4,12 @@ It stands in for NVIDIA's C++ backend of the same name where only the Python bac
 config.pbtxt says `backend: "onnxruntime"` is served from `<version>/model.onnx`, with the same configuration keys
 (https://github.com/triton-inference-server/onnxruntime_backend).
 
-Differences from the C++ backend: inputs and outputs must be written out in the configuration, sessions are never
-shared between instances (each is a process), and idle sessions do not spin.
+It takes and refuses what the C++ backend does: shapes, reshaped tensors, numbers of threads, the order of outputs.
+Differences: inputs and outputs must be written out in the configuration, optional inputs and ragged batches are never
+taken, sessions are never shared between instances (each is a process), and idle sessions do not spin.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,10 +42,10 @@ CUDNN_SEARCHES = {"0": "EXHAUSTIVE", "1": "HEURISTIC", "2": "DEFAULT"}  # as the
 
 
 def integer(config: Json, name: str) -> int:
-    """A model parameter as a whole number ≥ 0; 0, ONNX Runtime's own choice, where it is not set."""
+    """A model parameter as a whole number; 0 where it is not set."""
     text = parameter(config, name) or "0"
-    if not text.isdigit():
-        raise ConfigurationError(f"parameter {name} is {text!r}; it must be a whole number, 0 or more")
+    if not re.fullmatch(r"[+-]?[0-9]+", text):
+        raise ConfigurationError(f"parameter {name} is {text!r}; it must be a whole number")
     return int(text)
 
 
@@ -61,8 +63,9 @@ def session_options(config: Json) -> ort.SessionOptions:
         ConfigurationError: A value that the C++ backend would not take either.
     """
     options = ort.SessionOptions()
-    options.intra_op_num_threads = integer(config, "intra_op_thread_count")
-    options.inter_op_num_threads = integer(config, "inter_op_thread_count")
+    # Below 1, such as -1, it is ONNX Runtime's own choice.
+    options.intra_op_num_threads = max(0, integer(config, "intra_op_thread_count"))
+    options.inter_op_num_threads = max(0, integer(config, "inter_op_thread_count"))
     mode = integer(config, "execution_mode")
     if mode not in (0, 1):
         raise ConfigurationError(f"parameter execution_mode is {mode}; it must be 0 (sequential) or 1 (parallel)")
@@ -126,7 +129,7 @@ def ports(nodes: Sequence[ort.NodeArg]) -> list[Port]:
 class TritonPythonModel(GraphModel):
     """One instance of one ONNX model."""
 
-    exact_outputs = True  # as in the C++ backend
+    as_onnxruntime = True
 
     def open(self, path: Path, kind: str, device: int) -> None:
         """Open the session."""
