@@ -1,12 +1,21 @@
 """The way of images to their verdicts, driven by hand: what is asked for, and what comes of answers and errors."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
-from deepfake_client import AccessDeniedError, InvalidResponseError, RequestFailedError, Verdict
+from deepfake_client import (
+    AccessDeniedError,
+    InvalidResponseError,
+    RequestFailedError,
+    ServerUnavailableError,
+    Verdict,
+)
+from deepfake_client.balancing.addresses import Address
+from deepfake_client.early import Decide
 from deepfake_client.errors import ServerDiedError
 from deepfake_client.images import items
 from deepfake_client.images.faces import FoundFace, FoundFaces
@@ -21,9 +30,10 @@ from deepfake_client.images.items import (
     read_group,
 )
 from deepfake_client.results import Face
-from deepfake_client.transport import flows
+from deepfake_client.transport import calls, flows
 from deepfake_client.transport.flows import Ask
 from deepfake_client.transport.settings import Settings
+from tritonclient.utils import InferenceServerException
 
 SETTINGS = Settings(("h:1",), "net", 30.0, 3, 4, 8)
 DIED = ServerDiedError("it died")
@@ -229,3 +239,52 @@ def test_a_digest_is_of_the_bytes_that_were_sent() -> None:
     asked = EncodedImage("a", b"data", None, digest=True)
     first, second = merge([asked, image("b")], verdicts("a", "b"))
     assert (first.sha256, second.sha256) == (sha256(b"data").hexdigest(), None)
+
+
+@pytest.mark.parametrize(
+    ("make", "model"),
+    [
+        (calls.metadata_call, "net"),
+        (calls.max_batch_size_call, "net"),
+        (calls.max_bytes_call, "preprocess"),
+        (calls.calibration_call, "voter"),
+        (calls.provenance_call, "provenance"),
+    ],
+)
+def test_a_light_call_that_fails_names_the_model_that_was_asked(make: Any, model: str) -> None:
+    call = make(SETTINGS)
+    address = Address("h:1", "h:1")
+    missing = InferenceServerException("unknown", status="StatusCode.NOT_FOUND")
+    assert f"has no model {model!r}" in str(call.explain(missing, address, 10.0))
+    late = call.explain(InferenceServerException("late", status="StatusCode.DEADLINE_EXCEEDED"), address, 10.0)
+    assert isinstance(late, ServerUnavailableError)
+    assert str(late) == "no server answers at h:1 within 10 s"
+    assert (call.timeout, call.scores, call.images) == (10.0, False, 0)
+    assert call.optional is (make not in (calls.metadata_call, calls.max_batch_size_call))
+
+
+def test_a_server_without_a_face_finder_says_what_to_do() -> None:
+    call = calls.find_faces_call(SETTINGS, [image("a", "all")])
+    missing = InferenceServerException("unknown", status="StatusCode.NOT_FOUND")
+    error = call.explain(missing, Address("h:1", "h:1"), 1.0)
+    assert "the server at h:1 has no model 'face_finder'; export the models again" in str(error)
+    other = call.explain(InferenceServerException("died", status="StatusCode.INTERNAL"), Address("h:1", "h:1"), 1.0)
+    assert "INTERNAL: died" in str(other)
+    assert (call.timeout, call.scores) == (30.0, False)
+
+
+def test_scores_and_verdicts_are_asked_of_their_own_models() -> None:
+    scored = calls.score_call(SETTINGS, [image("a"), image("b")])
+    assert (scored.arguments["model_name"], scored.timeout, scored.scores, scored.images) == ("net", 30.0, True, 2)
+    assert [tensor.name() for tensor in scored.arguments["inputs"]] == ["IMAGE"]
+    early = replace(SETTINGS, model="deepfake_verdict", decide=Decide(0.4))
+    decided = calls.score_call(early, [image("a")])
+    assert decided.arguments["model_name"] == "deepfake_verdict"
+    assert [tensor.name() for tensor in decided.arguments["inputs"]] == ["IMAGE", "THRESHOLD"]
+    probe = calls.probe_call(early, 60.0)  # every step of the ensemble is tried, not those of an early verdict alone
+    assert (probe.arguments["model_name"], probe.timeout, probe.scores, probe.images) == (
+        "deepfake_detector",
+        60.0,
+        True,
+        0,
+    )

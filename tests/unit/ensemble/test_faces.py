@@ -142,3 +142,18 @@ def test_a_clear_lead_wins_whatever_the_order(detections: list[Detection]) -> No
     leader = Detection((0, 0, 1, 1), 1.5)
     for index in (0, len(detections) // 2, len(detections)):
         assert main_face([*detections[:index], leader, *detections[index:]], 256, 256) is leader
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        (50.0, 40.0, 60.0, 60.0),
+        (40.0, 40.0, 50.0, 60.0),
+        (40.0, 50.0, 60.0, 60.0),
+        (40.0, 40.0, 60.0, 50.0),
+    ],
+)
+def test_a_face_whose_edge_lies_on_the_centre_contains_it(box: tuple[float, float, float, float]) -> None:
+    """It is taken before a larger one beside the centre that comes nearly as sure."""
+    at_centre, beside = Detection(box, 0.94), Detection((51.0, 51.0, 99.0, 99.0), 0.95)
+    assert main_face([beside, at_centre], 100, 100) is at_centre

@@ -3,6 +3,7 @@
 import http.server
 import json
 import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -153,3 +154,20 @@ def test_a_closed_prober_starts_nothing() -> None:
     prober.close()
     with pytest.raises(RuntimeError):
         prober.start(1.0)
+
+
+def test_a_server_that_speaks_no_http_tells_no_statistics() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def nonsense() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(b"nonsense\r\n\r\n")
+
+        thread = threading.Thread(target=nonsense)
+        thread.start()
+        prober = HttpProber(f"127.0.0.1:{listener.getsockname()[1]}", {})
+        assert prober.counts(timeout=30.0) is None
+        prober.close()
+        thread.join()

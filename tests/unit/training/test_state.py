@@ -1,10 +1,12 @@
 """What is kept of a run is on the disk whole, or not at all; and measures of groups and splits by number."""
 
 import os
+import signal
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,7 +16,7 @@ from training import metrics
 from training.data.manifest import Item
 from training.data.order import micro_batches, shuffled
 from training.data.selection import NO_CAP, Selection, frame_number, select
-from training.data.splits import LEAST_CONTRAST, NEAR, Fingerprint, require_no_copies, split_by_group
+from training.data.splits import LEAST_CONTRAST, NEAR, Fingerprint, fingerprint, require_no_copies, split_by_group
 from training.errors import DataError, RunError
 from training.metrics import auc, auc_interval
 from training.run.state import (
@@ -26,6 +28,7 @@ from training.run.state import (
     save_state,
     write_atomically,
 )
+from training.run.stopping import stop_on_signals
 
 PROGRESS = Progress(updates=5, epoch=1, micro_batch=3, best=0.75, best_update=4, since_best=1, skipped=2, logged=99)
 
@@ -203,3 +206,23 @@ def test_the_first_frames_are_kept_and_caps_replace_their_number() -> None:
     assert select(items, Selection(2, {"d": (0, 0)}, {}, 0)) == []
     dropped = select(items, Selection(9, {}, {"d": (1.0, 0.0)}, 0))
     assert {item.label for item in dropped} == {1}
+
+
+def test_a_smooth_gradient_is_told_from_no_other(tmp_path: Path) -> None:
+    found = []
+    for name, columns in {"rising": np.arange(256), "falling": np.arange(256)[::-1]}.items():
+        image = np.repeat(np.tile(columns.astype(np.uint8), (256, 1))[..., None], 3, axis=2)
+        cv2.imwrite(str(tmp_path / f"{name}.png"), image)
+        found.append(fingerprint((tmp_path / f"{name}.png").read_bytes()))
+    assert all(each is not None and each.perceptual is None for each in found)
+    assert fingerprint(b"no image") is None
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with stop_on_signals() as request:
+        assert request.asked is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.asked == signal.SIGTERM
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) == before

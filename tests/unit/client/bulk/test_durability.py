@@ -2,6 +2,7 @@
 
 import os
 import stat
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from deepfake_client import Verdict
 from deepfake_client.bulk import journal as journals
 from deepfake_client.bulk import resumable, rows
+from deepfake_client.bulk.content import content_of, find_changed
 from deepfake_client.bulk.journal import Journal, JournalError, key_of
 from deepfake_client.bulk.resumable import ResumableOutput
 from deepfake_client.bulk.rows import KINDS, OutputError, TextRows
@@ -220,3 +222,22 @@ def test_a_shard_that_was_half_done_is_made_again(tmp_path: Path, monkeypatch: p
         assert output.earlier == 2
     assert [row["path"] for row in rows_of(path)] == ["a.jpg", "b.jpg"]
     assert journals.FORMAT == 2
+
+
+def test_what_a_journal_keeps_of_a_file_is_known_to_other_releases(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(b"abcdef")
+    whole, first = blake2b(b"abcdef", digest_size=16).hexdigest(), blake2b(b"abc", digest_size=16).hexdigest()
+    assert content_of(path).known == (6, whole)
+    assert content_of(path, 3).known == (3, first)
+    assert content_of(path, 0).known == (0, blake2b(digest_size=16).hexdigest())
+    assert find_changed(tmp_path, {"rows": (6, whole)}, may_have_grown=False) is None
+    assert find_changed(tmp_path, {"rows": (3, first)}, may_have_grown=True) is None
+    assert find_changed(tmp_path, {"rows": (3, first)}, may_have_grown=False) == (
+        "rows has 6 bytes where its journal says 3"
+    )
+    assert find_changed(tmp_path, {"rows": (7, whole)}, may_have_grown=True) is not None
+    assert find_changed(tmp_path, {"rows": (3, whole)}, may_have_grown=True) == (
+        "rows does not hold what its journal says"
+    )
+    assert find_changed(tmp_path, {"rows": (6, whole), "more": (0, whole)}, may_have_grown=True) == "more is gone"

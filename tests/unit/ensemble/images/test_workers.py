@@ -204,6 +204,7 @@ def test_a_worker_has_no_rights_that_it_does_not_need(others: set[int], decoders
         assert set(state["Uid"].split()) == {"65534"}
         assert state["Groups"].strip() == ""
     used = list(Path(f"/proc/{worker.pid}/fd").iterdir())
+    assert {str((Path(f"/proc/{worker.pid}/fd") / number).readlink()) for number in "01"} == {os.devnull}
     lines = Path(f"/proc/{worker.pid}/limits").read_text().splitlines()[1:]
     limits = {line[:26].strip(): line[26:].split()[:2] for line in lines}  # soft, hard
     assert limits["Max processes"] == ["0", "0"]
