@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import Dinov2Model
 
-from ensemble.streams import GLOBAL_TEXTURE
+from ensemble.streams import GLOBAL_TEXTURE, STREAMS
 from networks import PRESETS, load_stream, write_random_weights
 from networks.stand_in import MARKER, UNMARKED, stand_in_note, write_marker
 from tests.unit.training.conftest import SMALL
 from training.bases import dino_config, start
-from training.errors import BaseError
+from training.errors import BaseError, RecipeError
 from training.learn.manipulation import manipulated
 from training.learn.photographs import PHOTOGRAPHS, TEST, VALIDATION, read_photograph, split_of
 from training.learn.samples import draw_samples
@@ -20,6 +20,12 @@ from training.learn.spectral import DINO, spectral_base
 from training.networks import evaluating, learning
 from training.recipe import read_recipe
 from training.run.budget import estimate
+
+
+def test_a_recipe_is_for_a_stream_that_is_declared() -> None:
+    assert [read_recipe(stream.name).stream for stream in STREAMS] == [stream.name for stream in STREAMS]
+    with pytest.raises(RecipeError, match="'nose' is no stream of the method; it must be global_texture, local_facial"):
+        read_recipe("global_texture", ["stream='nose'"])
 
 
 def test_folder_checkpoint_and_their_network_agree(tiny: Path, tmp_path: Path) -> None:
