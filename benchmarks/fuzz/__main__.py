@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 from deepfake_client import AsyncDetectorClient
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import track
 
 from benchmarks.common.machine import circumstances
 from benchmarks.common.result import Figure, Result, write
@@ -38,6 +38,8 @@ ENCODINGS: dict[str, tuple[str, tuple[int, ...]]] = {
     "TIFF deflate": (".tiff", (cv2.IMWRITE_TIFF_COMPRESSION, 8)),
     "TIFF JPEG": (".tiff", (cv2.IMWRITE_TIFF_COMPRESSION, 7)),
 }
+PARTS = 20
+"""After each of which memory is looked at."""
 WARM = 200
 """Images before the first measurement of memory: processes and caches have what they need then."""
 
@@ -64,10 +66,12 @@ def main(images: int, in_flight: int, seed: int, output: Path | None) -> None:
     begun = circumstances("benchmarks.fuzz")
     with serve(export("tiny")) as server:
         files = _files(seed)
-        asyncio.run(_load(server.url, itertools.islice(files, WARM), WARM, in_flight))
-        before = _holdings(server)
-        counts = asyncio.run(_load(server.url, itertools.islice(files, images), images, in_flight))
-        after = _holdings(server)
+        asyncio.run(_load(server.url, itertools.islice(files, WARM), Counts(), in_flight))
+        held, counts = [_holdings(server)], Counts()
+        for part in track(np.array_split(range(images), PARTS), "images", console=Console(stderr=True), transient=True):
+            asyncio.run(_load(server.url, itertools.islice(files, len(part)), counts, in_flight))
+            held.append(_holdings(server))
+    before, after = held[0], held[-1]
     died = sorted(before.processes - after.processes)
     labels: dict[str, str | int | float] = {"load": "fuzz"}
     result = Result(
@@ -85,6 +89,7 @@ def main(images: int, in_flight: int, seed: int, output: Path | None) -> None:
         details={
             "wrong_neighbours": counts.wrong_neighbours,
             "processes_died": len(died),
+            "memory_mib": [round(each.memory / 2**20) for each in held],
             "statuses": dict(counts.statuses.most_common()),
         },
     )
@@ -110,26 +115,21 @@ def _files(seed: int) -> Iterator[bytes]:
         yield mutated(data, chance)
 
 
-async def _load(url: str, files: Iterator[bytes], count: int, in_flight: int) -> Counts:
-    counts = Counts()
+async def _load(url: str, files: Iterator[bytes], counts: Counts, in_flight: int) -> None:
     chance = random.Random(0)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("images", total=count)
 
-        async def worker() -> None:
-            async with AsyncDetectorClient(url, batch_size=2, timeout=300, retries=0) as client:
-                for data in files:
-                    sample = chance.choice(SAMPLES)
-                    start = time.perf_counter()
-                    pair = [(data, None), (sample.data, sample.box)]
-                    verdict, neighbour = [verdict async for verdict in client.score_many(pair)]
-                    counts.seconds.append(time.perf_counter() - start)
-                    counts.statuses[verdict.status] += 1
-                    counts.wrong_neighbours += not sample.has(neighbour)
-                    progress.advance(task)
+    async def worker() -> None:
+        async with AsyncDetectorClient(url, batch_size=2, timeout=300, retries=0) as client:
+            for data in files:
+                sample = chance.choice(SAMPLES)
+                start = time.perf_counter()
+                pair = [(data, None), (sample.data, sample.box)]
+                verdict, neighbour = [verdict async for verdict in client.score_many(pair)]
+                counts.seconds.append(time.perf_counter() - start)
+                counts.statuses[verdict.status] += 1
+                counts.wrong_neighbours += not sample.has(neighbour)
 
-        await asyncio.gather(*[worker() for _ in range(in_flight)])
-    return counts
+    await asyncio.gather(*[worker() for _ in range(in_flight)])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -90,10 +91,14 @@ class Decoders:
         worker = self._places.get()
         try:
             if worker is not None:
+                begun = time.monotonic()
                 try:
                     return _decode(worker, header)
-                except _WorkerLostError:  # Perhaps not by this image: another process may tell.
+                except _WorkerLostError as lost:
                     worker = None
+                    if not lost.hung and time.monotonic() - begun >= _seconds(header):  # It has had its time.
+                        raise
+                    # Perhaps not by this image: another process may tell.
             worker = self._fork()
             return _decode(worker, header)
         except _WorkerLostError as lost:
@@ -150,7 +155,15 @@ class Decoders:
 
 
 class _WorkerLostError(Exception):
-    """A worker did not answer."""
+    """A worker did not answer.
+
+    Attributes:
+        hung: It is still there, and did nothing for long; else it has ended.
+    """
+
+    def __init__(self, message: str, *, hung: bool = False) -> None:
+        super().__init__(message)
+        self.hung = hung
 
 
 def _start_template() -> tuple[subprocess.Popen[bytes], socket.socket]:
@@ -176,7 +189,7 @@ def _decode(worker: _Worker, header: Header) -> RgbImage:
     offset = -(-len(header.still) // _ALIGNMENT) * _ALIGNMENT
     capacity = 3 * pixels
     memory = MEMORY + MEMORY_PER_PIXEL * pixels + 2 * offset
-    seconds = SECONDS + SECONDS_PER_PIXEL * pixels
+    seconds = _seconds(header)
     canvas = (0, 0, 0, 0) if header.canvas is None else (header.width, header.height, *header.canvas)
     job = JOB.pack(len(header.still), offset, capacity, memory, seconds, *canvas, header.canvas is not None)
     worker.images += 1
@@ -189,6 +202,11 @@ def _decode(worker: _Worker, header: Header) -> RgbImage:
         shape = _ask(worker, job, [shared], TIMEOUT_FACTOR * seconds)
         mapped = mmap.mmap(shared, offset + capacity, mmap.MAP_SHARED | mmap.MAP_POPULATE, mmap.PROT_READ)
     return _pixels(mapped, offset, shape, header)
+
+
+def _seconds(header: Header) -> float:
+    """Processor time that decoding an image may take."""
+    return SECONDS + SECONDS_PER_PIXEL * header.width * header.height
 
 
 def _pixels(shared: mmap.mmap, offset: int, shape: tuple[int, int], header: Header) -> RgbImage:
@@ -218,7 +236,7 @@ def _ask(worker: _Worker, job: bytes, shared: list[int], timeout: float) -> tupl
     except TimeoutError as error:
         os.kill(worker.pid, signal.SIGKILL)
         worker.jobs.close()
-        raise _WorkerLostError(f"the decoder hung on the image for {timeout:.0f} s") from error
+        raise _WorkerLostError(f"the decoder hung on the image for {timeout:.0f} s", hung=True) from error
     except OSError as error:
         worker.jobs.close()
         raise _WorkerLostError(f"the decoder is gone: {error}") from error

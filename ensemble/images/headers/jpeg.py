@@ -17,7 +17,11 @@ _ARITHMETIC = frozenset(range(0xC9, 0xD0)) - {0xCC}
 # Application data and comments that no pixel depends on. JFIF (APP0) and Adobe (APP14) tell the colours, Exif (APP1)
 # the orientation.
 _IGNORED = (frozenset(range(0xE0, 0xF0)) - {0xE0, 0xE1, 0xEE}) | {0xFE}
-_BLOCK = 1 << 18
+_FIRST_BLOCK, _LARGEST_BLOCK = 1 << 8, 1 << 18
+"""Bytes that are searched for a marker at once: few first, so that markers close by cost little, then ever more."""
+
+MAX_SCANS = 64
+"""Passes over all pixels that a JPEG may take; encoders write about ten. Each costs the decoder time, and few bytes."""
 
 
 def read(data: bytes) -> Header:
@@ -32,7 +36,7 @@ def read(data: bytes) -> Header:
     size: tuple[int, int] | None = None
     components: frozenset[int] = frozenset()
     missing: frozenset[int] = frozenset()  # Components of which no scan has told the mean of each block yet.
-    scanned = False
+    scans = 0
     for _ in range(MAX_PARTS):
         start = _next_marker(data, position)
         marker = data[start + 1] if start < len(data) else _SOI
@@ -43,7 +47,7 @@ def read(data: bytes) -> Header:
             continue
         end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
         if marker == _SOI or end < start + 4 or end > len(data):
-            raise _cut(scanned, start)
+            raise _cut(scans > 0, start)
         if marker in _FRAMES and size is None:
             size, components = _frame(data[start + 4 : end])
             missing = components
@@ -51,14 +55,16 @@ def read(data: bytes) -> Header:
             if size is None:
                 raise unreadable("JPEG pixels without a header of their size")
             missing -= _scanned_components(data[start + 4 : end])
-            scanned = True
+            scans += 1
+            if scans > MAX_SCANS:
+                raise unreadable(f"a JPEG of more than {MAX_SCANS} scans; re-encode the image")
             end = _next_marker(data, end, in_scan=True)
         if marker not in _IGNORED:
             parts.append(data[start:end])
         position = end
     else:
         raise too_many_parts("JPEG segments")
-    if size is None or not scanned:
+    if size is None or not scans:
         raise unreadable("a JPEG without pixels")
     if missing:
         raise ImageError(
@@ -137,8 +143,10 @@ def _next_marker(data: bytes, position: int, *, in_scan: bool = False) -> int:
     if not in_scan and data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] not in _NO_MARKER:
         return position
     pixels = np.frombuffer(data, np.uint8)
+    length = _FIRST_BLOCK
     while position + 1 < len(data):
-        block = pixels[position : position + _BLOCK]
+        block = pixels[position : position + length]
+        length = min(2 * length, _LARGEST_BLOCK)
         second = block[1:]
         found = (block[:-1] == 0xFF) & (second != 0x00) & (second != 0xFF)
         if in_scan:

@@ -108,7 +108,7 @@ def test_fill_bytes_and_padding_are_skipped_as_decoders_do() -> None:
 def test_markers_are_found_across_the_borders_of_the_blocks_that_are_searched() -> None:
     plain = FILES["jpeg_plain"]
     scan = plain.index(b"\xff\xda") + 14
-    for count in range(262_144 - 6, 262_144 + 6):
+    for count in (*range(250, 262), *range(510, 518), *range(262_144 - 6, 262_144 + 6), *range(523_000, 525_000, 97)):
         data = plain[:scan] + b"\x55" * count + b"\xff\x00\xff\xd3\xff\xff\xd9tail\xff\xd9"
         assert read_header(data).end == scan + count + 7
 
@@ -125,6 +125,21 @@ def test_the_number_of_parts_is_bounded(name: str, parts) -> None:
     assert read_header(parts(5000)).width > 0
     with pytest.raises(ImageError, match="more than 20000") as caught:
         read_header(parts(20_001))
+    assert caught.value.status == status.UNREADABLE_IMAGE
+
+
+def test_the_number_of_scans_is_bounded() -> None:
+    """Few bytes make a decoder go over all pixels once more."""
+    whole = FILES["jpeg_progressive"]
+    scans = [index for index in range(len(whole)) if whole.startswith(b"\xff\xda", index)]
+    assert len(scans) < 20
+
+    def of(count: int) -> bytes:
+        return whole[: scans[2]] + whole[scans[1] : scans[2]] * (count - len(scans)) + whole[scans[2] :]
+
+    assert read_header(of(64)).width > 0
+    with pytest.raises(ImageError, match="more than 64 scans") as caught:
+        read_header(of(65))
     assert caught.value.status == status.UNREADABLE_IMAGE
 
 
