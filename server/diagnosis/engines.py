@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from server.findings import Finding, Level
+from server.nvidia_smi import DriverError, query_gpus
 
 SUBJECT = "engines"
 REBUILD = "run `make engines` (or `python -m export --target tensorrt` where TensorRT is)"
@@ -44,9 +44,11 @@ def find_runtime() -> Runtime:
     """Look for TensorRT and a GPU on this machine."""
     # In a process of its own, as TensorRT takes memory and may be broken.
     version = _output(sys.executable, "-c", _VERSION_PROGRAM)
-    program = shutil.which("nvidia-smi")
-    gpus = _output(program, "--query-gpu=name,compute_cap", "--format=csv,noheader") if program else ""
-    name, _, capability = gpus.partition("\n")[0].rpartition(",")
+    try:
+        gpus = query_gpus("name", "compute_cap") or [""]
+    except DriverError:
+        gpus = [""]
+    name, _, capability = gpus[0].rpartition(",")
     return Runtime(version, name.strip(), capability.strip())
 
 

@@ -4,13 +4,12 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import sysconfig
 from collections.abc import Iterator
 
 from server.findings import Finding, Level, check_import
+from server.nvidia_smi import DriverError, query_gpus
 from server.standin.environment import has_cuda_provider
 from server.standin.layout import (
     INSTALL_COMMAND,
@@ -145,18 +144,13 @@ def check_packages() -> Finding:
 
 def check_gpu() -> Finding:
     """Whether NVIDIA's driver shows a GPU; the ensemble runs without one."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return Finding("gpu", Level.OK, "none (no nvidia-smi): the models run on the CPU")
-    command = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
     try:
-        outcome = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
-    except subprocess.TimeoutExpired:
-        return Finding("gpu", Level.WARNING, "nvidia-smi hangs", "reinstall NVIDIA's driver")
-    if outcome.returncode != 0:
-        reason = (outcome.stdout + outcome.stderr).strip().splitlines()
-        return Finding("gpu", Level.WARNING, f"nvidia-smi fails: {reason[:1]}", "reinstall NVIDIA's driver")
-    gpus = "; ".join(outcome.stdout.strip().splitlines())
+        lines = query_gpus("name", "memory.total", "driver_version")
+    except DriverError as error:
+        return Finding("gpu", Level.WARNING, str(error), "reinstall NVIDIA's driver")
+    if lines is None:
+        return Finding("gpu", Level.OK, "none (no nvidia-smi): the models run on the CPU")
+    gpus = "; ".join(lines)
     if not has_cuda_provider():
         pip = f"{sys.executable} -m pip"
         fix = f"{pip} uninstall onnxruntime; {pip} install 'onnxruntime-gpu[cuda,cudnn]'"
