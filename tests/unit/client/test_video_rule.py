@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 from deepfake_client import Verdict
+from deepfake_client.decoding.sampling import Sampling
 from deepfake_client.results import STREAM_NAMES, Face, StreamVerdict
 from deepfake_client.video.rule import Sample, judge, worst_window
-from deepfake_client.video.sampling import Sampling
 from deepfake_client.video.tracks import Tracker, overlap
 from deepfake_client.video.verdict import FrameVerdict, VideoSummary, samples_of, video_verdict
 
