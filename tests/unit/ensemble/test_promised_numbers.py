@@ -45,7 +45,7 @@ NUMBERS: dict[str, Any] = {
     "images.workers.MEMORY_PER_PIXEL": 32,
     "images.workers.SECONDS": 5.0,
     "images.workers.SECONDS_PER_PIXEL": 5e-7,
-    "images.workers.PATIENCE": 20,
+    "images.workers.TIMEOUT_FACTOR": 20,
     "images.workers.IMAGES_PER_WORKER": 1000,
     "images.protocol.DESK_BYTES": 4 << 20,
     "images.protocol.LONGEST_MESSAGE": 4096,
@@ -59,9 +59,6 @@ NUMBERS: dict[str, Any] = {
     # On the wire.
     "contract.MAX_TEXT": 64,
     "contract.IMAGE_SUFFIXES": (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
-    "faces.localisation.SUPPLIED": "supplied",
-    "faces.localisation.TOO_SMALL": "too_small",
-    "faces.localisation.NONE": "none",
 }
 
 
@@ -125,7 +122,8 @@ def test_names_and_shapes_on_the_wire() -> None:
     assert (contract.PROVENANCE, contract.MAX_BYTES_PARAMETER) == ("PROVENANCE", "max_bytes")
     assert (contract.CALIBRATION_PARAMETER, contract.NO_CALIBRATION) == ("CALIBRATION", "paper")
     assert (contract.OVERLOADED, contract.STUCK) == ("OVERLOADED", "STUCK")
-    assert (contract.FACE_NOT_NEEDED, contract.FACE_NONE) == ("not_needed", "none")
+    assert (contract.FACE_SUPPLIED, contract.FACE_TOO_SMALL) == ("supplied", "too_small")
+    assert (contract.FACE_NONE, contract.FACE_NOT_NEEDED) == ("none", "not_needed")
 
 
 def stream(framing: Any, pixels: int) -> streams.Stream:
