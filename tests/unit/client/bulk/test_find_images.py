@@ -161,7 +161,7 @@ def test_what_is_known_of_inputs_without_reading_them(here: Path) -> None:
         (Item("a.jpg"), False),
         (Item(None, b"data"), False),
         (Item("clip.mp4", error="gone"), False),
-        (Item("shard.tar/clip.mp4", load=bytes), False),
+        (Item("shard.tar/clip.mp4", load=bytes), True),
     ],
 )
 def test_a_video_is_known_by_its_name(item: Item, video: bool) -> None:
