@@ -34,7 +34,7 @@ TEMPLATE = Path(__file__).with_name("report.html.j2")
 @click.command("calibrate")
 @data_argument
 @server_options
-@output_option
+@output_option("evaluation", "the results, and for the scores by which a stopped run goes on")
 @resamples_option
 @click.option(
     "--far",

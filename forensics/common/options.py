@@ -31,13 +31,21 @@ server_options = _options(
     ),
 )
 
-output_option = click.option(
-    "--output",
-    "-o",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("evaluation"),
-    show_default=True,
-    help="Folder for the results, and for the scores by which a stopped run goes on.",
+
+def output_option(default: str, holds: str) -> Callable[[Command], Command]:
+    """Where a command writes, and for help what that folder holds."""
+    return click.option(
+        "--output",
+        "-o",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path(default),
+        show_default=True,
+        help=f"Folder for {holds}.",
+    )
+
+
+seed_option = click.option(
+    "--seed", default=1024, show_default=True, type=click.IntRange(0, 2**63), help="Of the degradations."
 )
 
 resamples_option = click.option(

@@ -19,7 +19,7 @@ from forensics.evaluate.report import REPORT_HTML, REPORT_JSON, Report, print_re
 @click.command("evaluate")
 @data_argument
 @server_options
-@output_option
+@output_option("evaluation", "the results, and for the scores by which a stopped run goes on")
 @resamples_option
 def command(data: Path, connection: Connection, batch_size: int, in_flight: int, output: Path, resamples: int) -> None:
     """Measure the ensemble on labelled images.

@@ -15,6 +15,7 @@ from ensemble import status
 from ensemble.images import ImageError, Limits, RgbImage, read_image
 from forensics.common.errors import ForensicsError
 from forensics.common.inspection import Inspection, Inspector
+from forensics.common.options import output_option, seed_option
 from forensics.common.pixels import encode_png, image_seed, read_pixels
 from forensics.common.scoring import Server, ask_server
 from forensics.explain.figure import draw_panels, draw_views
@@ -110,15 +111,8 @@ def _check_degradation(ctx: click.Context, parameter: click.Parameter, value: st
     metavar="NAME=LEVEL",
     help=f"Show clean against degraded: one of {', '.join(SWEEPS)}.",
 )
-@click.option("--seed", default=1024, show_default=True, type=click.IntRange(0, 2**63), help="Of the degradation.")
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("explanations"),
-    show_default=True,
-    help="Folder for the pictures and the page.",
-)
+@seed_option
+@output_option("explanations", "the pictures and the page")
 def command(
     images: tuple[Path, ...],
     connection: Connection,

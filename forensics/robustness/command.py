@@ -18,7 +18,7 @@ from ensemble import status
 from forensics.common.dataset import LabelledImage, find_images, read_dataset
 from forensics.common.errors import ForensicsError
 from forensics.common.inspection import Inspector
-from forensics.common.options import data_argument, resamples_option, server_options
+from forensics.common.options import data_argument, output_option, resamples_option, seed_option, server_options
 from forensics.common.progress import progress
 from forensics.common.score_store import ScoreStore
 from forensics.common.scores import Unscored, reason
@@ -48,7 +48,7 @@ Rows = dict[Path, dict[str, Any]]
     type=click.Choice(list(SWEEPS)),
     help="Run this sweep; may be given several times.  [default: all]",
 )
-@click.option("--seed", default=1024, show_default=True, type=click.IntRange(0, 2**63), help="Of the degradations.")
+@seed_option
 @click.option(
     "--degrade",
     type=click.Choice(get_args(Degrade)),
@@ -61,14 +61,7 @@ Rows = dict[Path, dict[str, Any]]
     is_flag=True,
     help="Of --degrade file: use the face of the clean image at every level.",
 )
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("robustness"),
-    show_default=True,
-    help="Folder for the results, and for the rows by which a stopped run goes on.",
-)
+@output_option("robustness", "the results, and for the rows by which a stopped run goes on")
 @resamples_option
 def command(
     data: Path,

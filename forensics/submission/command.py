@@ -10,7 +10,7 @@ from deepfake_client.cli import Connection
 
 from forensics.common.dataset import find_images
 from forensics.common.errors import ForensicsError
-from forensics.common.options import server_options
+from forensics.common.options import output_option, server_options
 from forensics.common.scores import reason
 from forensics.common.scoring import ask_server, score_images
 
@@ -22,14 +22,7 @@ ARCHIVE = "submission.zip"
 @click.command("submission")
 @click.argument("images", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @server_options
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("submission"),
-    show_default=True,
-    help="Folder for the entry, and for the scores by which a stopped run goes on.",
-)
+@output_option("submission", "the entry, and for the scores by which a stopped run goes on")
 def command(images: Path, connection: Connection, batch_size: int, in_flight: int, output: Path) -> None:
     """Score a folder in the form of the NTIRE 2026 challenge.
 
