@@ -83,6 +83,7 @@ class Prober:
         address: str,
         headers: Mapping[str, str] | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        made_out_to: str | None = None,
     ) -> None:
         """Connect lazily.
 
@@ -90,12 +91,14 @@ class Prober:
             address: HOST:PORT of the server's gRPC end-point.
             headers: Sent with each call.
             credentials: For an encrypted connection; None for one that is not.
+            made_out_to: The name in the server's certificate; the address's unless given.
         """
         self._metadata = tuple((headers or {}).items())
         if credentials is None:
             self._channel = grpc.insecure_channel(address, options=_CHANNEL_OPTIONS)
         else:
-            self._channel = grpc.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+            names = (("grpc.ssl_target_name_override", made_out_to),) if made_out_to else ()
+            self._channel = grpc.secure_channel(address, credentials, options=(*_CHANNEL_OPTIONS, *names))
         self._service = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self._request = probe_request(IMAGE.read_bytes())
 

@@ -135,12 +135,15 @@ class Supervisor:
         deadline, reminder = began + self._startup_seconds, began + REMINDER_INTERVAL
         probe: PendingProbe | None = None
         failures = 0
+        heard = ""
         while not self.stop.wait(TICK):
             now = time.monotonic()
             if (status := process.exit_status()) is not None:
                 return f"tritonserver ended while it loaded the models ({status})", 0.0
             if now > deadline:
-                return f"no answer within {self._startup_seconds:g} s; raise --startup-timeout if it only is slow", 0.0
+                last = f"; the last error: {heard}" if heard else ""
+                advice = f"raise --startup-timeout if it only is slow{last}"
+                return f"no answer within {self._startup_seconds:g} s; {advice}", 0.0
             if now > reminder:
                 self._say(f"still loading the models ({now - began:.0f} s)")
                 reminder = now + REMINDER_INTERVAL
@@ -151,6 +154,7 @@ class Supervisor:
             if outcome.kind is Kind.ANSWERED:
                 return None, outcome.seconds
             probe = None
+            heard = outcome.detail
             if outcome.kind is Kind.FAILED:
                 failures += 1
                 if failures >= self._policy.failures:
@@ -210,9 +214,8 @@ def make_prober(options: Options) -> Prober | HttpProber:
         return HttpProber(address, headers)
     if not access.uses_tls(options.extra):
         return Prober(address, headers)
-    if access.is_loopback(options.host) or options.host in WILDCARDS:
-        address = f"localhost:{options.ports[name]}"  # what certificates are made out to
-    return Prober(address, headers, options.credentials)
+    near = access.is_loopback(options.host) or options.host in WILDCARDS
+    return Prober(address, headers, options.credentials, made_out_to="localhost" if near else None)
 
 
 def local_address(host: str, port: int) -> str:
