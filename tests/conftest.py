@@ -146,3 +146,17 @@ def server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> I
     running = start_server(tiny_repository, tmp_path_factory.mktemp("server") / "log")
     yield running
     assert running.stop() == 0, running.log.read_text()[-4000:]
+
+
+@pytest.fixture(scope="session")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The real server on the stand-in weights of `samples/`, which have learnt something: see `tests.faces`."""
+    folder = tmp_path_factory.mktemp("learnt")
+    weights = Path(__file__).parents[1] / "samples" / "weights"
+    command = [sys.executable, "-m", "export", "--weights", str(weights), "--repository", str(folder / "models")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "STAND-IN" in done.stdout + done.stderr
+    running = start_server(folder / "models", folder / "log")
+    yield running
+    assert running.stop() == 0, running.log.read_text()[-4000:]
