@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ensemble.contract import FACE_MODELS_KEY, PRECISION, SHA256, STREAMS_KEY, UNTRAINED
+from ensemble.contract import FACE_MODELS_KEY, PRECISION, SHA256, STATE, STREAMS_KEY, UNTRAINED
 from export.configure import configure
 from export.errors import RepositoryError
 from export.exporter import ModelExport
@@ -30,6 +30,7 @@ from export.layout import (
     SKELETON,
     VERSION,
 )
+from export.state import weakest, weights_state
 from export.stream_export import StreamExport
 from export.weights.base_weights import compare_bases
 from networks.faces import DETECTOR, FACE_MODELS
@@ -123,6 +124,7 @@ def describe(exports: Sequence[StreamExport], face_models: Sequence[ModelExport]
     """What provenance.json says: which weights give the verdicts, and whether they are random or stand-ins."""
     bases = compare_bases({export.checkpoint.name: export.base for export in exports if export.base})
     return {
+        STATE: weakest(map(weights_state, (*exports, *face_models))),
         UNTRAINED: any(export.untrained for export in exports) or any(model.untrained for model in face_models),
         "stand_in": next((export.stand_in for export in exports if export.stand_in), ""),
         PRECISION: exports[0].precision,
@@ -134,6 +136,7 @@ def describe(exports: Sequence[StreamExport], face_models: Sequence[ModelExport]
                 SHA256: export.sha256,
                 "base_sha256": bases.sha256.get(export.checkpoint.name, ""),
                 "untrained": export.untrained,
+                STATE: weights_state(export),
             }
             for export in exports
         },

@@ -9,6 +9,9 @@ from pathlib import Path
 from networks.errors import ManifestError
 
 MANIFEST_FILE = "manifest.json"
+
+TRAINING_RUN = "training run "
+"""How the source of a checkpoint begins that `training` left; the run's name follows."""
 _CHUNK = 16 * 1024**2
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Literal
 
+from .contract.contract import STATE, WEIGHTS_STATES
 from .contract.streams import STREAMS
 
 STREAM_NAMES = tuple(stream.name for stream in STREAMS)
@@ -182,6 +183,19 @@ class Provenance:
         """Twelve hexadecimal digits that stand for the document, whenever it was made: other weights, other digits."""
         undated = {name: value for name, value in self.document.items() if name != "created"}
         return sha256(json.dumps(undated, sort_keys=True).encode()).hexdigest()[:12]
+
+    @property
+    def state(self) -> str:
+        """What the weights are, as the export found: "untrained", "stand-in", "unknown", "own" or "published".
+
+        A server whose models are from an earlier export does not say whose they are: "unknown".
+        """
+        if self.untrained:
+            return "untrained"
+        if self.stand_in:
+            return "stand-in"
+        said = self.document.get(STATE)
+        return str(said) if said in WEIGHTS_STATES else "unknown"
 
     @property
     def stand_in(self) -> str:

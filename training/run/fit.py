@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from rich.console import Console
 
+from networks.weights_manifest import TRAINING_RUN
 from training.bases import start
 from training.data.manifest import Item, read_manifest, require_both_classes
 from training.data.selection import Selection, select
@@ -97,7 +98,7 @@ def fit(options: Options, console: Console) -> str:
         console.quiet = True
     stream = recipe.specification
     file = f"{Path(stream.checkpoint).stem}.{options.file_format}"
-    source = f"training run {options.output.name}"
+    source = f"{TRAINING_RUN}{options.output.name}"
     if recipe.stage != "head":
         require_free(options.weights, file, source)
 

@@ -59,15 +59,18 @@ def _show_server(connection: Connection, wait: float) -> None:
         _show("ready", f"yes, it scored a test image after {time.monotonic() - started:.2f} s")
 
 
+_STATES = {"untrained": "UNTRAINED", "stand-in": "STAND-IN", "unknown": "of unknown origin"}
+
+
 def _describe(provenance: Provenance | None) -> Iterator[tuple[str, str]]:
     if provenance is None:
         yield "weights", "unknown: the server has no provenance model"
         return
     document = dict(provenance.document)
-    trained = "UNTRAINED" if document.pop(contract.UNTRAINED) else "trained"
-    if note := document.pop("stand_in", ""):
-        trained = f"STAND-IN: {note}"
-    yield "weights", f"{trained}, {provenance.identity}"
+    for name in (contract.UNTRAINED, contract.STATE, "stand_in"):
+        document.pop(name, None)
+    state = _STATES.get(provenance.state, provenance.state)
+    yield "weights", f"{state}{': ' * bool(provenance.stand_in)}{provenance.stand_in}, {provenance.identity}"
     streams = document.pop(contract.STREAMS_KEY, {})
     for name, value in (streams if isinstance(streams, Mapping) else {"streams": streams}).items():
         yield name, _words(value)

@@ -61,6 +61,13 @@ UNTRAINED, PRECISION, STREAMS_KEY, FACE_MODELS_KEY = "untrained", "precision", "
 """Keys of that object: whether any weights are random (boolean), the networks' precision, and the checkpoints of each
 stream and face network by its name."""
 
+STATE = "state"
+"""Key of that object, and of a stream's entry there: what the weights are, one of `WEIGHTS_STATES`."""
+
+WEIGHTS_STATES = ("untrained", "stand-in", "unknown", "own", "published")
+"""Random; trained on samples, for trials alone; learnt, of unknown origin; trained by this project's `training`; the
+authors', by their digests. What promises least comes first."""
+
 SHA256 = "sha256"
 """Key of a stream's entry there: SHA-256 of its checkpoint, hexadecimal."""
 

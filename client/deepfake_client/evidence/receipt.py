@@ -39,7 +39,7 @@ class Deployment:
             "server": {"name": self.server.name, "version": self.server.version, "model": self.server.model},
             "weights": {
                 "identity": None if self.provenance is None else self.provenance.identity,
-                "state": weights_state(self.provenance),
+                "state": "unknown" if self.provenance is None else self.provenance.state,
                 "document": None if self.provenance is None else dict(self.provenance.document),
             },
             "calibration": calibration_document(self.calibration),
@@ -57,15 +57,6 @@ def client_version() -> str:
         return importlib.metadata.version("deepfake-client")
     except importlib.metadata.PackageNotFoundError:  # used from a folder that was not installed
         return "unknown"
-
-
-def weights_state(provenance: Provenance | None) -> str:
-    """ "untrained", what the server calls them, such as "stand-in" or "published", "trained", or "unknown"."""
-    if provenance is None:
-        return "unknown"
-    if provenance.untrained:
-        return "untrained"
-    return "trained" if provenance.stand_in is None else f"stand-in: {provenance.stand_in}"
 
 
 def calibration_document(calibration: Calibration | None) -> Any:
