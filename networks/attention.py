@@ -18,7 +18,8 @@ def attention_probabilities(query: Tensor, key: Tensor) -> Tensor:
 
     Written out instead of scaled_dot_product_attention, so that the exported graph holds the plain
     MatMul, Softmax, MatMul pattern that TensorRT and `export.onnx.fused_attention` fuse, and so that attention maps can
-    be had. TensorRT fuses it where the scale comes first; that is exact, since it is a power of two.
+    be had. The scale comes first, which is exact, since it is a power of two. Written by hand, or over another axis,
+    the softmax is not fused (`make check-engines`).
     """
     scores = split_heads(query * HEAD_SIZE**-0.5) @ split_heads(key).transpose(-1, -2)
     return torch.softmax(scores, dim=-1)

@@ -10,26 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from ensemble.streams import STREAMS, Stream
 from networks import clip, dinov2
-from networks.architecture import StreamArchitecture
 from networks.attention import split_heads
 from networks.pixels import CENTRE, SPAN
-from networks.random_weights import PRESETS, fill_seeded
-from networks.streams import StreamNetwork, build_stream
+from networks.streams import StreamNetwork
 
 HALVES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def seeded_stream(stream: Stream, preset: str, device: str) -> StreamNetwork:
-    """Build a stream in single with seeded weights, made where they are used: nothing is read or carried."""
-    dino, clip_sizes = PRESETS[preset]
-    architecture = StreamArchitecture(dino, clip_sizes if stream.has_clip else None)
-    with torch.device("meta"):
-        network = build_stream(architecture, stream.pixels)
-    network.to_empty(device=device)
-    fill_seeded(network, dino.blocks, torch.Generator(device).manual_seed(STREAMS.index(stream)))
-    return network.requires_grad_(False)
 
 
 class Served(nn.Module):

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.common.result import Figure
-from benchmarks.gpu_check.forms import seeded_stream
 from benchmarks.gpu_check.runner import Context, Detail, NotHereError
 from benchmarks.gpu_check.timing import timed
 from benchmarks.gpu_check.torch_steps import Labels, parity_figures, random_pixels, rate_figures
@@ -19,6 +18,7 @@ from export.half.conversion import HALF_TYPES, to_half
 from export.onnx.fused_attention import fuse_attention
 from export.onnx.graph import save_model, to_onnx
 from export.onnx.interface import INPUT, stream_interface
+from networks.seeded import seeded_stream
 
 Found = Iterator[Figure | Detail]
 Run = Callable[[NDArray[np.uint8]], NDArray[np.float32]]

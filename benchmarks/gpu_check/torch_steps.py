@@ -11,12 +11,13 @@ from torch import Tensor
 from benchmarks.common.result import Figure
 from benchmarks.gpu.arithmetic import tflop_per_image
 from benchmarks.gpu.differences import differences
-from benchmarks.gpu_check.forms import HALVES, Served, seeded_stream
+from benchmarks.gpu_check.forms import HALVES, Served
 from benchmarks.gpu_check.runner import Context, Detail, NotHereError
 from benchmarks.gpu_check.timing import forget_memory, peak_memory, timed
 from ensemble.streams import STREAMS
 from ensemble.voting import fake_probability, quantise
 from networks.random_weights import PRESETS
+from networks.seeded import seeded_stream
 
 Found = Iterator[Figure | Detail]
 Labels = dict[str, str | int | float]

@@ -164,6 +164,15 @@ def _logger(trt: Any) -> tuple[Any, list[tuple[str, str]]]:
     return _LOGS["logger"], _LOGS["messages"]
 
 
+def builder_version() -> str:
+    """Of TensorRT for RTX.
+
+    Raises:
+        TensorrtError: It is not installed.
+    """
+    return str(_tensorrt().__version__)
+
+
 def _tensorrt() -> Any:
     try:
         import tensorrt_rtx

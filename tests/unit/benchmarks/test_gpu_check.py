@@ -16,12 +16,13 @@ import torch
 from benchmarks.common.result import Figure, Result, read
 from benchmarks.gpu_check import __main__ as command
 from benchmarks.gpu_check import runner
-from benchmarks.gpu_check.forms import HALVES, Served, seeded_stream
+from benchmarks.gpu_check.forms import HALVES, Served
 from benchmarks.gpu_check.found import nvidia_smi
 from benchmarks.gpu_check.runner import Context, Detail, NotHereError, Outcome, Step, run_step
 from benchmarks.gpu_check.steps import STEPS
 from benchmarks.gpu_check.torch_steps import parity_figures, random_pixels
 from ensemble.streams import STREAMS
+from networks.seeded import seeded_stream
 from tests.golden import ROOT
 
 Found = Iterator[Figure | Detail]

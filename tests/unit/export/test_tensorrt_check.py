@@ -1,18 +1,26 @@
 """The check of engines without a GPU: what it reads in the builder's log, and the real builder where that is."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
 
-from ensemble.streams import GLOBAL_TEXTURE
-from export import export_stream
+from ensemble.streams import STREAMS
 from export.errors import TensorrtError
-from export.layout import SKELETON
-from export.tensorrt.__main__ import attention_that_does_not_fuse, float_into_half
+from export.half.conversion import PRECISIONS
+from export.tensorrt import __main__ as command
+from export.tensorrt.__main__ import main
 from export.tensorrt.check import Built, build_ahead, read_log, weights_beyond_half
-from export.tensorrt.engine import EngineProfile, read_profile
+from export.tensorrt.engine import EngineProfile
+from export.tensorrt.faults import attention_that_does_not_fuse, float_into_half
+from export.tensorrt.subjects import Subject, smallest_half_stream, stream_subjects
+from networks import dinov2
+from networks.attention import HEAD_SIZE, split_heads
 
 LOG = [
     ("Severity.VERBOSE", "--- Timing Runner: {ForeignNode[node__to_copy...node_linear_12]} (Myelin[0x80000023])"),
@@ -77,23 +85,79 @@ def test_without_tensorrt_for_rtx_the_way_to_it_is_said(monkeypatch: pytest.Monk
         build_ahead(tmp_path / "model.onnx", EngineProfile((1,), (1,), (1,)), 89)
 
 
+@pytest.fixture(scope="module")
+def half(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+    return smallest_half_stream(tmp_path_factory.mktemp("half"))
+
+
 @pytest.mark.slow
-def test_the_real_builder_fuses_attention_and_refuses_what_is_wrong(tiny: Path, tmp_path: Path) -> None:
-    """TensorRT for RTX, ahead of time; no kernel is run."""
+def test_the_real_builder_fuses_attention_and_refuses_what_is_wrong(half: Subject) -> None:
+    """TensorRT for RTX, ahead of time; no kernel is run. `make check-engines` does so for all networks and GPUs."""
     pytest.importorskip("tensorrt_rtx")
-    model = export_stream(GLOBAL_TEXTURE, tiny / GLOBAL_TEXTURE.checkpoint, tmp_path, precision="fp16").files[0]
-    profile = read_profile(SKELETON / GLOBAL_TEXTURE.name / "configs" / "tensorrt.pbtxt")
-    built = build_ahead(model, profile, 89)
+    built = build_ahead(half.model, half.profile, 89)
     assert isinstance(built, Built)
-    assert built.problems(attentions=1) == [], "two blocks, and the last one's attention is for CLS alone"
-    assert weights_beyond_half(model) == []
-    unfused = build_ahead(attention_that_does_not_fuse(model), profile, 89)
+    assert half.attentions == 1, "two blocks, and the last one's attention is for CLS alone"
+    assert built.problems(half.attentions) == []
+    assert weights_beyond_half(half.model) == []
+    unfused = build_ahead(attention_that_does_not_fuse(half.model), half.profile, 89)
     assert unfused.problems(attentions=1) == ["0 fused attentions, not 1"]
     with pytest.raises(TensorrtError, match="must be of same type"):
-        build_ahead(float_into_half(model), profile, 89)
+        build_ahead(float_into_half(half.model), half.profile, 89)
     with pytest.raises(TensorrtError, match="profile has min=224"):
-        build_ahead(model, EngineProfile(*((batch, 224, 224, 3) for batch in (1, 8, 32))), 89)
-    corrupt = tmp_path / "corrupt.onnx"
-    corrupt.write_bytes(model.read_bytes()[:-1000])
+        build_ahead(half.model, EngineProfile(*((batch, 224, 224, 3) for batch in (1, 8, 32))), 89)
+    corrupt = half.model.with_name("corrupt.onnx")
+    corrupt.write_bytes(half.model.read_bytes()[:-1000])
     with pytest.raises(TensorrtError, match="not parsed"):
-        build_ahead(corrupt, profile, 89)
+        build_ahead(corrupt, half.profile, 89)
+
+
+def softmax_by_hand(query: Tensor, key: Tensor) -> Tensor:
+    """The same numbers, in a form that the builder does not know for attention."""
+    scores = split_heads(query * HEAD_SIZE**-0.5) @ split_heads(key).transpose(-1, -2)
+    exponentials = torch.exp(scores - scores.amax(dim=-1, keepdim=True))
+    return exponentials / exponentials.sum(dim=-1, keepdim=True)
+
+
+@pytest.mark.slow
+def test_the_check_is_red_when_attention_is_written_in_a_form_that_does_not_fuse(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The form of today is built by the test above."""
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr(dinov2, "attention_probabilities", softmax_by_hand)
+    (row,) = command.work(command.Job("global_texture", "tiny", ("fp16",), (89,)))
+    assert row.problems == ["0 fused attentions, not 1"]
+
+
+def test_what_a_job_finds_is_told_and_recorded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built = read_log(LOG, 89, 4_000_000, 2.5)
+    monkeypatch.setattr(command, "builder_version", lambda: "1.7")
+    monkeypatch.setattr(
+        command, "work", lambda job: [command.Row(job.name, 1, built, [])] if job.name else [("a fault", True)]
+    )
+    arguments = ["--only", "face_aligner", "--output", str(tmp_path / "record.json")]
+    outcome = CliRunner().invoke(main, arguments)
+    assert outcome.exit_code == 0, outcome.output
+    assert "a fault: refused" in outcome.output
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["engines"][0]["fused_attentions"] == 1
+    assert record["refused"] == {"a fault": True}
+    for found in ([command.Row("x", 1, built, ["cut into 2 subgraphs"])], [("a fault", False)]):
+        monkeypatch.setattr(command, "work", lambda job, found=found: found)
+        outcome = CliRunner().invoke(main, ["--only", "face_aligner"])
+        assert outcome.exit_code == 1
+        assert "cut into" in outcome.output or "not noticed" in outcome.output
+
+
+@pytest.mark.parametrize("name", ["semantic_fusion"])
+def test_each_precision_of_a_stream_is_a_file_of_its_type(tmp_path: Path, name: str) -> None:
+    stream = next(stream for stream in STREAMS if stream.name == name)
+    found = {}
+    for subject in stream_subjects(stream, "tiny", PRECISIONS, tmp_path):
+        types = {value.dtype for value in ir.load(subject.model).graph.initializers.values()}
+        found[subject.title] = (subject.attentions, types & {ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+    assert found == {
+        f"{name} fp32": (None, set()),
+        f"{name} fp16": (3, {ir.DataType.FLOAT16}),
+        f"{name} bf16": (3, {ir.DataType.BFLOAT16}),
+    }
