@@ -23,7 +23,7 @@ class Hub:
         damaged: Whether it sends other bytes than it announces.
         cuts: Bytes after which to break each coming transfer off; the transfers after those are whole.
         status: Error to answer with, with the hub's code for it.
-        hold_after: Bytes of a transfer after which to wait until `go_on` is set.
+        hold_after: Bytes of a transfer after which to go on by a byte a second until `go_on` is set.
         elsewhere: Whether files are redirected to another host, as the hub does.
         requests: What was asked for: method, path, headers.
     """
@@ -117,10 +117,14 @@ def hub_on_loopback(hub: Hub) -> Iterator[Hub]:
                 body = bytes(len(body))
             cut = hub.cuts.pop(0) if is_file and hub.cuts else len(body)
             for start in range(0, min(cut, len(body)), 65536):
+                piece = body[start : min(start + 65536, cut)]
                 if is_file and hub.hold_after is not None and start >= hub.hold_after:
-                    self.wfile.flush()
-                    hub.go_on.wait()
-                self.wfile.write(body[start : min(start + 65536, cut)])
+                    # A byte a second: whoever waits must not take the silence for a dead connection.
+                    while piece and not hub.go_on.wait(1):
+                        self.wfile.write(piece[:1])
+                        self.wfile.flush()
+                        piece = piece[1:]
+                self.wfile.write(piece)
             if cut < len(body):
                 self.wfile.flush()
                 self.close_connection = True
