@@ -36,7 +36,7 @@ ENCODINGS: dict[str, tuple[str, tuple[int, ...]]] = {
     "TIFF LZW": (".tiff", ()),
     "TIFF raw": (".tiff", (cv2.IMWRITE_TIFF_COMPRESSION, 1)),
     "TIFF deflate": (".tiff", (cv2.IMWRITE_TIFF_COMPRESSION, 8)),
-    "TIFF JPEG": (".tiff", (cv2.IMWRITE_TIFF_COMPRESSION, 7)),
+    "TIFF packed": (".tiff", (cv2.IMWRITE_TIFF_COMPRESSION, 32773)),
 }
 PARTS = 20
 """After each of which memory is looked at."""
