@@ -25,6 +25,13 @@ _RETRIES = 3
     "--max-upload", default=256, show_default=True, type=click.IntRange(1, 4096), metavar="MIB", help="Of one request."
 )
 @click.option(
+    "--links-from",
+    "origins",
+    multiple=True,
+    metavar="ORIGIN",
+    help="Follow links to files of this origin, such as https://uploads.example.org. Repeatable; without it, of none.",
+)
+@click.option(
     "--timeout",
     default=120.0,
     show_default=True,
@@ -39,6 +46,7 @@ def web(
     names: tuple[str, ...],
     token: str | None,
     max_upload: int,
+    origins: tuple[str, ...],
     timeout: float,
 ) -> None:
     """Show a page to drop photographs and videos on, with a REST interface at /v1; see /docs there.
@@ -51,14 +59,21 @@ def web(
 
         from ..web.app import LOOPBACK, create_app
         from ..web.guard import is_loopback
+        from ..web.links import Origin
     except ImportError as error:
         raise click.ClickException(f"the page needs packages: pip install 'deepfake-client[web]' ({error})") from error
     if token is not None and len(token) < 16:
         raise click.BadParameter("it must have at least 16 characters", param_hint="--token")
     if not is_loopback(host) and token is None:
         raise click.UsageError(f"--host {host} can be reached from other machines: give a --token.")
+    try:
+        links_from = tuple(map(Origin.of, origins))
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--links-from") from None
     client = connection.make_client(timeout=timeout, retries=_RETRIES)
-    app = create_app(client, hosts=LOOPBACK | {host, *names}, max_upload=max_upload << 20, token=token)
+    app = create_app(
+        client, hosts=LOOPBACK | {host, *names}, max_upload=max_upload << 20, token=token, links_from=links_from
+    )
     shown = f"[{host}]" if ":" in host else host
     click.echo(
         f"page: http://{shown}:{port}/{'?token=…' if token else ''}   REST: http://{shown}:{port}/docs", err=True

@@ -11,6 +11,7 @@ from ..client import DetectorClient
 from ..evidence.receipt import client_version
 from . import problems
 from .guard import Guard, Rules
+from .links import Links, Origin
 from .pages import pages, static_files
 from .rest import rest
 from .work import Work
@@ -25,6 +26,7 @@ def create_app(
     hosts: frozenset[str] = LOOPBACK,
     max_upload: int = 256 << 20,
     token: str | None = None,
+    links_from: tuple[Origin, ...] = (),
 ) -> ASGIApp:
     """Makes the program.
 
@@ -33,8 +35,9 @@ def create_app(
         hosts: Names by which it may be called.
         max_upload: Bytes of one request.
         token: That requests must bear; None for none.
+        links_from: Whose links to files are followed.
     """
-    work = Work(client)
+    work, links = Work(client), Links(links_from, max_upload)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> Any:
@@ -52,6 +55,6 @@ def create_app(
     )
     problems.install(app)
     app.mount("/static", StaticFiles(directory=static_files()), name="static")
-    app.include_router(pages(work, max_upload))
-    app.include_router(rest(work))
+    app.include_router(pages(work, max_upload, links))
+    app.include_router(rest(work, links))
     return Guard(app, Rules(hosts, max_upload, token))

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
@@ -18,6 +19,7 @@ from ..evidence.bundle import TITLES, data_url
 from ..results import Verdict
 from ..status import explain
 from ..video import VideoVerdict, draw_timeline
+from .links import Links
 from .problems import ProblemError, detail_of, status_of
 from .uploads import Asked, read_request
 from .work import Work, is_movie
@@ -26,7 +28,7 @@ CSRF = "csrf"
 """Name of the field, and of the header without its X-, that the page's requests bear."""
 
 
-def pages(work: Work, max_bytes: int) -> APIRouter:
+def pages(work: Work, max_bytes: int, links: Links) -> APIRouter:
     """The routes of the page."""
     router = APIRouter(include_in_schema=False)
     secret = secrets.token_urlsafe(32)
@@ -50,6 +52,7 @@ def pages(work: Work, max_bytes: int) -> APIRouter:
                 deployment=None if deployment is None else deployment.to_dict(),
                 trouble=trouble,
                 max_mib=max_bytes >> 20,
+                links=[str(origin) for origin in links.allowed],
                 result=result,
             ),
             status,
@@ -57,7 +60,7 @@ def pages(work: Work, max_bytes: int) -> APIRouter:
 
     @asynccontextmanager
     async def read(request: Request) -> AsyncIterator[Asked]:
-        async with read_request(request) as asked:
+        async with read_request(request, links) as asked:
             given = request.headers.get(f"x-{CSRF}") or asked.fields.get(CSRF, "")
             if not secrets.compare_digest(given.encode(), secret.encode()):
                 raise ProblemError(
@@ -93,6 +96,13 @@ def pages(work: Work, max_bytes: int) -> APIRouter:
         state = deployment.to_dict()["weights"]["state"]
         shown = [_shown(verdict, is_movie(upload)) for verdict, upload in zip(verdicts, asked.uploads, strict=True)]
         return await answer(request, render("result.html.j2", results=shown, rule=rule, state=state))
+
+    @router.post("/ui/fetch")
+    async def fetched(request: Request) -> Response:
+        """The file at a link, which the page then takes for one that was dropped."""
+        async with read(request) as asked:
+            headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(asked.uploads[0].name, safe='')}"}
+            return Response(asked.uploads[0].read(), media_type="application/octet-stream", headers=headers)
 
     @router.post("/ui/explain")
     async def explained(request: Request) -> HTMLResponse:

@@ -8,15 +8,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.concurrency import run_in_threadpool
 
+from .links import Links
 from .problems import ProblemError
 from .uploads import MAX_FILES, ScoreRequest, read_request
 from .work import Work, rows_of
 
 _FORM = {
     "type": "object",
-    "required": ["file"],
     "properties": {
         "file": {"type": "array", "maxItems": MAX_FILES, "items": {"type": "string", "format": "binary"}},
+        "link": {
+            "type": "array",
+            "items": {"type": "string", "format": "uri"},
+            "description": "Of a file to fetch, instead of the file; only from hosts that --links-from names",
+        },
         "faces": {"type": "string", "enum": ["main", "all"], "description": "main for images, all for videos"},
         "fps": {"type": "number", "description": "Frames of a video to score each second; 2 where left out"},
         "frames": {"type": "integer", "description": "Frames of a video to score in all, instead of fps"},
@@ -44,7 +49,7 @@ _PROBLEM = {
 _HEALTH_SECONDS = 5.0
 
 
-def rest(work: Work) -> APIRouter:
+def rest(work: Work, links: Links) -> APIRouter:
     """The routes below /v1."""
     router = APIRouter(prefix="/v1", tags=["detector"])
     problems: dict[int | str, dict[str, Any]] = dict.fromkeys((400, 413, 415, 422, 502, 503), _PROBLEM)
@@ -68,7 +73,7 @@ def rest(work: Work) -> APIRouter:
         A row for each, in order, as in the client's JSONL; those that cannot be scored have a `status` that says why.
         With `Accept: application/x-ndjson` a row a line, else an object with `rows`.
         """
-        async with read_request(request) as asked:
+        async with read_request(request, links) as asked:
             rows = rows_of(await work.score(asked))
         if "application/x-ndjson" in request.headers.get("accept", ""):
             lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

@@ -11,11 +11,13 @@ from typing import Any, BinaryIO, cast
 
 from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 
 from ..images.items import Faces
 from ..video import Sampling, VideoOptions
+from .links import Links
 from .problems import ProblemError
 
 MAX_FILES = 64
@@ -79,8 +81,12 @@ class Asked:
 
 
 @asynccontextmanager
-async def read_request(request: Request) -> AsyncIterator[Asked]:
+async def read_request(request: Request, links: Links) -> AsyncIterator[Asked]:
     """The uploads of a request within the block; nothing of them is kept after it.
+
+    Args:
+        request: With files, or links to files.
+        links: Which links are followed.
 
     Raises:
         ProblemError: It is not what it should be.
@@ -94,7 +100,10 @@ async def read_request(request: Request) -> AsyncIterator[Asked]:
         except HTTPException as error:
             raise ProblemError(HTTPStatus.BAD_REQUEST, f"the form is not understood: {error.detail}") from error
         try:
-            yield _from_form(form.multi_items())
+            items = form.multi_items()
+            given = [value for name, value in items if name == "link" and isinstance(value, str) and value.strip()]
+            fetched = await run_in_threadpool(links.fetch, [link.strip() for link in given])
+            yield _from_form(items, [Upload(name[:_MAX_NAME], file) for name, file in fetched])
         finally:
             await form.close()
     else:
@@ -123,15 +132,15 @@ def _from_json(body: bytes) -> Asked:
     return Asked(uploads, asked.faces, VideoOptions(), {})
 
 
-def _from_form(items: list[tuple[str, Any]]) -> Asked:
+def _from_form(items: list[tuple[str, Any]], linked: list[Upload]) -> Asked:
     uploads = [
         Upload((value.filename or "upload")[:_MAX_NAME], value.file)
         for name, value in items
-        if isinstance(value, UploadFile) and name == "file"
-    ]
+        if isinstance(value, UploadFile) and name == "file" and (value.filename or value.size or not linked)
+    ] + linked
     fields = {name: value for name, value in items if isinstance(value, str)}
     if not uploads:
-        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "no file; send each as a part called file")
+        raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "no file; send each as a part called file, or its link")
     faces = fields.get("faces")
     if faces not in (None, "main", "all"):
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, f"faces is {faces!r}; it must be main or all")

@@ -7,7 +7,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -86,14 +89,25 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def address(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    yield from run_web(server.url, tmp_path_factory.mktemp("web") / "log")
+def uploads() -> Iterator[str]:
+    """A host of files, whose links are followed: its origin."""
+    host = ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=FACE.parent))
+    Thread(target=host.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{host.server_address[1]}"
+    host.shutdown()
+    host.server_close()
 
 
-def run_web(url: str, log: Path) -> Iterator[str]:
+@pytest.fixture(scope="module")
+def address(server: Server, uploads: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    yield from run_web(server.url, tmp_path_factory.mktemp("web") / "log", "--links-from", uploads)
+
+
+def run_web(url: str, log: Path, *options: str) -> Iterator[str]:
     """A running `deepfake-client web`: its address."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "deepfake_client", "web", "--url", url, "--port", str(port), "--max-upload", "20"]
+    command += options
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
     address = f"http://127.0.0.1:{port}"
@@ -181,6 +195,19 @@ def test_dropped_files_bad_ones_among_them(page: Page) -> None:
         page.browser.execute_script("return document.querySelectorAll('#results script, #results [onerror]').length")
         == 0
     )
+
+
+def test_a_link_to_an_upload(page: Page, uploads: str) -> None:
+    page.one("#link").send_keys(f"{uploads}/{FACE.name}")
+    page.one("form button").click()
+    page.wait(lambda: page.all(".preview img"))
+    assert page.one("#results .name").text == FACE.name
+    page.one("#link").clear()
+    page.one("#link").send_keys(f"{page.address}/secret.png")
+    page.one("form button").click()
+    page.wait(lambda: len(page.all("#results article")) == 2)
+    assert "not followed here" in page.all("#results article")[0].text
+    assert page.requested() == {page.address.removeprefix("http://")}  # the browser itself asks nobody else
 
 
 def test_a_video_shows_its_timeline(page: Page, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ const input = document.getElementById("file");
 const drop = document.getElementById("drop");
 const say = document.getElementById("status");
 const results = document.getElementById("results");
+const link = document.getElementById("link"); // null where links are not followed
 const csrf = document.querySelector('meta[name="csrf"]').content;
 const mostBytes = Number(form.dataset.maxMib) * 2 ** 20;
 const AT_ONCE = 3;
@@ -14,6 +15,27 @@ async function post(action, file) {
   body.append("file", file, file.name || "pasted.png");
   if (document.getElementById("faces").checked) body.append("faces", "all");
   return fetch(`/ui/${action}`, { method: "POST", body, headers: { "X-CSRF": csrf } });
+}
+
+async function fetched(link) {
+  const body = new FormData();
+  body.append("link", link);
+  const answer = await fetch("/ui/fetch", { method: "POST", body, headers: { "X-CSRF": csrf } });
+  if (!answer.ok) throw new Error((await answer.json()).detail);
+  const name = decodeURIComponent(answer.headers.get("content-disposition").split("UTF-8''")[1]);
+  return new File([await answer.blob()], name);
+}
+
+async function lookAtLink(link) {
+  say.textContent = "Fetching the file…";
+  try {
+    await lookAtAll([await fetched(link)]);
+  } catch (error) {
+    const article = trouble(error.message);
+    results.prepend(article);
+    say.textContent = "Done: Not scored";
+    article.querySelector(".verdict").focus();
+  }
 }
 
 function element(html) {
@@ -123,7 +145,11 @@ async function lookAtAll(files) {
   await Promise.all(Array.from({ length: Math.min(AT_ONCE, total) }, worker));
 }
 
-form.addEventListener("submit", (event) => { event.preventDefault(); lookAtAll(input.files); });
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  if (link && link.value) lookAtLink(link.value);
+  lookAtAll(input.files);
+});
 for (const name of ["dragenter", "dragover"]) {
   document.addEventListener(name, (event) => { event.preventDefault(); drop.classList.add("over"); });
 }
@@ -133,4 +159,11 @@ document.addEventListener("drop", (event) => {
   drop.classList.remove("over");
   lookAtAll(event.dataTransfer.files);
 });
-document.addEventListener("paste", (event) => lookAtAll(event.clipboardData.files));
+document.addEventListener("paste", (event) => {
+  const text = event.clipboardData.getData("text/plain").trim();
+  lookAtAll(event.clipboardData.files);
+  if (link && event.target !== link && /^https?:/.test(text)) {
+    link.value = text;
+    lookAtLink(text);
+  }
+});
