@@ -14,6 +14,7 @@ from string import Template
 import click
 
 from ensemble.streams import STREAMS, Stream
+from export.early import evidence, order
 from export.layout import CONFIGURATIONS, SKELETON, VERSION
 
 _SHOWN = {
@@ -154,20 +155,61 @@ _LOGITS_INPUT = '  { name: "$LOGITS" data_type: TYPE_FP32 dims: [ 2 ] },\n'
 _LOGITS_MAP = '      input_map { key: "$LOGITS" value: "${name}_logits" }\n'
 _WARM_UP = '    inputs { key: "$LOGITS" value { data_type: TYPE_FP32 dims: [ 2 ] zero_data: true } }\n'
 
+
+def _early_steps(streams: Sequence[Stream]) -> Iterator[str]:
+    early, _ = order(streams)
+    if any(map(_of_the_face, early)):
+        yield Template(_FACE_STEP).substitute(pixels="".join(_each(_PIXELS_MAP, _of_the_face)(streams)))
+    yield from _each(_STEP)(early)
+
+
+def _evidence(template: str) -> Callable[[Sequence[Stream]], Iterator[str]]:
+    def lines(streams: Sequence[Stream]) -> Iterator[str]:
+        for each in evidence(streams):
+            yield Template(template).substitute(vars(each), zeros=each.zeros)
+
+    return lines
+
+
+def _late(streams: Sequence[Stream]) -> Iterator[str]:
+    _, late = order(streams)
+    yield f'parameters {{ key: "late" value {{ string_value: "{",".join(stream.name for stream in late)}" }} }}\n'
+
+
+_FACE_STEP = """\
+    {
+      model_name: "face_crop"
+      model_version: -1
+      input_map { key: "IMAGE" value: "IMAGE" }
+      input_map { key: "DECODED" value: "decoded" }
+      input_map { key: "BOX" value: "box" }
+      input_map { key: "IMAGE_STATUS" value: "image_status" }
+$pixels\
+      output_map { key: "FACE" value: "face" }
+      output_map { key: "FACE_CONFIDENCE" value: "face_confidence" }
+      output_map { key: "FACE_SOURCE" value: "face_source" }
+      output_map { key: "STATUS" value: "status" }
+    },
+"""
+_EVIDENCE_INPUT = '  { name: "$name" data_type: $kind dims: [ $dims ] },\n'
+_EVIDENCE_MAP = '      input_map { key: "$name" value: "$tensor" }\n'
+_EVIDENCE_WARM_UP = '    inputs { key: "$name" value { data_type: $kind dims: [ $dims ] $zeros } }\n'
+
 _PARTS: Mapping[str, Callable[[Sequence[Stream]], Iterator[str]]] = {
     "pixels of the image": _each(_PIXELS, _of_the_image),
     "pixels of the face": _each(_PIXELS, _of_the_face),
     "pixels of the image as outputs": _each(_PIXELS_MAP, _of_the_image),
     "pixels of the face as outputs": _each(_PIXELS_MAP, _of_the_face),
     "steps": _each(_STEP),
-    "steps of the image": _each(_STEP, _of_the_image),
+    "early steps": _early_steps,
     "logits": _each(_LOGITS_INPUT),
-    "logits of the image": _each(_LOGITS_INPUT, _of_the_image),
     "logits as inputs": _each(_LOGITS_MAP),
-    "logits of the image as inputs": _each(_LOGITS_MAP, _of_the_image),
     "warm-up": _each(_WARM_UP),
-    "warm-up of the image": _each(_WARM_UP, _of_the_image),
     "values": _values,
+    "evidence": _evidence(_EVIDENCE_INPUT),
+    "evidence as inputs": _evidence(_EVIDENCE_MAP),
+    "warm-up of the evidence": _evidence(_EVIDENCE_WARM_UP),
+    "late": _late,
 }
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ensemble.streams import STREAMS, Stream
-from networks.random_weights import PRESETS
+from networks.work import stream_tflop
 
 PEAKS = {
     "H200": 790.0,
@@ -28,20 +28,7 @@ def tflop_per_image(preset: str, streams: Sequence[Stream] = STREAMS) -> float:
         preset: A size of `networks.PRESETS`; giant is that of the published weights.
         streams: Those that are run.
     """
-    dino, clip = PRESETS[preset]
-    total = 0
-    for stream in streams:
-        tokens = (stream.pixels // dino.patch) ** 2 + 1
-        total += dino.blocks * _block(tokens, dino.hidden, 3 * dino.inner)
-        if stream.has_clip:
-            tokens = (stream.pixels // clip.patch) ** 2 + 1
-            total += clip.blocks * _block(tokens, clip.hidden, 2 * clip.inner)
-    return total / 1e12
-
-
-def _block(tokens: int, hidden: int, feed_forward: int) -> int:
-    """One transformer block: four projections, attention, and a feed-forward network of so many columns in all."""
-    return 2 * tokens * hidden * (4 * hidden + feed_forward) + 4 * tokens**2 * hidden
+    return sum(stream_tflop(stream, preset) for stream in streams)
 
 
 def peak_of(gpu: str) -> float | None:

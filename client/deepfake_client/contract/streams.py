@@ -43,6 +43,8 @@ class Stream:
         weight: Weight of its vote.
         framing: How its input is cut.
         has_clip: Whether a frozen CLIP vision tower runs beside DINOv2.
+        tflop: What its network costs for one image, in 10¹² multiplications and additions, where that does not follow
+            from the rest: for a network of another method. Early verdicts ask dear streams late.
     """
 
     name: str
@@ -52,12 +54,15 @@ class Stream:
     weight: int
     framing: Framing
     has_clip: bool = False
+    tflop: float | None = None
 
     def __post_init__(self) -> None:
         if not self.is_resized and self.pixels > SQUARE:
             raise ValueError(
                 f"{self.name}: the centre of {SQUARE} pixels has no {self.pixels}; choose a framing that resizes"
             )
+        if self.tflop is not None and not self.tflop > 0:
+            raise ValueError(f"{self.name}: tflop is {self.tflop}; it must be above 0, or None")
 
     @property
     def sees_face(self) -> bool:

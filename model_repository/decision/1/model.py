@@ -18,7 +18,7 @@ from ensemble.calibration import PAPER_VOTE, Vote
 from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, read_in_force
 from ensemble.contract import FACE_NONE, FACE_NOT_NEEDED, VOTER_MODEL
 from ensemble.decision import Evidence, require_rising
-from ensemble.streams import STREAMS, Stream
+from ensemble.streams import FACE_STREAMS, STREAMS, Stream
 
 FACE_CROP = "face_crop"
 STEP = 2
@@ -38,11 +38,11 @@ class TritonPythonModel:
         self._door = SideDoor(STEP)
         self._vote = _vote_in_force(Path(args["model_repository"]).parent / VOTER_MODEL, args["model_version"])
         require_rising(self._vote)
-        inputs = {each["name"] for each in json.loads(args["model_config"])["input"]}
-        self._early = [stream for stream in STREAMS if stream.logits_name in inputs]
-        # The heaviest vote first: it decides most.
-        weight = dict(zip(STREAMS, self._vote.weights, strict=True))
-        self._late = sorted((stream for stream in STREAMS if stream not in self._early), key=lambda each: -weight[each])
+        names = json.loads(args["model_config"])["parameters"]["late"]["string_value"].split(",")
+        self._late = sorted(
+            (stream for stream in STREAMS if stream.name in names), key=lambda each: names.index(each.name)
+        )
+        self._early = [stream for stream in STREAMS if stream not in self._late]
         self._threads = ThreadPoolExecutor(UNDER_WAY)
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -87,43 +87,57 @@ class TritonPythonModel:
         faces = _Faces(request, ticket, evidence)
         for stream in self._late:
             if undecided := evidence.undecided:
-                if stream.sees_face:
-                    pixels = faces.find(undecided, stream)
-                else:
-                    pixels = pb_utils.get_input_tensor_by_name(request, stream.pixels_name).as_numpy()[undecided]
+                known = pb_utils.get_input_tensor_by_name(request, stream.pixels_name)
+                pixels = faces.find(undecided, stream) if known is None else known.as_numpy()[undecided]
                 (logits,) = _infer(stream.name, [pb_utils.Tensor("PIXELS", pixels)], ["LOGITS"])
                 evidence.add(STREAMS.index(stream), undecided, logits)
         return _response(evidence, faces)
 
 
 class _Faces:
-    """The faces of a request's images, as far as they were needed."""
+    """The faces of a request's images, as far as they were needed; all of them where an early stream has seen them."""
 
     def __init__(self, request: Any, ticket: int, evidence: Evidence) -> None:
         self._request = request
         self._ticket = ticket
         self._evidence = evidence
+        self._pixels: dict[int, dict[Stream, npt.NDArray[np.uint8]]] = {}
+        found = [
+            pb_utils.get_input_tensor_by_name(request, name) for name in ("FACE", "FACE_CONFIDENCE", "FACE_SOURCE")
+        ]
+        if None not in found:
+            self.boxes, self.confidences, self.sources = (tensor.as_numpy() for tensor in found)
+            return
         needed = [each == status.OK for each in evidence.statuses]
         self.boxes = np.full((len(needed), 4), np.nan, np.float32)
         self.confidences = np.full((len(needed), 1), np.nan, np.float32)
         self.sources = np.array([[FACE_NOT_NEEDED if ok else FACE_NONE] for ok in needed], np.object_)
 
     def find(self, images: Sequence[int], stream: Stream) -> npt.NDArray[np.uint8]:
-        """A stream's pixels of some images: uint8 [N, side, side, 3]."""
+        """A stream's pixels of some images: uint8 [N, side, side, 3]. Each face is searched once, for all streams."""
+        if missing := [index for index in images if index not in self._pixels]:
+            self._search(missing)
+        return np.stack([self._pixels[index][stream] for index in images])
+
+    def _search(self, images: list[int]) -> None:
         inputs = [
             pb_utils.Tensor(
-                name,
-                np.ascontiguousarray(pb_utils.get_input_tensor_by_name(self._request, name).as_numpy()[list(images)]),
+                name, np.ascontiguousarray(pb_utils.get_input_tensor_by_name(self._request, name).as_numpy()[images])
             )
             for name in ("IMAGE", "DECODED", "BOX", "IMAGE_STATUS")
         ]
+<<<<<<< HEAD
         inputs.append(pb_utils.Tensor("TICKET", np.full((len(images), 1), self._ticket, np.int64)))
         names = [stream.pixels_name, "FACE", "FACE_CONFIDENCE", "FACE_SOURCE", "STATUS"]
         pixels, boxes, confidences, sources, statuses = _infer(FACE_CROP, inputs, names)
+=======
+        names = ["FACE", "FACE_CONFIDENCE", "FACE_SOURCE", "STATUS", *(stream.pixels_name for stream in FACE_STREAMS)]
+        boxes, confidences, sources, statuses, *pixels = _infer(FACE_CROP, inputs, names)
+>>>>>>> c8d11b9 (Which streams are asked late follows from the declared weights and costs, for early verdicts and their last step)
         self.boxes[images], self.confidences[images], self.sources[images] = boxes, confidences, sources
-        for index, (found,) in zip(images, statuses, strict=True):
+        for index, (found,), *cut in zip(images, statuses, *pixels, strict=True):
             self._evidence.statuses[index] = found.decode(errors="replace")
-        return pixels
+            self._pixels[index] = dict(zip(FACE_STREAMS, cut, strict=True))
 
 
 def _vote_in_force(voter: Path, version: str) -> Vote:

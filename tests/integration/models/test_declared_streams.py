@@ -10,6 +10,7 @@ import venv
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +25,9 @@ pytestmark = [pytest.mark.server, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[3]
 SOURCES = ("ensemble", "networks", "export", "server", "model_repository", "degradation")
 ENTRY = "STREAMS = (GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION)"
+
+
+Row = dict[str, Any]
 
 
 class Copy:
@@ -82,11 +86,14 @@ class Copy:
             assert process.poll() is None, log.read_text()[-4000:]
             time.sleep(2)
 
-    def scores(self, repository: Path, images: Sequence[Path]) -> list[dict[str, object]]:
+    def scores(self, repository: Path, images: Sequence[Path]) -> tuple[list[Row], list[Row]]:
+        """The rows of the full ensemble, and those of early verdicts."""
         with self.served(repository) as url:
-            output = self.folder / "rows.jsonl"
-            options = ["--url", url, "--output", output]
-            self.run("deepfake_client", "score", *images, *options)
+            return self._rows(url, images), self._rows(url, images, "--verdict-only")
+
+    def _rows(self, url: str, images: Sequence[Path], *options: str) -> list[Row]:
+        output = self.folder / f"rows{''.join(options)}.jsonl"
+        self.run("deepfake_client", "score", *images, "--url", url, "--output", output, *options)
         return [json.loads(line) for line in output.read_text().splitlines()]
 
 
@@ -115,16 +122,30 @@ def reference(copy: Copy, repository: Path, images: Sequence[Path]) -> dict[str,
     return {name: np.array(values) for name, values in json.loads(done.stdout).items()}
 
 
-def agree(rows: Sequence[dict[str, object]], expected: dict[str, np.ndarray], names: Sequence[str]) -> None:  # type: ignore[type-arg]
+def agree(rows: Sequence[Row], expected: dict[str, np.ndarray], names: Sequence[str]) -> None:  # type: ignore[type-arg]
     assert [row["status"] for row in rows] == ["ok"] * len(rows)
     for index, row in enumerate(rows):
         streams = row["streams"]
-        assert isinstance(streams, dict)
         assert list(streams) == list(names)
         probabilities = [streams[name]["probability"] for name in names]
         np.testing.assert_allclose(probabilities, expected["stream_probabilities"][index], atol=1e-5)
-        np.testing.assert_allclose(row["probability"], expected["probability"][index], atol=1e-5)  # type: ignore[arg-type]
-        np.testing.assert_allclose(row["score"], expected["score"][index], atol=1e-6)  # type: ignore[arg-type]
+        np.testing.assert_allclose(row["probability"], expected["probability"][index], atol=1e-5)
+        np.testing.assert_allclose(row["score"], expected["score"][index], atol=1e-6)
+
+
+def decide_alike(rows: Sequence[Row], early: Sequence[Row], always: set[str]) -> None:
+    """The verdicts are those of all streams, whatever ran beside those that always do."""
+    assert [row["verdict"] for row in early] == [row["verdict"] for row in rows]
+    for full, row in zip(rows, early, strict=True):
+        ran = set(row["streams_run"])
+        assert always <= ran <= set(full["streams"])
+        for values in ("score", "probability"):
+            low, high = row[f"{values}_range"]
+            assert low - 1e-5 <= full[values] <= high + 1e-5
+        for name, stream in row["streams"].items():
+            assert (stream["probability"] is not None) == (name in ran)
+        if "local_facial" in ran:
+            assert row["face"] == full["face"]
 
 
 @pytest.mark.timeout(1800)
@@ -138,12 +159,24 @@ def test_streams_more_are_exported_served_and_scored(layout: Layout, tmp_path: P
     other_network(weights / "colour.onnx")
     copy.run("export", "--weights", weights, "--repository", repository, "--random-weights", "tiny")
     images = IMAGES[:3]
-    rows = copy.scores(repository, images)
+    rows, early = copy.scores(repository, images)
     expected = reference(copy, repository, images)
     names = ["global_texture", "local_facial", "semantic_fusion", "eyes", "colour"]
     agree(rows, expected, names)
     votes = expected["stream_votes"]
     np.testing.assert_allclose(expected["score"], np.round(votes @ [2, 1, 2, 1, 1] / 7, 1), atol=1e-6)
+    decide_alike(rows, early, {"global_texture", "semantic_fusion"})
+
+
+@pytest.mark.timeout(1800)
+def test_a_heavy_face_stream_decides_first(layout: Layout, tmp_path: Path) -> None:
+    heavy = 'Stream("local_facial", "Localized Facial", "dinov2_252_crop.pth", 252, 6, "face")'
+    copy = Copy(tmp_path, layout, f"STREAMS = (GLOBAL_TEXTURE, {heavy}, SEMANTIC_FUSION)")
+    weights, repository = tmp_path / "weights", tmp_path / "models"
+    copy.run("export", "--weights", weights, "--repository", repository, "--random-weights", "tiny")
+    rows, early = copy.scores(repository, IMAGES)
+    decide_alike(rows, early, {"local_facial"})
+    assert {len(row["streams_run"]) for row in early} & {1, 2}
 
 
 @pytest.mark.timeout(1800)
@@ -154,5 +187,6 @@ def test_a_stream_less_is_gone_everywhere(layout: Layout, tmp_path: Path) -> Non
     assert not (repository / "local_facial").exists()
     assert not (weights / "dinov2_252_crop.pth").exists()
     images = IMAGES[:2]
-    rows = copy.scores(repository, images)
+    rows, early = copy.scores(repository, images)
     agree(rows, reference(copy, repository, images), ["global_texture", "semantic_fusion"])
+    decide_alike(rows, early, {"global_texture", "semantic_fusion"})

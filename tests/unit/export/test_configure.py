@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
-from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, STREAMS, Stream
+from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STREAMS, Stream
 from export.configure import configure, main, stream_configurations, with_parts
 from export.layout import GENERATED, SKELETON
 
@@ -65,6 +65,55 @@ def test_a_stream_more_is_cut_run_and_voted_on(repository: Path) -> None:
     for stream, source in ((FACE, "face_crop"), (OTHER, "preprocess")):
         assert steps[source].output_map[stream.pixels_name] == steps[stream.name].input_map["PIXELS"]
         assert steps[stream.name].output_map["LOGITS"] == steps["voter"].input_map[stream.logits_name]
+
+
+def early(repository: Path, streams: tuple[Stream, ...]) -> tuple[list[str], list[str], model_config_pb2.ModelConfig]:
+    """The steps of deepfake_verdict, the late streams in their order, and the last step; every input has its source."""
+    configure(repository, streams)
+    assert configure(repository, streams) == []
+    ensemble, decision = (read(repository / name / "config.pbtxt") for name in ("deepfake_verdict", "decision"))
+    steps = ensemble.ensemble_scheduling.step
+    made = {tensor.name for tensor in ensemble.input}
+    for step in steps:
+        assert set(step.input_map.values()) <= made, step.model_name
+        made |= set(step.output_map.values())
+    inputs = {tensor.name for tensor in decision.input}
+    assert set(steps[-1].input_map) == inputs
+    assert set(decision.model_warmup[0].inputs) == inputs - {"THRESHOLD", "TICKET"}
+    assert dims(ensemble.output)["STREAM_VOTES"] == [len(streams)]
+    late = decision.parameters["late"].string_value
+    return [step.model_name for step in steps], late.split(",") if late else [], decision
+
+
+def test_a_stream_of_little_weight_for_its_cost_is_asked_late(repository: Path) -> None:
+    steps, late, decision = early(repository, STREAMS)
+    assert (steps, late) == (["preprocess", "global_texture", "semantic_fusion", "decision"], ["local_facial"])
+    assert {"IMAGE", "DECODED", "BOX"} < {tensor.name for tensor in decision.input}
+
+
+def test_a_heavy_face_stream_is_asked_first_and_the_others_late(repository: Path) -> None:
+    heavy = (GLOBAL_TEXTURE, replace(LOCAL_FACIAL, weight=6), SEMANTIC_FUSION, FACE)
+    steps, late, decision = early(repository, heavy)
+    assert steps == ["preprocess", "face_crop", "local_facial", "decision"]
+    assert late == ["semantic_fusion", "global_texture", "eyes"]
+    inputs = dims(decision.input)
+    assert inputs["GLOBAL_TEXTURE_PIXELS"] == [252, 252, 3]
+    assert inputs["EYES_PIXELS"] == [196, 196, 3]
+    assert {"FACE", "FACE_CONFIDENCE", "FACE_SOURCE"} < set(inputs)
+    assert not {"DECODED", "BOX", "LOCAL_FACIAL_PIXELS"} & set(inputs)
+
+
+def test_what_a_network_of_another_method_costs_can_be_declared(repository: Path) -> None:
+    cheap, dear = (replace(OTHER, weight=2, tflop=tflop) for tflop in (0.001, 9.0))
+    assert early(repository, (*STREAMS, cheap))[1] == ["semantic_fusion", "local_facial"]
+    assert early(repository, (*STREAMS, dear))[1] == ["local_facial", "other"]
+    with pytest.raises(ValueError, match="tflop is 0; it must be above 0"):
+        replace(OTHER, tflop=0)
+
+
+def test_where_no_majority_is_left_no_stream_is_late(repository: Path) -> None:
+    assert early(repository, (GLOBAL_TEXTURE, SEMANTIC_FUSION))[1] == []
+    assert early(repository, (GLOBAL_TEXTURE,))[0] == ["preprocess", "global_texture", "decision"]
 
 
 def test_a_streams_own_configurations() -> None:
