@@ -5,7 +5,7 @@ the last commit are cut off when the run goes on, and their images are scored ag
 and no row is lost or doubled. An entry costs about 30 bytes; what is in memory does not grow with them.
 
 The journal also keeps digests: of the output that was committed, and of its own entries. Where either is not what it
-was, the run is refused.
+was, the run is refused. With `--once` it keeps the verdict on each content, too.
 """
 
 import json
@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from ..images.items import Item
+from ..results import Verdict
+from .contents import Contents, entry
 
-FORMAT = 2
+FORMAT = 3
 """Version of what the journal holds. A run does not go on with another one's."""
 
 _SCHEMA = """
@@ -61,6 +63,7 @@ class Journal:
             self._db.execute("BEGIN EXCLUSIVE")
             for statement in filter(str.strip, _SCHEMA.split(";")):
                 self._db.execute(statement)
+            self._contents = Contents(self._db)
             self._db.execute("COMMIT")
             if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
                 raise self._damaged()
@@ -116,7 +119,7 @@ class Journal:
 
     def clear(self) -> None:
         """Forgets everything."""
-        for table in ("value", "done", "waiting", "earlier"):
+        for table in ("value", "done", "waiting", "earlier", "content"):
             self._db.execute(f"DELETE FROM {table}")
         self._digests = self._read_digests()
 
@@ -130,7 +133,7 @@ class Journal:
     def add(self, key: bytes, ok: bool, size: int) -> None:
         """Enters an image, whether it was scored, and the bytes of its row."""
         self._db.execute("INSERT INTO done VALUES (?, ?, ?)", (key, ok, size))
-        self._digests["done"].update(_entry(key, ok, size))
+        self._digests["done"].update(entry(key, ok, size))
 
     def count(self, *, failed: bool = False) -> int:
         """Images that are entered, or those among them that could not be scored."""
@@ -143,17 +146,25 @@ class Journal:
 
     def forget_failed(self) -> None:
         """Takes out the images that could not be scored."""
-        for table in ("done", "waiting"):
+        for table in ("done", "waiting", "content"):
             self._db.execute(f"DELETE FROM {table} WHERE NOT ok")
         self._db.execute("DELETE FROM earlier")
         self._db.execute("INSERT INTO earlier SELECT key, count(*) FROM done GROUP BY key")
         self._digests = self._read_digests()
 
+    def known(self, content: bytes) -> Verdict | None:
+        """The verdict on a content that was scored; see `Contents`."""
+        return self._contents.find(content)
+
+    def keep(self, content: bytes, verdict: Verdict) -> None:
+        """Keeps the verdict on a content, for others that are the same."""
+        self._digests["content"].update(self._contents.keep(content, verdict))
+
     def wait(self, row: dict[str, Any], ok: bool) -> None:
         """Keeps a row that waits for its shard."""
         text = json.dumps(row)
         self._db.execute("INSERT INTO waiting VALUES (?, ?)", (text, ok))
-        self._digests["waiting"].update(_entry(text, ok))
+        self._digests["waiting"].update(entry(text, ok))
 
     def waiting(self, batch: int) -> Iterator[list[dict[str, Any]]]:
         """The rows that wait, in batches."""
@@ -173,20 +184,16 @@ class Journal:
 
     def _read_digests(self) -> dict[str, blake2b]:
         digests = {}
-        for table, columns in (("done", "key, ok, size"), ("waiting", "row, ok")):
+        for table, columns in (("done", "key, ok, size"), ("waiting", "row, ok"), ("content", "key, ok, verdict")):
             digests[table] = blake2b(digest_size=16)
             for row in self._db.execute(f"SELECT {columns} FROM {table} ORDER BY rowid"):
-                digests[table].update(_entry(*row))
+                digests[table].update(entry(*row))
         return digests
 
     def _known_digests(self) -> dict[str, str]:
         values = self._db.execute("SELECT name, json FROM value WHERE name != 'digests' ORDER BY name").fetchall()
         entries = {table: digest.hexdigest() for table, digest in self._digests.items()}
-        return {"value": blake2b(_entry(*values), digest_size=16).hexdigest(), **entries}
+        return {"value": blake2b(entry(*values), digest_size=16).hexdigest(), **entries}
 
     def _damaged(self) -> JournalError:
         return JournalError(f"its journal {self._path} is damaged; delete it, and begin anew with --overwrite")
-
-
-def _entry(*values: Any) -> bytes:
-    return repr([int(value) if isinstance(value, bool) else value for value in values]).encode()

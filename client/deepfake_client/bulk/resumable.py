@@ -95,6 +95,16 @@ class ResumableOutput:
             if time.monotonic() - self._committed >= _COMMIT_SECONDS:
                 self._commit()
 
+    def known(self, content: bytes) -> Verdict | None:
+        """The verdict on a content of this run or of those before; see `Journal.known`."""
+        with self._turn:
+            return self._journal.known(content)
+
+    def keep(self, content: bytes, verdict: Verdict) -> None:
+        """Keeps the verdict on a content; it lasts as the rows do."""
+        with self._turn:
+            self._journal.keep(content, verdict)
+
     def count_failed(self) -> int:
         """Rows of images that could not be scored, those from before included."""
         with self._turn:

@@ -138,6 +138,7 @@ def main() -> None:
     is_flag=True,
     help="Ask for verdicts alone: the same verdicts for less work. Scores become ranges where a stream was not needed.",
 )
+@click.option("--once", is_flag=True, help="Send images of equal content once; each has its row.")
 @operating_point_option
 @click.pass_context
 def score(
@@ -164,6 +165,7 @@ def score(
     in_flight: int,
     timeout: float,
     verdict_only: bool,
+    once: bool,
     far: float | None,
 ) -> None:
     """Score images and videos: single ones, folders, tar shards, lists; any number of them.
@@ -186,6 +188,9 @@ def score(
 
     With --verdict-only the server asks a stream only about images whose verdict it could change. The verdicts are those
     of a run without it; rows have the range that the score could be in, and the streams that ran.
+
+    With --once, one of several images with equal content is sent, and all get its verdict, or its failure. The journal
+    keeps the verdicts, so that a run which goes on sends none of them again. Videos are scored each for itself.
 
     A run with --output that was stopped, in whatever way, goes on where it was when the same command is given again; a
     run that was not stopped scores what is new. FILE.journal keeps account of that (inside the folder, with Parquet).
@@ -269,8 +274,10 @@ def score(
                 faces=faces,
                 videos=None if verdict_only else videos,
                 ordered=not unordered,
+                once=once,
                 stop=stop,
                 passed=bar.advance,
+                copied=summary.add_copy,
             )
             try:
                 with bar, closing(scored):

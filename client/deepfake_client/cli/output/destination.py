@@ -17,8 +17,10 @@ from typing import Any, Protocol, TextIO
 import click
 from rich.console import Console
 
+from ...bulk.contents import Contents
 from ...bulk.inputs import is_video
 from ...bulk.journal import key_of
+from ...bulk.once import Once
 from ...bulk.parquet import ParquetError, require_pyarrow
 from ...bulk.resumable import ResumableOutput
 from ...bulk.rows import KINDS, OutputError
@@ -54,6 +56,12 @@ class Destination(Protocol):
     def count_failed(self) -> int:
         """Rows of images that could not be scored, where there are any from before."""
 
+    def known(self, content: bytes) -> Verdict | None:
+        """The verdict on a content, where it was kept."""
+
+    def keep(self, content: bytes, verdict: Verdict) -> None:
+        """Keeps the verdict on a content."""
+
 
 class _Printed:
     """What goes to a terminal, a pipe or a device: nothing can go on there later."""
@@ -62,6 +70,8 @@ class _Printed:
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
+        # A database without a name lies in a file that goes with it; `Once` lets one thread at a time use it.
+        self._contents = Contents(sqlite3.connect("", check_same_thread=False, isolation_level=None))
 
     def has(self, key: bytes) -> bool:
         return False
@@ -71,6 +81,12 @@ class _Printed:
 
     def count_failed(self) -> int:
         return 0
+
+    def known(self, content: bytes) -> Verdict | None:
+        return self._contents.find(content)
+
+    def keep(self, content: bytes, verdict: Verdict) -> None:
+        self._contents.keep(content, verdict)
 
 
 def check_standard_output() -> None:
@@ -155,8 +171,10 @@ def score_missing(
     faces: Faces,
     videos: VideoOptions | None,
     ordered: bool,
+    once: bool,
     stop: threading.Event,
     passed: Callable[[], None],
+    copied: Callable[[], None],
 ) -> Generator[tuple[bytes, Verdict], None, None]:
     """Scores the images that have no row yet.
 
@@ -167,8 +185,10 @@ def score_missing(
         faces: Whose verdict each image gets.
         videos: How videos are scored; None where they are not: they are sent as they are, and are no images.
         ordered: Whether verdicts come in the order of the images.
+        once: Whether images of equal content are sent once.
         stop: Once it is set, no more images are taken.
         passed: Called for each image that has its row.
+        copied: Called for each image that was not sent, because another of equal content was.
 
     Yields:
         The key of each image for `Destination.write`, and its verdict.
@@ -191,7 +211,19 @@ def score_missing(
                 yield replace(item.held(), faces=faces, digest=videos is not None and videos.digest)
 
     chosen = is_video if videos else lambda _: False
-    scored = score_items(client, missing(), videos or VideoOptions(), chosen, ordered=ordered, stop=stop)
-    with closing(scored) as verdicts:
-        for number, verdict in verdicts:
+
+    def score(items: Iterable[Item]) -> Generator[tuple[int, Verdict], None, None]:
+        return score_items(client, items, videos or VideoOptions(), chosen, ordered=ordered, stop=stop)
+
+    if not once:
+        with closing(score(missing())) as scored:
+            for number, verdict in scored:
+                yield keys.pop(number), verdict
+        return
+    run = Once(destination, chosen, copied)
+    with closing(score(run.items(missing()))) as scored:
+        for number, verdict in run.verdicts(scored):
             yield keys.pop(number), verdict
+    with closing(score(item for _, item in run.left)) as scored:
+        for number, verdict in scored:
+            yield keys.pop(run.left[number][0]), verdict

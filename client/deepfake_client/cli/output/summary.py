@@ -18,6 +18,7 @@ class RunSummary:
         self._verdicts: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._first_error: dict[str, str] = {}
+        self._copies = 0
         self._left_out: Counter[str] = Counter()  # by stream: images that it was not asked about
 
     def add(self, verdict: Verdict) -> None:
@@ -29,6 +30,10 @@ class RunSummary:
         else:
             self._failures[verdict.status] += 1
             self._first_error.setdefault(verdict.status, verdict.error or explain(verdict.status))
+
+    def add_copy(self) -> None:
+        """Counts an image that was not sent, because another of equal content was; its verdict counts as others do."""
+        self._copies += 1
 
     @property
     def total(self) -> int:
@@ -53,6 +58,8 @@ class RunSummary:
             f"  {name} was not needed for {count} of {scored} images ({count / scored:.0%})"
             for name, count in self._left_out.items()
         ]
+        if self._copies:
+            saved.append(f"  {self._copies} of {self.total} images were copies of others and were not sent again")
         reasons = (f"  {s}: {printable(text)}" for s, text in self._first_error.items() if s != text)
         return "\n".join((line, *saved, *map(_describe, servers), *reasons))
 
