@@ -1,10 +1,12 @@
 """The command line of the launcher, the install and the doctor."""
 
+import atexit
 import contextlib
 import difflib
 import os
 import signal
 import sys
+import tempfile
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +23,7 @@ from server.errors import RefusedError, ServerError
 from server.findings import Level
 from server.refusals import needs, refuse_exposure, refuse_own_options, refuse_unwatchable
 from server.repository import ENSEMBLE, describe_face_detector, describe_framing, describe_weights, read_models
+from server.response_cache.overlay import lay_over
 from server.standin.install import install
 from server.standin.layout import TRITON_VERSION, default_layout
 from server.supervision.process import LOG_LEVELS, Options
@@ -94,6 +97,7 @@ def main() -> None:
       python -m server --model-repository model_repository
       python -m server --grpc-port 9001 --http-port 9000 --metrics-port 9002
       python -m server --model-config-name openvino
+      python -m server --response-cache 256             # repeated images cost no network
       python -m server -- --log-verbose=1 --buffer-manager-thread-count=2
       python -m server -- --grpc-use-ssl=true --grpc-server-cert=server.pem --grpc-server-key=server.key
       python -m server --ca ca.pem --client-cert me.pem --client-key me.key -- --grpc-use-ssl-mutual=true …
@@ -134,6 +138,13 @@ def main() -> None:
     help="Seconds that requests in flight get to finish when the server is stopped.",
 )
 @click.option(
+    "--response-cache",
+    "cache_size",
+    type=click.IntRange(1, 65536),
+    metavar="MIB",
+    help="Keep answers in so much memory, for each of the two ensembles: a repeated image then costs no network.",
+)
+@click.option(
     "--http-inference",
     is_flag=True,
     help="Open inference over HTTP. It is closed because deeply nested JSON ends this release.",
@@ -156,6 +167,7 @@ def serve(
     log_level: str,
     startup_timeout: float,
     drain: int,
+    cache_size: int | None,
     http_inference: bool,
     exposed: bool,
     ca: Path | None,
@@ -179,7 +191,15 @@ def serve(
     batch = next(model.max_batch_size for model in models if model.name == ENSEMBLE)
 
     options = Options(
-        repository, host, ports, config_name, log_level, drain, extra, http_inference, credentials=credentials
+        _served(repository, cache_size),
+        host,
+        ports,
+        config_name,
+        log_level,
+        drain,
+        extra,
+        http_inference,
+        credentials=credentials,
     )
     if http_inference and access.is_on("--allow-http", extra, default=True):
         say(
@@ -198,6 +218,8 @@ def serve(
         served = (
             f"models {names} · configuration {config_name or 'default'} · framing {framing} · face detector {faces}"
         )
+        if cache_size is not None:
+            served += f" · answers kept in {cache_size} MiB"
         say(f"ready in {seconds:.1f} s · {addresses} · {served} · {weights}")
 
     supervisor = Supervisor(
@@ -218,6 +240,16 @@ def serve(
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, end)
     supervisor.run()
+
+
+def _served(repository: Path, cache_size: int | None) -> Path:
+    """The repository that tritonserver reads: the given one, or one with the cache before it, removed at the end."""
+    if cache_size is None:
+        return repository
+    folder = tempfile.TemporaryDirectory(prefix="deepfake_detector_")
+    atexit.register(folder.cleanup)
+    lay_over(repository, Path(folder.name), cache_size)
+    return Path(folder.name)
 
 
 @main.command("install")

@@ -46,7 +46,10 @@ class HttpProber:
         image = IMAGE.read_bytes()
         data = struct.pack("<I", len(image)) + image
         parameters = {"binary_data_size": len(data)}
-        document = {"inputs": [{"name": "IMAGE", "datatype": "BYTES", "shape": [1, 1], "parameters": parameters}]}
+        document = {
+            "parameters": {"fresh": True},  # not from the response cache: every step must answer
+            "inputs": [{"name": "IMAGE", "datatype": "BYTES", "shape": [1, 1], "parameters": parameters}],
+        }
         head = json.dumps(document).encode()
         headers = {"Inference-Header-Content-Length": str(len(head))}
         return self._ask("POST", f"/v2/models/{ENSEMBLE}/infer", timeout, head + data, headers)

@@ -125,6 +125,7 @@ def probe_request(image: bytes) -> service_pb2.ModelInferRequest:
     """A request that scores one encoded image."""
     request = service_pb2.ModelInferRequest(model_name=ENSEMBLE)
     request.inputs.add(name="IMAGE", datatype="BYTES", shape=[1, 1])
+    request.parameters["fresh"].bool_param = True  # not from the response cache: every step must answer
     request.raw_input_contents.append(struct.pack("<I", len(image)) + image)
     return request
 

@@ -1,9 +1,11 @@
 """The command line: `deepfake-client score` and `deepfake-client info`."""
 
 import csv
+import json
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
@@ -16,6 +18,7 @@ from ..text import printable
 from ..video import Sampling, VideoOptions, VideoVerdict
 from .connection import Connection, connection_options
 from .evidence import replay, write_evidence
+from .forecast import forecast, is_here
 from .group import INTERRUPTED, NO_IMAGES, SOME_FAILED, Commands
 from .identity import ask_provenance, identity, warn_if_different
 from .info import info
@@ -139,6 +142,12 @@ def main() -> None:
     help="Ask for verdicts alone: the same verdicts for less work. Scores become ranges where a stream was not needed.",
 )
 @click.option("--once", is_flag=True, help="Send images of equal content once; each has its row.")
+@click.option(
+    "--forecast",
+    "is_forecast",
+    is_flag=True,
+    help="Write no rows, but say what the run would take, from a probe of half a minute.",
+)
 @operating_point_option
 @click.pass_context
 def score(
@@ -166,6 +175,7 @@ def score(
     timeout: float,
     verdict_only: bool,
     once: bool,
+    is_forecast: bool,
     far: float | None,
 ) -> None:
     """Score images and videos: single ones, folders, tar shards, lists; any number of them.
@@ -191,6 +201,9 @@ def score(
 
     With --once, one of several images with equal content is sent, and all get its verdict, or its failure. The journal
     keeps the verdicts, so that a run which goes on sends none of them again. Videos are scored each for itself.
+
+    With --forecast, images drawn at random from all are scored for half a minute, first by all streams and then with
+    --verdict-only. It says hours, images a second and energy of both runs, as far as this machine's meters can be read.
 
     A run with --output that was stopped, in whatever way, goes on where it was when the same command is given again; a
     run that was not stopped scores what is new. FILE.journal keeps account of that (inside the folder, with Parquet).
@@ -218,6 +231,7 @@ def score(
       deepfake-client score photos/ --url gpu-1:8001 --url gpu-2:8001
       deepfake-client score photos/ --url gpu-box:8001 --ca authority.pem --header triton-grpc-protocol-token=@token
       deepfake-client score 'shards/*.tar' --batch-size 32 --unordered --output scores.parquet
+      deepfake-client score photos/ --forecast
       deepfake-client score --list images.csv --column file --output scores.jsonl
       find /data -name '*.jpg' | deepfake-client score - --batch-size 32 > scores.jsonl
     """
@@ -231,8 +245,14 @@ def score(
         raise click.UsageError("--fps and --frames both say which frames of a video are scored: give one.", ctx)
     if verdict_only and (faces == "all" or fps or frame_count or frame_rows or timelines):
         raise click.UsageError("--verdict-only is for images and their main faces; leave out what is about more.", ctx)
+    if is_forecast and (output is not None or evidence is not None):
+        raise click.UsageError("--forecast writes no rows: leave out --output and --evidence.", ctx)
+    if is_forecast and faces == "all":
+        raise click.UsageError("--forecast is for images and their main faces: leave out --faces all.", ctx)
     inputs = Inputs(paths, lists, Columns(column, face_boxes), follow_links)
     _check_lists(inputs)
+    if is_forecast:
+        _tell_forecast(ctx, connection, inputs, far, printed, batch_size, in_flight, timeout)
     if output is None:
         check_standard_output()
     links: list[str] = []
@@ -322,6 +342,35 @@ def score(
 main.add_command(info)
 main.add_command(replay)
 main.add_command(web)
+
+
+def _tell_forecast(
+    ctx: click.Context,
+    connection: Connection,
+    inputs: Inputs,
+    far: float | None,
+    printed: str | None,
+    batch_size: int,
+    in_flight: int,
+    timeout: float,
+) -> NoReturn:
+    """Prints the forecast and ends the command."""
+    with connection.make_client(timeout=timeout) as client:
+        client.server_info()
+        ask_provenance(client, needed=False)
+        threshold = None if far is None else find_operating_point(client, far).threshold
+    found = forecast(
+        connection, find_images(inputs), threshold, batch_size=batch_size, in_flight=in_flight, timeout=timeout
+    )
+    if found is None:
+        click.echo(f"no images found (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
+        ctx.exit(NO_IMAGES)
+    if printed == "jsonl":
+        click.echo(json.dumps(found.to_dict()))
+    else:
+        why = "no meters of processors or GPUs can be read" if is_here(connection) else "the server is another machine"
+        click.echo(found.text(why))
+    ctx.exit(0)
 
 
 def _check_lists(inputs: Inputs) -> None:

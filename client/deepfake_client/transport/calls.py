@@ -117,7 +117,9 @@ def probe_call(settings: Settings, timeout: float) -> Call[None]:
         if not verdict.ok:
             raise ServerUnavailableError(f"the server answers a test image with {verdict.status!r}")
 
-    return _infer_call(full, images, timeout, parse)
+    call = _infer_call(full, images, timeout, parse)
+    # Not from the server's response cache, where it has one: every step must answer.
+    return replace(call, arguments=call.arguments | {"parameters": {"fresh": True}})
 
 
 def provenance_call(settings: Settings) -> Call[Provenance | None]:

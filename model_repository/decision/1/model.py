@@ -126,14 +126,9 @@ class _Faces:
             )
             for name in ("IMAGE", "DECODED", "BOX", "IMAGE_STATUS")
         ]
-<<<<<<< HEAD
         inputs.append(pb_utils.Tensor("TICKET", np.full((len(images), 1), self._ticket, np.int64)))
-        names = [stream.pixels_name, "FACE", "FACE_CONFIDENCE", "FACE_SOURCE", "STATUS"]
-        pixels, boxes, confidences, sources, statuses = _infer(FACE_CROP, inputs, names)
-=======
         names = ["FACE", "FACE_CONFIDENCE", "FACE_SOURCE", "STATUS", *(stream.pixels_name for stream in FACE_STREAMS)]
         boxes, confidences, sources, statuses, *pixels = _infer(FACE_CROP, inputs, names)
->>>>>>> c8d11b9 (Which streams are asked late follows from the declared weights and costs, for early verdicts and their last step)
         self.boxes[images], self.confidences[images], self.sources[images] = boxes, confidences, sources
         for index, (found,), *cut in zip(images, statuses, *pixels, strict=True):
             self._evidence.statuses[index] = found.decode(errors="replace")

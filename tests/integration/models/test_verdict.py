@@ -23,6 +23,7 @@ from ensemble.decision import verdicts
 from ensemble.streams import STREAMS
 from ensemble.voting import EnsembleScore
 from tests import hostile
+from tests.bulk import printed, score
 from tests.conftest import Server, start_server
 from tests.golden import BOXES, IMAGES, read_rgb
 
@@ -187,20 +188,40 @@ def test_the_clients_decide_as_they_score(server: Server) -> None:
 
 
 def test_the_command_line_asks_for_verdicts_alone(server: Server, tmp_path: Path) -> None:
-    def score(*options: str) -> subprocess.CompletedProcess[str]:
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "deepfake_client", "score", str(IMAGES[0].parent), "--url", server.url]
         return subprocess.run([*command, *options], capture_output=True, text=True, timeout=250)
 
-    full, early = score(), score("--verdict-only")
+    full, early = run(), run("--verdict-only")
     words = [[json.loads(line)["verdict"] for line in done.stdout.splitlines()] for done in (full, early)]
     assert words[0] == words[1]
     assert len(words[0]) == len(IMAGES)
     assert "local_facial was not needed for 7 of 8 images (88%)" in early.stderr
     output = tmp_path / "rows.csv"
-    assert score("--verdict-only", "--output", str(output)).returncode == 0
+    assert run("--verdict-only", "--output", str(output)).returncode == 0
     rows = list(csv.DictReader(output.read_text().splitlines()))
     assert {row["streams_run"] for row in rows} == {"global_texture,semantic_fusion", ",".join(NAMES)}
     assert all(float(row["score_low"]) <= float(row["score_high"]) for row in rows)
-    refused = score("--output", str(output))
+    refused = run("--output", str(output))
     assert (refused.returncode, list(csv.DictReader(output.read_text().splitlines()))) == (2, rows)
-    assert score("--verdict-only", "--faces", "all").returncode == 2
+    assert run("--verdict-only", "--faces", "all").returncode == 2
+
+
+def test_a_forecast_says_what_the_run_would_take_and_writes_nothing(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepfake_client.cli.forecast.PROBE_SECONDS", 0.5)
+    monkeypatch.chdir(tmp_path)
+    found = printed(score(server.url, IMAGES[0].parent, "--forecast", "--format", "jsonl"))[0]
+    assert (found["images"], found["videos"]) == (len(IMAGES), 0)
+    for name in ("full", "verdict_only"):
+        each = found[name]
+        assert each["hours"] * 3600 * each["images_per_second"] == pytest.approx(len(IMAGES))
+        assert each["probe"]["images"] / each["probe"]["seconds"] == pytest.approx(each["images_per_second"])
+    assert found["full"]["probe"]["left_out"] == {}
+    assert set(found["verdict_only"]["probe"]["left_out"]) == {"local_facial"}
+    assert list(tmp_path.iterdir()) == []
+    told = score(server.url, IMAGES[0].parent, "--forecast", "--operating-point", "far=0.01")
+    assert told.exit_code == 2  # the vote is not calibrated
+    assert score(server.url, tmp_path, "--forecast").exit_code == 5
+    assert score(server.url, IMAGES[0], "--forecast", "--output", "rows.csv").exit_code == 2
