@@ -44,7 +44,8 @@ def metrics() -> str:
     dashboard = json.loads((ROOT / "deploy/grafana/dashboards/deepfake-detector.json").read_text())
     rows = []
     for panel in dashboard["panels"]:
-        names = sorted({name for target in panel["targets"] for name in re.findall(r"nv_\w+", target["expr"])})
+        drawn = " ".join(target["expr"] for target in panel["targets"])
+        names = sorted(set(re.findall(r"nv_\w+|deepfake_detector_cache_\w+", drawn)))
         rows.append((panel["title"], ", ".join(f"`{name}`" for name in names)))
     return _table(("panel", "metrics"), rows)
 

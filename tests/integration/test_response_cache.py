@@ -74,6 +74,13 @@ def test_the_answer_is_that_of_a_server_without_a_cache(cached: Server, server: 
             equal(ask(cached.url, model, **inputs), ask(server.url, model, **inputs))
 
 
+def test_the_dashboard_draws_what_the_server_counts(cached: Server) -> None:
+    dashboard = (Path(__file__).parents[2] / "deploy/grafana/dashboards/deepfake-detector.json").read_text()
+    drawn = set(re.findall(r"deepfake_detector_cache_\w+", dashboard))
+    with urllib.request.urlopen(f"http://127.0.0.1:{cached.metrics_port}/metrics") as answer:
+        assert drawn == set(re.findall(r"^(deepfake_detector_cache_\w+total)", answer.read().decode(), re.MULTILINE))
+
+
 def test_whatever_is_asked_otherwise_is_another_question(cached: Server) -> None:
     file = column(FILES[:1])
     plain = ask(cached.url, FULL, IMAGE=file)
