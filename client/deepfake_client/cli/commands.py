@@ -18,12 +18,12 @@ from ..text import printable
 from ..video import Sampling, VideoOptions, VideoVerdict
 from .connection import Connection, connection_options
 from .evidence import replay, write_evidence
-from .forecast import forecast, is_here
 from .group import INTERRUPTED, NO_IMAGES, SOME_FAILED, Commands
 from .identity import ask_provenance, identity, warn_if_different
 from .info import info
 from .operating_point import find_operating_point, operating_point_option
 from .output.destination import check_output, check_standard_output, errors_told, open_destination, score_missing
+from .output.forecast import forecast, is_here
 from .output.progress import ProgressBar
 from .output.sidecar import CountedImages, Sidecar, describe_run
 from .output.summary import RunSummary

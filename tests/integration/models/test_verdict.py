@@ -210,7 +210,7 @@ def test_the_command_line_asks_for_verdicts_alone(server: Server, tmp_path: Path
 def test_a_forecast_says_what_the_run_would_take_and_writes_nothing(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deepfake_client.cli.forecast.PROBE_SECONDS", 0.5)
+    monkeypatch.setattr("deepfake_client.cli.output.forecast.PROBE_SECONDS", 0.5)
     monkeypatch.chdir(tmp_path)
     found = printed(score(server.url, IMAGES[0].parent, "--forecast", "--format", "jsonl"))[0]
     assert (found["images"], found["videos"]) == (len(IMAGES), 0)

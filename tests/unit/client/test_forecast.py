@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from deepfake_client.cli.energy import meters
-from deepfake_client.cli.forecast import Forecast, Rate, _draw
-from deepfake_client.items import Item
+from deepfake_client.cli.output.energy import meters
+from deepfake_client.cli.output.forecast import Forecast, Rate, _draw
+from deepfake_client.images.items import Item
 
 FULL = Rate(100, 10.0, {"processors": 500.0}, {})
 EARLY = Rate(200, 10.0, {"processors": 500.0}, {"local_facial": 180})
@@ -34,7 +34,7 @@ def test_what_cannot_be_read_or_saved_is_said() -> None:
 
 
 def test_the_sample_is_of_all_images_and_of_no_video(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("deepfake_client.cli.forecast._SAMPLE", 50)
+    monkeypatch.setattr("deepfake_client.cli.output.forecast._SAMPLE", 50)
     items = [Item(f"{n}.jpg") for n in range(1000)] + [Item("clip.mp4")]
     images, videos, sample = _draw(iter(items))
     assert (images, videos, len(set(sample))) == (1000, 1, 50)

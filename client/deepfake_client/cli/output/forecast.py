@@ -9,13 +9,13 @@ from dataclasses import asdict, dataclass
 from itertools import cycle
 from typing import Any
 
-from ..balancing.addresses import split
-from ..bulk.inputs import is_video
-from ..client import DetectorClient
-from ..early import EarlyVerdict
-from ..items import Item
-from ..results import STREAM_NAMES
-from .connection import Connection
+from ...balancing.addresses import split
+from ...bulk.inputs import is_video
+from ...client import DetectorClient
+from ...early import EarlyVerdict
+from ...images.items import Item
+from ...results import STREAM_NAMES
+from ..connection import Connection
 from .energy import Meter, meters
 
 PROBE_SECONDS = 15.0

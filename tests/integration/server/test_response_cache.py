@@ -12,8 +12,8 @@ from deepfake_client import DetectorClient
 from tritonclient import grpc as triton
 
 from tests.conftest import Server, start_server
-from tests.golden import BOXES, IMAGES
-from tests.integration.test_verdict import EARLY, FULL, ask, column
+from tests.golden import BOXES, IMAGES, ROOT
+from tests.integration.models.test_verdict import EARLY, FULL, ask, column
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -75,7 +75,7 @@ def test_the_answer_is_that_of_a_server_without_a_cache(cached: Server, server: 
 
 
 def test_the_dashboard_draws_what_the_server_counts(cached: Server) -> None:
-    dashboard = (Path(__file__).parents[2] / "deploy/grafana/dashboards/deepfake-detector.json").read_text()
+    dashboard = (ROOT / "deploy/grafana/dashboards/deepfake-detector.json").read_text()
     drawn = set(re.findall(r"deepfake_detector_cache_\w+", dashboard))
     with urllib.request.urlopen(f"http://127.0.0.1:{cached.metrics_port}/metrics") as answer:
         assert drawn == set(re.findall(r"^(deepfake_detector_cache_\w+total)", answer.read().decode(), re.MULTILINE))

@@ -1,0 +1,214 @@
+"""`python -m benchmarks.early`: what early verdicts save, and what they cost where nothing can be saved."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import click
+import numpy as np
+from deepfake_client import DetectorClient, EarlyVerdict
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.common.machine import circumstances
+from benchmarks.common.noise import ratio_of_medians
+from benchmarks.common.result import Figure, Ratio, Result, write
+from benchmarks.common.serving import export, serve
+from benchmarks.load.workloads import Item, Workload, items
+
+LATENCY_GOAL = 1 / 1.15
+"""Of the full ensemble's latency over that of a verdict alone, for a single image for which nothing can be left out."""
+
+NOTHING_LEFT_OUT_GOAL = 0.95
+GOALS = {"haar": {"supplied": None, "found": 1.4, "none": None}, "retinaface": {"none": 2.0}}
+"""Images a second over those of the full ensemble, where nine of ten images are decided by the streams asked first."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Images with the threshold at which so many of them are decided early.
+
+    Attributes:
+        name: `nine of ten`, or `none`: how many are.
+        threshold: On the probability.
+        images: What is sent, in order.
+    """
+
+    name: str
+    threshold: float
+    images: list[Item]
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.option("--preset", type=click.Choice(["tiny", "small", "giant"]), default="small", help="Size of the streams.")
+@click.option(
+    "--repository", type=click.Path(exists=True, path_type=Path), help="Measure these models, whatever their preset."
+)
+@click.option("--model-config-name", help="As of the server, such as openvino.")
+@click.option("--retinaface", is_flag=True, help="With RetinaFace of random weights, and images that show it no face.")
+@click.option(
+    "--faces", type=click.Choice(["supplied", "found", "none"]), multiple=True, help="Which; all, if left out."
+)
+@click.option("--rounds", default=5, type=click.IntRange(1), help="Rounds, in which both ensembles take turns.")
+@click.option("--seconds", default=8.0, type=click.FloatRange(0, min_open=True), help="Of one turn, about.")
+@click.option("--requests", default=60, type=click.IntRange(1), help="Single images for the latency at low load.")
+@click.option("--output", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
+def main(
+    preset: str,
+    repository: Path | None,
+    model_config_name: str | None,
+    retinaface: bool,
+    faces: tuple[str, ...],
+    rounds: int,
+    seconds: float,
+    requests: int,
+    output: Path | None,
+) -> None:
+    """Measure `deepfake_verdict` over `deepfake_detector`, both on one server, in turn."""
+    detector = "retinaface" if retinaface else "haar"
+    models = repository or export(preset, retinaface=retinaface)
+    label = repository.parent.name if repository else preset
+    kinds = faces or (("none",) if retinaface else ("supplied", "found", "none"))
+    begun = circumstances("benchmarks.early")
+    figures, ratios, natural = list[Figure](), list[Ratio](), dict[str, float]()
+    with serve(models, model_config_name) as server, DetectorClient(server.url, batch_size=8) as client:
+        for kind in kinds:
+            images = _images(client, kind, retinaface)
+            natural[kind] = _share_decided(client, images, None)
+            for mix in _mixes(client, images):
+                labels: dict[str, str | int | float] = {"face": kind, "decided early": mix.name}
+                full, early = _throughputs(client, mix, rounds, seconds)
+                figures += [_figure(labels, "full", full), _figure(labels, "early", early)]
+                goal = GOALS[detector].get(kind) if mix.name == "nine of ten" else NOTHING_LEFT_OUT_GOAL
+                ratios.append(_ratio(f"images a second, face {kind}, {mix.name}", label, early, full, goal))
+                alone_full, alone_early = _latencies(client, mix, requests)
+                for quantile in (50, 95):
+                    ends = [float(np.percentile(each, quantile)) for each in (alone_full, alone_early)]
+                    for name, value in zip(("full", "early"), ends, strict=True):
+                        figures.append(
+                            Figure({**labels, "ensemble": name}, f"latency p{quantile}", "s", "lower", [value])
+                        )
+                    goal = LATENCY_GOAL if mix.name == "none" else None
+                    ratios.append(
+                        _ratio(
+                            f"1 / p{quantile} of one image, face {kind}, {mix.name}", label, ends[:1], ends[1:], goal
+                        )
+                    )
+    result = Result(
+        benchmark="early",
+        measures="deepfake_verdict over deepfake_detector: images a second, and latency of single images",
+        circumstances=begun,
+        settings={"weights": label, "detector": detector, "configuration": model_config_name or "default"},
+        figures=figures,
+        ratios=ratios,
+        details={"share_decided_early_by_the_published_reading": natural},
+    )
+    _print(result)
+    if output:
+        write(output, result)
+
+
+def _images(client: DetectorClient, kind: str, retinaface: bool) -> list[Item]:
+    """Images whose face is of a kind, by what the server itself finds."""
+    if not retinaface:
+        return items(Workload("jpeg", kind))  # type: ignore[arg-type]
+    pool = [Item(each.data, None) for each in items(Workload("jpeg", "supplied"))]
+    source = {"found": "raw"}.get(kind, kind)
+    verdicts = client.score_many([(each.data, each.box) for each in pool[::4]])
+    chosen = [each for each, verdict in zip(pool[::4], verdicts, strict=True) if verdict.face.source == source]
+    if not chosen:
+        raise click.ClickException(f"these random weights find no photograph of the golden data to be: face {kind}")
+    return chosen
+
+
+def _share_decided(client: DetectorClient, images: Sequence[Item], threshold: float | None) -> float:
+    return float(np.mean(_decided(client, images, threshold)))
+
+
+def _decided(client: DetectorClient, images: Sequence[Item], threshold: float | None) -> list[bool]:
+    """Whether each image is decided by the streams that are asked first."""
+    verdicts = list(client.decide_many([(each.data, each.box) for each in images], threshold=threshold))
+    assert all(isinstance(verdict, EarlyVerdict) and verdict.ok for verdict in verdicts)
+    return [verdict.probability is None for verdict in verdicts]
+
+
+def _mixes(client: DetectorClient, images: list[Item]) -> list[Mix]:
+    """Nine of ten decided early, and none. The threshold is one that parts the images: their middle probability."""
+    scored = client.score_many([(each.data, each.box) for each in images])
+    threshold = float(np.median([verdict.probability or 0.0 for verdict in scored]))
+    undecided = [each for each, done in zip(images, _decided(client, images, threshold), strict=True) if not done]
+    assert undecided, "every image is decided at its own probability"
+    for far in np.linspace(0, 1, 21):  # one at which most are decided, and that one image is near to
+        states = _decided(client, images, float(far))
+        if any(states) and not all(states):
+            decided = [each for each, done in zip(images, states, strict=True) if done]
+            others = [each for each, done in zip(images, states, strict=True) if not done]
+            nine = list(islice(cycle(decided), 9))
+            return [
+                Mix("nine of ten", float(far), [*nine[:4], others[0], *nine[4:]]),
+                Mix("none", threshold, undecided),
+            ]
+    # All images are alike: what is decided is then a matter of the threshold, so nothing is undecided far from them.
+    raise click.ClickException("no threshold parts these images into decided and undecided ones")
+
+
+def _throughputs(client: DetectorClient, mix: Mix, rounds: int, seconds: float) -> tuple[list[float], list[float]]:
+    """Images a second of both ensembles, round for round, after one that is not counted."""
+    full, early = list[float](), list[float]()
+    deciding = client.deciding(mix.threshold)
+    count = len(mix.images)
+    count = count * max(1, round(seconds * _rate(client, mix.images, count) / count))
+    _rate(deciding, mix.images, len(mix.images))
+    for number in range(rounds):
+        turns = [(client, full), (deciding, early)]
+        for each, rates in turns if number % 2 == 0 else reversed(turns):
+            rates.append(_rate(each, mix.images, count))
+    return full, early
+
+
+def _rate(client: DetectorClient, images: Sequence[Item], count: int) -> float:
+    started = time.perf_counter()
+    with closing(client.score_many((each.data, each.box) for each in islice(cycle(images), count))) as verdicts:
+        assert all(verdict.ok for verdict in verdicts)
+    return count / (time.perf_counter() - started)
+
+
+def _latencies(client: DetectorClient, mix: Mix, requests: int) -> tuple[list[float], list[float]]:
+    """Seconds of single images, one after the other, both ensembles in turn."""
+    full, early = list[float](), list[float]()
+    deciding = client.deciding(mix.threshold)
+    for number, image in enumerate(islice(cycle(mix.images), requests + 2)):
+        for each, seconds in ((client, full), (deciding, early)):
+            started = time.perf_counter()
+            assert each.score(image.data, image.box).ok
+            if number >= 2:
+                seconds.append(time.perf_counter() - started)
+    return full, early
+
+
+def _figure(labels: dict[str, str | int | float], ensemble: str, rounds: list[float]) -> Figure:
+    return Figure({**labels, "ensemble": ensemble}, "throughput", "images/s", "higher", rounds)
+
+
+def _ratio(name: str, preset: str, over: list[float], under: list[float], goal: float | None) -> Ratio:
+    found = ratio_of_medians(over, under, paired=True)
+    met = None if goal is None else found.value >= goal
+    return Ratio(name, preset, found.value, found.low, found.high, goal, met)
+
+
+def _print(result: Result) -> None:
+    console = Console()
+    table = Table("early / full", "ratio", "95 %", "goal", "")
+    for each in result.ratios:
+        goal = "" if each.goal is None else f"{each.goal:.2f}"
+        table.add_row(each.name, f"{each.value:.2f}", f"{each.low:.2f} – {each.high:.2f}", goal, each.verdict)
+    console.print(table)
+    for kind, share in result.details["share_decided_early_by_the_published_reading"].items():
+        console.print(f"face {kind}: {share:.0%} of the images are decided early by the published reading")
+
+
+if __name__ == "__main__":
+    main()
