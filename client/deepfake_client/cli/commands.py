@@ -1,33 +1,31 @@
 """The command line: `deepfake-client score` and `deepfake-client info`."""
 
 import csv
-import json
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
 from ..bulk.inputs import IMAGE_EXTENSIONS, Inputs, find_images, is_video
-from ..bulk.lists import BOX_COLUMNS, STDIN, Columns, check_list
+from ..bulk.lists import STDIN, Columns, check_list
 from ..bulk.text_rows import CSV_COLUMNS, VERDICT_COLUMNS, WIDE_COLUMNS
-from ..decoding.sampling import DEFAULT_FPS
 from ..images.items import Faces, Item
 from ..text import printable
 from ..video import Sampling, VideoOptions, VideoVerdict
-from .connection import Connection, connection_options
+from .connection import Connection
 from .evidence import replay, write_evidence
+from .forecast import tell_forecast
 from .group import INTERRUPTED, NO_IMAGES, SOME_FAILED, Commands
 from .identity import ask_provenance, identity, warn_if_different
 from .info import info
-from .operating_point import find_operating_point, operating_point_option
-from .output.destination import check_output, check_standard_output, errors_told, open_destination, score_missing
-from .output.forecast import forecast, is_here
+from .operating_point import find_operating_point
+from .output.destination import check_standard_output, errors_told, open_destination, score_missing
 from .output.progress import ProgressBar
 from .output.sidecar import CountedImages, Sidecar, describe_run
 from .output.summary import RunSummary
 from .output.timelines import save_timeline
+from .score_options import score_options
 from .stopping import stoppable
 from .web import web
 
@@ -45,110 +43,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option(
-    "--list",
-    "-l",
-    "lists",
-    multiple=True,
-    type=click.Path(exists=True, readable=True),
-    metavar="FILE",
-    help="Score what FILE lists: text with a path a line, or a .csv, .tsv or .parquet with paths in a column."
-    " Repeatable.",
-)
-@click.option(
-    "--column",
-    default="path",
-    show_default=True,
-    metavar="NAME",
-    help="Column of a .csv, .tsv or .parquet list with paths.",
-)
-@click.option(
-    "--face-boxes",
-    is_flag=True,
-    help=f"Take the face from the columns {BOX_COLUMNS[0]} to {BOX_COLUMNS[-1]} of the lists, in pixels, where filled.",
-)
-@click.option(
-    "--follow-links", is_flag=True, help="Follow links in folders. Without it a link to a file is a row that says so."
-)
-@connection_options
-@click.option(
-    "--output",
-    "-o",
-    type=click.Path(writable=True, path_type=Path),
-    callback=check_output,
-    metavar="FILE",
-    help="Write a row an image to FILE, which ends in .jsonl, .csv or .parquet (a folder of shards).",
-)
-@click.option("--overwrite", is_flag=True, help="Begin FILE anew, where otherwise the run would go on or be refused.")
-@click.option("--retry-failed", is_flag=True, help="Score again what has a row in FILE but could not be scored.")
-@click.option(
-    "--faces",
-    type=click.Choice(["main", "all"]),
-    help="Judge images by their main face, or every face that is large enough, and the image by the worst of them."
-    "  [default: main for images, all for videos]",
-)
-@click.option(
-    "--fps",
-    type=click.FloatRange(0, 1000, min_open=True),
-    metavar="RATE",
-    help=f"Frames of a video to score each second.  [default: {DEFAULT_FPS:g}]",
-)
-@click.option(
-    "--frames", "frame_count", type=click.IntRange(1), metavar="N", help="Frames of a video to score in all, instead."
-)
-@click.option("--frame-rows", is_flag=True, help="Write a row for each scored frame, too, before that of its video.")
-@click.option(
-    "--timelines",
-    type=click.Path(file_okay=False, path_type=Path),
-    metavar="DIR",
-    help="Draw a timeline of each video into DIR, as SVG.",
-)
-@click.option(
-    "--evidence",
-    type=click.Path(dir_okay=False, writable=True, path_type=Path),
-    metavar="FILE",
-    help="Of one picture: a ZIP with report, maps, votes, what would change the verdict, stability, and a receipt.",
-)
-@click.option(
-    "--sha256", "digest", is_flag=True, help="Write the SHA-256 of each image's or video's file into its row."
-)
-@click.option("--unordered", is_flag=True, help="Write rows as they come: no image waits for a slow one before it.")
-@click.option(
-    "--format",
-    "printed",
-    type=click.Choice(["table", "jsonl", "csv"]),
-    help="What to print where no FILE is given.  [default: a table on a terminal, JSONL elsewhere]",
-)
-@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1), help="Most images in one request.")
-@click.option(
-    "--in-flight",
-    default=16,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Most requests at the same time at each server; fewer are where it answers slowly or is overloaded.",
-)
-@click.option(
-    "--timeout",
-    default=600.0,
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    metavar="SECONDS",
-    help="Deadline of one request, its time in the server's queue included.",
-)
-@click.option(
-    "--verdict-only",
-    is_flag=True,
-    help="Ask for verdicts alone: the same verdicts for less work. Scores become ranges where a stream was not needed.",
-)
-@click.option("--once", is_flag=True, help="Send images of equal content once; each has its row.")
-@click.option(
-    "--forecast",
-    "is_forecast",
-    is_flag=True,
-    help="Write no rows, but say what the run would take, from a probe of half a minute.",
-)
-@operating_point_option
+@score_options
 @click.pass_context
 def score(
     ctx: click.Context,
@@ -252,7 +147,7 @@ def score(
     inputs = Inputs(paths, lists, Columns(column, face_boxes), follow_links)
     _check_lists(inputs)
     if is_forecast:
-        _tell_forecast(ctx, connection, inputs, far, printed, batch_size, in_flight, timeout)
+        ctx.exit(tell_forecast(connection, inputs, far, printed, batch_size, in_flight, timeout))
     if output is None:
         check_standard_output()
     links: list[str] = []
@@ -342,35 +237,6 @@ def score(
 main.add_command(info)
 main.add_command(replay)
 main.add_command(web)
-
-
-def _tell_forecast(
-    ctx: click.Context,
-    connection: Connection,
-    inputs: Inputs,
-    far: float | None,
-    printed: str | None,
-    batch_size: int,
-    in_flight: int,
-    timeout: float,
-) -> NoReturn:
-    """Prints the forecast and ends the command."""
-    with connection.make_client(timeout=timeout) as client:
-        client.server_info()
-        ask_provenance(client, needed=False)
-        threshold = None if far is None else find_operating_point(client, far).threshold
-    found = forecast(
-        connection, find_images(inputs), threshold, batch_size=batch_size, in_flight=in_flight, timeout=timeout
-    )
-    if found is None:
-        click.echo(f"no images found (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
-        ctx.exit(NO_IMAGES)
-    if printed == "jsonl":
-        click.echo(json.dumps(found.to_dict()))
-    else:
-        why = "no meters of processors or GPUs can be read" if is_here(connection) else "the server is another machine"
-        click.echo(found.text(why))
-    ctx.exit(0)
 
 
 def _check_lists(inputs: Inputs) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,10 +141,49 @@ def test_whoever_is_answered_has_left(server: Server) -> None:
         assert set(text(ask(server.url, EARLY, IMAGE=files, THRESHOLD=np.float32([[0.99]] * 32))["STATUS"])) == {"ok"}
 
 
+ODD_STEP = """
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+def answer(pixels):
+    logits = np.tile(np.float32([0, 9]), (len(pixels), 1))
+    if (pixels == [255, 0, 0]).all():
+        return pb_utils.InferenceResponse(error=pb_utils.TritonError("out of order"))
+    logits[(pixels == [0, 255, 0]).all(axis=(1, 2, 3))] = np.nan
+    if (pixels == [0, 0, 255]).all():
+        logits = logits[:, :1]
+    if (pixels == [255, 255, 0]).all():
+        raise RuntimeError("broken")
+    return pb_utils.InferenceResponse([pb_utils.Tensor("LOGITS", logits)])
+
+class TritonPythonModel:
+    def execute(self, requests):
+        return [answer(pb_utils.get_input_tensor_by_name(each, "PIXELS").as_numpy()) for each in requests]
+"""
+"""A late stream that goes wrong where it is shown some colours, and else calls everything fake."""
+
+
 @pytest.mark.slow
-def test_a_dead_late_step_leaves_no_request_without_an_answer(tiny_repository: Path, tmp_path: Path) -> None:
-    server = start_server(tiny_repository, tmp_path / "log")
+def test_a_late_step_that_is_odd_or_dead_leaves_no_request_without_an_answer(
+    tiny_repository: Path, tmp_path: Path
+) -> None:
+    models = tmp_path / "models"
+    shutil.copytree(tiny_repository, models)
+    config = models / "local_facial" / "config.pbtxt"
+    config.write_text(
+        config.read_text().replace('backend: "onnxruntime"', 'backend: "python"').replace("model.onnx", "model.py")
+    )
+    (models / "local_facial" / "1" / "model.py").write_text(ODD_STEP)
+    server = start_server(models, tmp_path / "log")
     files, boxes = column([IMAGES[0].read_bytes()]), np.float32([BOXES[IMAGES[0].name]])
+
+    def ask_late(*colours: tuple[int, int, int]) -> dict[str, np.ndarray]:
+        """Images of one colour, at thresholds that the late stream must decide."""
+        flat = column([hostile.encode(np.full((256, 256, 3), colour, np.uint8), ".png") for colour in colours])
+        inputs = {"IMAGE": flat, "FACE_BOX": np.float32([[20, 20, 220, 220]] * len(colours))}
+        early = ask(server.url, EARLY, **inputs, THRESHOLD=np.zeros((len(colours), 1), np.float32))
+        middle = early["PROBABILITY_RANGE"].mean(axis=1, keepdims=True)
+        return ask(server.url, EARLY, **inputs, THRESHOLD=middle)
 
     def answer(_: int) -> str:
         try:
@@ -153,6 +193,13 @@ def test_a_dead_late_step_leaves_no_request_without_an_answer(tiny_repository: P
 
     try:
         assert answer(0) == "fake"
+        for colour in ((255, 0, 0), (0, 0, 255), (255, 255, 0)):
+            with pytest.raises(InferenceServerException, match=r"local_facial|LOGITS|decision"):
+                ask_late(colour)
+        odd = ask_late((0, 255, 0), (9, 9, 9))
+        assert text(odd["STATUS"]) == ["non_finite_logits", "ok"]
+        assert text(odd["VERDICT"]) == ["", "fake"]
+        assert np.isnan(odd["PROBABILITY_RANGE"]).all(axis=1).tolist() == [True, False]
         for stub in psutil.Process(server.process.pid).children(recursive=True):
             if "stub" in stub.name() and "/local_facial/" in " ".join(stub.cmdline()):
                 os.kill(stub.pid, signal.SIGKILL)
