@@ -18,6 +18,7 @@ from benchmarks.common.noise import ratio_of_medians
 from benchmarks.common.result import Figure, Ratio, Result, write
 from benchmarks.common.serving import export, serve
 from benchmarks.load.workloads import Item, Workload, items
+from ensemble.streams import ENSEMBLE_NAME
 
 LATENCY_GOAL = 1 / 1.15
 """Of the full ensemble's latency over that of a verdict alone, for a single image for which nothing can be left out."""
@@ -97,6 +98,8 @@ def main(
                             f"1 / p{quantile} of one image, face {kind}, {mix.name}", label, ends[:1], ends[1:], goal
                         )
                     )
+    if not retinaface:
+        figures += _repeated(models, model_config_name, requests)
     result = Result(
         benchmark="early",
         measures="deepfake_verdict over deepfake_detector: images a second, and latency of single images",
@@ -189,6 +192,33 @@ def _latencies(client: DetectorClient, mix: Mix, requests: int) -> tuple[list[fl
     return full, early
 
 
+def _repeated(models: Path, model_config_name: str | None, requests: int) -> list[Figure]:
+    """Seconds of single images with the response cache: repeated, and never seen, there and past it."""
+    image, box = items(Workload("jpeg", "supplied"))[0].data, items(Workload("jpeg", "supplied"))[0].box
+    seconds: dict[str, list[float]] = {"repeated": [], "never seen": [], "past the cache": []}
+    with (
+        serve(models, model_config_name, ["--response-cache", "64"]) as server,
+        DetectorClient(server.url) as client,
+        DetectorClient(server.url, model=f"{ENSEMBLE_NAME}_uncached") as past,
+    ):
+        assert client.score(image, box).ok
+        for number in range(requests):
+            new = image + f"{number}".encode()  # decoders do not look at what follows the end
+            for name, each, data in (
+                ("repeated", client, image),
+                ("past the cache", past, new),
+                ("never seen", client, new),
+            ):
+                started = time.perf_counter()
+                assert each.score(data, box).ok
+                seconds[name].append(time.perf_counter() - started)
+    return [
+        Figure({"image": name}, f"latency p{quantile}", "s", "lower", [float(np.percentile(each, quantile))])
+        for name, each in seconds.items()
+        for quantile in (50, 95)
+    ]
+
+
 def _figure(labels: dict[str, str | int | float], ensemble: str, rounds: list[float]) -> Figure:
     return Figure({**labels, "ensemble": ensemble}, "throughput", "images/s", "higher", rounds)
 
@@ -206,6 +236,9 @@ def _print(result: Result) -> None:
         goal = "" if each.goal is None else f"{each.goal:.2f}"
         table.add_row(each.name, f"{each.value:.2f}", f"{each.low:.2f} – {each.high:.2f}", goal, each.verdict)
     console.print(table)
+    for figure in result.figures:
+        if "image" in figure.labels:
+            console.print(f"response cache, {figure.name}: {figure.median * 1000:.1f} ms")
     for kind, share in result.details["share_decided_early_by_the_published_reading"].items():
         console.print(f"face {kind}: {share:.0%} of the images are decided early by the published reading")
 

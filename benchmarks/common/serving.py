@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,12 +93,13 @@ def sources() -> list[Path]:
 
 
 @contextmanager
-def serve(repository: Path, model_config_name: str | None = None) -> Iterator[Endpoint]:
+def serve(repository: Path, model_config_name: str | None = None, launcher: Sequence[str] = ()) -> Iterator[Endpoint]:
     """The real server on a repository, on free ports of loopback, until the end of the block.
 
     Args:
         repository: The model repository.
         model_config_name: Serve each model's `configs/NAME.pbtxt` where it has one.
+        launcher: Further options of `python -m server`.
 
     Raises:
         click.ClickException: It did not start.
@@ -108,7 +109,7 @@ def serve(repository: Path, model_config_name: str | None = None) -> Iterator[En
     named = ["--model-config-name", model_config_name] if model_config_name else []
     log = repository.parent / "server.log"
     with log.open("wb") as stream:
-        server = [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, *named]
+        server = [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, *named, *launcher]
         # Bound to the benchmark's life, so that one which is killed leaves no server behind.
         command = [sys.executable, str(ROOT / "server" / "supervision" / "lifeline.py"), *server]
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
