@@ -20,7 +20,7 @@ from ..images.items import Item
 from ..results import Verdict
 from .contents import Contents, entry
 
-FORMAT = 3
+FORMAT = 2
 """Version of what the journal holds. A run does not go on with another one's."""
 
 _SCHEMA = """
@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS value (name TEXT PRIMARY KEY, json TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS done (key BLOB NOT NULL, ok INTEGER NOT NULL, size INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS waiting (row TEXT NOT NULL, ok INTEGER NOT NULL);
 """
+
+_NOTHING = blake2b(digest_size=16).hexdigest()
 
 # Sorted by SQLite on disk, once for a run that goes on; `remaining` is how many of an image's rows it has not met yet.
 _EARLIER = """
@@ -193,6 +195,8 @@ class Journal:
     def _known_digests(self) -> dict[str, str]:
         values = self._db.execute("SELECT name, json FROM value WHERE name != 'digests' ORDER BY name").fetchall()
         entries = {table: digest.hexdigest() for table, digest in self._digests.items()}
+        if entries["content"] == _NOTHING:  # as in journals from before there was this table
+            del entries["content"]
         return {"value": blake2b(entry(*values), digest_size=16).hexdigest(), **entries}
 
     def _damaged(self) -> JournalError:

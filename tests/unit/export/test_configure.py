@@ -105,7 +105,7 @@ def test_a_heavy_face_stream_is_asked_first_and_the_others_late(repository: Path
 
 def test_what_a_network_of_another_method_costs_can_be_declared(repository: Path) -> None:
     cheap, dear = (replace(OTHER, weight=2, tflop=tflop) for tflop in (0.001, 9.0))
-    assert early(repository, (*STREAMS, cheap))[1] == ["semantic_fusion", "local_facial"]
+    assert early(repository, (*STREAMS, cheap))[1] == ["global_texture", "local_facial"]
     assert early(repository, (*STREAMS, dear))[1] == ["local_facial", "other"]
     with pytest.raises(ValueError, match="tflop is 0; it must be above 0"):
         replace(OTHER, tflop=0)
