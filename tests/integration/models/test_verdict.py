@@ -180,7 +180,7 @@ def test_a_late_step_that_is_odd_or_dead_leaves_no_request_without_an_answer(
     def ask_late(*colours: tuple[int, int, int]) -> dict[str, np.ndarray]:
         """Images of one colour, at thresholds that the late stream must decide."""
         flat = column([hostile.encode(np.full((256, 256, 3), colour, np.uint8), ".png") for colour in colours])
-        inputs = {"IMAGE": flat, "FACE_BOX": np.float32([[20, 20, 220, 220]] * len(colours))}
+        inputs = {"IMAGE": flat, "FACE_BOX": np.float32([[78, 78, 178, 178]] * len(colours))}
         early = ask(server.url, EARLY, **inputs, THRESHOLD=np.zeros((len(colours), 1), np.float32))
         middle = early["PROBABILITY_RANGE"].mean(axis=1, keepdims=True)
         return ask(server.url, EARLY, **inputs, THRESHOLD=middle)
