@@ -152,7 +152,7 @@ def answer(pixels):
     logits[(pixels == [0, 255, 0]).all(axis=(1, 2, 3))] = np.nan
     if (pixels == [0, 0, 255]).all():
         logits = logits[:, :1]
-    if (pixels == [255, 255, 0]).all():
+    if (pixels == [255, 0, 255]).all():
         raise RuntimeError("broken")
     return pb_utils.InferenceResponse([pb_utils.Tensor("LOGITS", logits)])
 
@@ -193,7 +193,7 @@ def test_a_late_step_that_is_odd_or_dead_leaves_no_request_without_an_answer(
 
     try:
         assert answer(0) == "fake"
-        for colour in ((255, 0, 0), (0, 0, 255), (255, 255, 0)):
+        for colour in ((255, 0, 0), (0, 0, 255), (255, 0, 255)):
             with pytest.raises(InferenceServerException, match=r"local_facial|LOGITS|decision"):
                 ask_late(colour)
         odd = ask_late((0, 255, 0), (9, 9, 9))
