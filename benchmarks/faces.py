@@ -172,7 +172,7 @@ def _without_a_face(model: Path) -> dict[str, float]:
     parts["network"] = time.perf_counter() - started
     started = time.perf_counter()
     for outputs, (pixels, scale) in zip(found, prepared, strict=True):
-        retinaface.decode([each[0] for each in outputs], pixels.shape[:2], scale)
+        retinaface.decode([each[0] for each in outputs], (pixels.shape[0], pixels.shape[1]), scale)
     parts["decoding"] = time.perf_counter() - started
     for size in (1, 2, retinaface.MAX_BATCH_SIZE):  # of several images' same attempt
         batch = np.stack([prepared[0][0]] * size)

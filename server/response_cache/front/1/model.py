@@ -85,10 +85,10 @@ class TritonPythonModel:
             return pb_utils.InferenceResponse(error=response.error())
         found = {name: pb_utils.get_output_tensor_by_name(response, name).as_numpy() for name in self._outputs}
         for place, index in enumerate(asked):
-            rows[index] = tuple(_bytes_of(found[name], place) or b"" for name in self._outputs)
+            row = rows[index] = tuple(_bytes_of(found[name], place) or b"" for name in self._outputs)
             status, source = (found[name][place, 0].decode(errors="replace") for name in ("STATUS", "FACE_SOURCE"))
             if keys and is_kept(status, source, face_networks=self._face_networks):
-                self._cache.put(keys[index], rows[index])
+                self._cache.put(keys[index], row)
         self._bytes.set(self._cache.bytes)
         return self._response(rows)
 
