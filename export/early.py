@@ -48,12 +48,12 @@ def evidence(streams: Sequence[Stream]) -> Iterator[Tensor]:
             dims = f"{stream.pixels}, {stream.pixels}, 3"
             yield Tensor(stream.pixels_name, "TYPE_UINT8", dims, f"{stream.name}_pixels")
     nothing = 'input_data_file: "nothing"'
+    yield Tensor("IMAGE", "TYPE_STRING", "1", "IMAGE", nothing)
     if faces_known:
         yield Tensor("FACE", "TYPE_FP32", "4", "face")
         yield Tensor("FACE_CONFIDENCE", "TYPE_FP32", "1", "face_confidence")
         yield Tensor("FACE_SOURCE", "TYPE_STRING", "1", "face_source", nothing)
     else:
-        yield Tensor("IMAGE", "TYPE_STRING", "1", "IMAGE", nothing)
         yield Tensor("DECODED", "TYPE_STRING", "1", "decoded", nothing)
         yield Tensor("BOX", "TYPE_FP32", "4", "box")
     status = "status" if faces_known else "image_status"
