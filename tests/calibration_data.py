@@ -3,7 +3,7 @@
 import numpy as np
 
 from ensemble.calibration import PAPER_VOTE
-from forensics.common.scores import Scores
+from forensics.common.scoring.scores import Scores
 
 
 def simulate(

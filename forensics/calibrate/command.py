@@ -23,8 +23,8 @@ from forensics.common.errors import ForensicsError
 from forensics.common.options import data_argument, output_option, resamples_option, server_options
 from forensics.common.progress import progress
 from forensics.common.report import headline, print_tables, write_page
-from forensics.common.scores import Floats, Scores, collect
-from forensics.common.scoring import Server, ask_server, score_images
+from forensics.common.scoring.scores import Floats, Scores, collect
+from forensics.common.scoring.server import Server, ask_server, score_images
 
 REPORT_JSON = "calibration-report.json"
 REPORT_HTML = "calibration.html"

@@ -15,7 +15,7 @@ from forensics.common.metrics import (
     roc_auc,
 )
 from forensics.common.progress import Advance
-from forensics.common.scores import Floats, Labels
+from forensics.common.scoring.scores import Floats, Labels
 
 ROC_AUC = "ROC AUC"
 BRIER = "Brier score"

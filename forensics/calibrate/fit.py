@@ -18,7 +18,7 @@ from forensics.calibrate.decisions import BRIER, ROC_AUC, Decision, Trial
 from forensics.calibrate.maps import FITTERS, Fitter
 from forensics.common.metrics import Estimate, expected_calibration_error, roc_auc
 from forensics.common.progress import Advance, silent
-from forensics.common.scores import MEAN, TITLES, VOTE, Floats, Labels, Scores
+from forensics.common.scoring.scores import MEAN, TITLES, VOTE, Floats, Labels, Scores
 
 FOLDS = 5
 LEAST_OF_A_CLASS = 50

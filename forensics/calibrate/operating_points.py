@@ -7,7 +7,7 @@ from scipy.stats import beta
 
 from ensemble.calibration import OperatingPoint
 from forensics.common.metrics import CONFIDENCE
-from forensics.common.scores import Floats, Labels
+from forensics.common.scoring.scores import Floats, Labels
 
 FALSE_ALARM_RATES = (0.001, 0.01, 0.05, 0.1)
 """Those that are asked for where none are given."""

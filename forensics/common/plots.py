@@ -8,7 +8,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from ensemble.streams import STREAMS
-from forensics.common.scores import MEAN, VOTE
+from forensics.common.scoring.scores import MEAN, VOTE
 
 _PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 """Of Okabe and Ito, which colour-blind people can tell apart."""

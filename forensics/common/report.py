@@ -14,8 +14,8 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from forensics.common.metrics import Estimate
-from forensics.common.scores import Unscored
-from forensics.common.scoring import Server
+from forensics.common.scoring.scores import Unscored
+from forensics.common.scoring.server import Server
 
 FORMAT_VERSION = 1
 """Of the JSON files."""

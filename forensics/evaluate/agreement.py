@@ -10,7 +10,7 @@ from scipy.stats import rankdata
 from ensemble.calibration import NoMap, Vote
 from ensemble.streams import STREAMS
 from ensemble.voting import EnsembleScore
-from forensics.common.scores import Floats, Scores
+from forensics.common.scoring.scores import Floats, Scores
 
 _LARGEST_WEIGHT = 2
 

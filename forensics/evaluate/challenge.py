@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forensics.common.metrics import confusion, roc_auc
-from forensics.common.scores import Floats, Groups, Labels, Scores
+from forensics.common.scoring.scores import Floats, Groups, Labels, Scores
 
 THRESHOLD = 0.5
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from forensics.common.dataset import read_dataset
 from forensics.common.options import data_argument, output_option, resamples_option, server_options
 from forensics.common.progress import progress
-from forensics.common.scores import collect
-from forensics.common.scoring import ask_server, score_images
+from forensics.common.scoring.scores import collect
+from forensics.common.scoring.server import ask_server, score_images
 from forensics.evaluate.measures import evaluate
 from forensics.evaluate.report import REPORT_HTML, REPORT_JSON, Report, print_report, write_html, write_json
 

@@ -20,7 +20,7 @@ from forensics.common.metrics import (
     roc_auc,
 )
 from forensics.common.progress import Advance, silent
-from forensics.common.scores import MEAN, VOTE, Floats, Labels, Scores
+from forensics.common.scoring.scores import MEAN, VOTE, Floats, Labels, Scores
 from forensics.evaluate.agreement import PairAgreement, ensemble_score, pairwise_agreement, weight_choices
 from forensics.evaluate.challenge import Challenge, challenge
 

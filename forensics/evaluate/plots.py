@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from forensics.common.metrics import reliability, roc_auc, roc_points
 from forensics.common.plots import COLOURS, GRID, svg
-from forensics.common.scores import MEAN, TITLES, VOTE, Floats, Labels, Scores
+from forensics.common.scoring.scores import MEAN, TITLES, VOTE, Floats, Labels, Scores
 
 REAL, FAKE = "#0072B2", "#D55E00"
 

@@ -9,8 +9,8 @@ from rich.text import Text
 
 from forensics.common import report as common
 from forensics.common.report import headline, print_head, print_tables, warn_of_weights, write_page
-from forensics.common.scores import Scores, Unscored
-from forensics.common.scoring import Server
+from forensics.common.scoring.scores import Scores, Unscored
+from forensics.common.scoring.server import Server
 from forensics.evaluate.measures import Evaluation
 from forensics.evaluate.plots import histogram_plot, reliability_plot, roc_plot
 from forensics.evaluate.tables import evaluation_tables

@@ -2,7 +2,7 @@
 
 from ensemble.streams import STREAMS
 from forensics.common.report import Table, interval
-from forensics.common.scores import TITLES
+from forensics.common.scoring.scores import TITLES
 from forensics.evaluate.measures import Evaluation
 
 _TO = "\u2009:\u2009"

@@ -17,7 +17,7 @@ from forensics.common.errors import ForensicsError
 from forensics.common.inspection import Inspection, Inspector
 from forensics.common.options import output_option, seed_option
 from forensics.common.pixels import encode_png, image_seed, read_pixels
-from forensics.common.scoring import Server, ask_server
+from forensics.common.scoring.server import Server, ask_server
 from forensics.explain.figure import draw_panels, draw_views
 from forensics.explain.report import (
     REPORT_HTML,

@@ -14,7 +14,7 @@ from ensemble.streams import STREAMS, Stream
 from forensics.common.errors import ForensicsError
 from forensics.common.inspection import Inspection
 from forensics.common.progress import progress
-from forensics.common.scoring import Server
+from forensics.common.scoring.server import Server
 from forensics.explain.saliency import Map
 from forensics.explain.score_cam import forwards, score_cam
 from networks import StreamNetwork, WeightsError, load_stream

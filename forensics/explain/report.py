@@ -11,7 +11,7 @@ from rich.text import Text
 
 from forensics.common import report as common
 from forensics.common.report import Table, print_tables, write_page
-from forensics.common.scoring import Server
+from forensics.common.scoring.server import Server
 from forensics.explain.views import View, arithmetic, describe_face, to_dict
 
 REPORT_JSON = "explain.json"

@@ -20,9 +20,9 @@ from forensics.common.errors import ForensicsError
 from forensics.common.inspection import Inspector
 from forensics.common.options import data_argument, output_option, resamples_option, seed_option, server_options
 from forensics.common.progress import progress
-from forensics.common.score_store import ScoreStore
-from forensics.common.scores import Unscored, reason
-from forensics.common.scoring import ask_server
+from forensics.common.scoring.scores import Unscored, reason
+from forensics.common.scoring.server import ask_server
+from forensics.common.scoring.store import ScoreStore
 from forensics.robustness.measures import SweepMeasures, analyse
 from forensics.robustness.report import (
     REPORT_HTML,

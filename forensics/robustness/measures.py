@@ -10,7 +10,7 @@ from degradation import Sweep
 from ensemble.streams import STREAMS
 from forensics.common.metrics import Estimate, bootstrap_auc, estimate, roc_auc
 from forensics.common.progress import Advance, silent
-from forensics.common.scores import MEAN, TITLES, VOTE, Floats, Labels
+from forensics.common.scoring.scores import MEAN, TITLES, VOTE, Floats, Labels
 
 SAME_FACE_IOU = 0.5
 """Overlap (intersection over union) from which two boxes count as the same face."""

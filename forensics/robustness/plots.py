@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from forensics.common.metrics import Estimate
 from forensics.common.plots import COLOURS, GRID, svg
-from forensics.common.scores import MEAN, TITLES, VOTE
+from forensics.common.scoring.scores import MEAN, TITLES, VOTE
 from forensics.robustness.measures import LevelMeasures, SweepMeasures
 
 Pick = Callable[[LevelMeasures], Mapping[str, Estimate]]

@@ -9,8 +9,8 @@ from rich.console import Console
 from forensics.common import report as common
 from forensics.common.pixels import LARGEST_PIXELS
 from forensics.common.report import headline, print_head, print_tables, warn_of_weights, write_page
-from forensics.common.scores import Unscored
-from forensics.common.scoring import Server
+from forensics.common.scoring.scores import Unscored
+from forensics.common.scoring.server import Server
 from forensics.robustness.measures import SweepMeasures
 from forensics.robustness.plots import sweep_plot
 from forensics.robustness.rows import Degrade

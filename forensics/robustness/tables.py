@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from ensemble.streams import STREAMS
 from forensics.common.metrics import Estimate
 from forensics.common.report import Table, interval
-from forensics.common.scores import TITLES
+from forensics.common.scoring.scores import TITLES
 from forensics.robustness.measures import LevelMeasures, SweepMeasures
 
 _STREAM_TITLES = tuple(stream.title for stream in STREAMS)

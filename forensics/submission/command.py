@@ -11,8 +11,8 @@ from deepfake_client.cli import Connection
 from forensics.common.dataset import find_images
 from forensics.common.errors import ForensicsError
 from forensics.common.options import output_option, server_options
-from forensics.common.scores import reason
-from forensics.common.scoring import ask_server, score_images
+from forensics.common.scoring.scores import reason
+from forensics.common.scoring.server import ask_server, score_images
 
 SUBMISSION = "submission.txt"
 ORDER = "order.txt"

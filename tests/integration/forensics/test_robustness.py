@@ -10,7 +10,7 @@ from click.testing import CliRunner, Result
 from degradation import SWEEPS
 from ensemble.streams import STREAMS
 from forensics.__main__ import main
-from forensics.common.scores import TITLES
+from forensics.common.scoring.scores import TITLES
 from tests.conftest import Server
 from tests.golden import GOLDEN
 

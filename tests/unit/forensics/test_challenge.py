@@ -9,7 +9,7 @@ import pytest
 
 from forensics.common.dataset import read_dataset
 from forensics.common.errors import ForensicsError
-from forensics.common.scores import Scores, collect
+from forensics.common.scoring.scores import Scores, collect
 from forensics.evaluate.challenge import challenge, one_decimal
 from forensics.submission.command import sorted_by_name, write_entry
 from tests.golden import GOLDEN

@@ -9,8 +9,8 @@ from deepfake_client import Verdict
 
 from forensics.common.dataset import read_dataset
 from forensics.common.errors import ForensicsError
-from forensics.common.score_store import ScoreStore, old_path
-from forensics.common.scores import collect
+from forensics.common.scoring.scores import collect
+from forensics.common.scoring.store import ScoreStore, old_path
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from forensics.common.metrics import (
     reliability,
     roc_auc,
 )
-from forensics.common.scores import MEAN, VOTE
+from forensics.common.scoring.scores import MEAN, VOTE
 from forensics.evaluate.agreement import ensemble_score, pairwise_agreement, weight_choices
 from forensics.evaluate.measures import evaluate
 from tests.calibration_data import simulate

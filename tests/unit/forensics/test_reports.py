@@ -11,8 +11,8 @@ from rich.console import Console
 
 from ensemble.streams import STREAMS
 from forensics.common.inspection import Inspection, StreamInspection
-from forensics.common.scores import TITLES
-from forensics.common.scoring import Server
+from forensics.common.scoring.scores import TITLES
+from forensics.common.scoring.server import Server
 from forensics.evaluate.measures import evaluate
 from forensics.evaluate.report import LEAST_OF_A_CLASS, Report, print_report, write_html, write_json
 from forensics.explain.figure import draw_views

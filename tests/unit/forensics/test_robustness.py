@@ -16,7 +16,7 @@ from forensics.common.errors import ForensicsError
 from forensics.common.inspection import Inspection, StreamInspection
 from forensics.common.metrics import roc_auc
 from forensics.common.pixels import LARGEST_PIXELS, image_seed, read_pixels
-from forensics.common.scores import MEAN, TITLES, VOTE
+from forensics.common.scoring.scores import MEAN, TITLES, VOTE
 from forensics.robustness.measures import analyse, box_iou
 from forensics.robustness.rows import NO_FACE, Degrade, dino_width, measure
 from forensics.robustness.tables import summary_table, sweep_tables

@@ -12,8 +12,8 @@ from deepfake_client import Calibration, DetectorError, Provenance, Verdict
 from ensemble import calibration_file
 from ensemble.calibration import PAPER_VOTE, NoMap, Temperature, Vote
 from forensics.common.errors import ForensicsError
-from forensics.common.score_store import ScoreStore
-from forensics.common.scoring import SCORES_FILE, Server, ask_server, score_images
+from forensics.common.scoring.server import SCORES_FILE, Server, ask_server, score_images
+from forensics.common.scoring.store import ScoreStore
 from forensics.submission.command import sorted_by_name, write_entry
 
 TRAINED = {"untrained": False, "precision": "fp32", "streams": {}}

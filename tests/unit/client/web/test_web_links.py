@@ -17,7 +17,7 @@ pytest.importorskip("fastapi", reason="needs pip install './client[web]'")
 from deepfake_client.web import links
 from deepfake_client.web.links import Origin
 
-from tests.unit.client.test_web import check_problem, csrf_of, visit
+from tests.unit.client.web.test_web import check_problem, csrf_of, visit
 
 
 @pytest.fixture

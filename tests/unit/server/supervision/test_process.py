@@ -152,9 +152,9 @@ def test_a_server_that_does_not_stop_is_killed_after_its_drain(tmp_path: Path, m
 def test_it_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
     installation = Installation(tmp_path)
     code = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parents[3])!r})
+import sys; sys.path.insert(0, {str(Path(__file__).parents[4])!r})
 from pathlib import Path
-from tests.unit.server.test_process import Installation, options
+from tests.unit.server.supervision.test_process import Installation, options
 from server.supervision.process import TritonProcess
 process = TritonProcess(Installation(Path({str(tmp_path)!r})), options(), lambda _: None)
 print(process.pid, flush=True)
@@ -226,7 +226,7 @@ import sys, time
 from pathlib import Path
 import psutil
 from server.supervision.process import TritonProcess, adopt_orphans
-from tests.unit.server.test_process import Installation, options
+from tests.unit.server.supervision.test_process import Installation, options
 
 adopt_orphans()
 program = '''
@@ -245,7 +245,7 @@ print(psutil.pid_exists(int(log[0])), psutil.pid_exists(process.pid))
 
 def test_what_a_killed_server_leaves_is_reaped(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ORPHANS, str(tmp_path)]
-    root = Path(__file__).parents[3]
+    root = Path(__file__).parents[4]
     environment = {**os.environ, "PYTHONPATH": f"{os.environ.get('PYTHONPATH', '')}:{root}"}
     done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
     assert done.stdout == "False False\n", done.stderr

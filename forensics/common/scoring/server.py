@@ -15,7 +15,7 @@ from ensemble.calibration_file import CalibrationError, parse_calibration
 from ensemble.faces.crop import MARGIN
 from forensics.common.errors import ForensicsError
 from forensics.common.progress import progress
-from forensics.common.score_store import ScoreStore, old_path
+from forensics.common.scoring.store import ScoreStore, old_path
 
 SCORES_FILE = "scores.jsonl"
 

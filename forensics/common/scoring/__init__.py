@@ -1,0 +1,1 @@
+"""Images to scores through the running server, and the scores that are kept for a run that goes on."""
