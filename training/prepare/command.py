@@ -1,6 +1,7 @@
 """`prepare`: every source once, its frames and its rows written, so that a stopped run goes on at the next one."""
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -8,6 +9,7 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 from rich.console import Console
@@ -21,6 +23,9 @@ from training.prepare.faces import face_frame
 from training.prepare.sources import Source, UnusableError, read_pictures
 
 JOURNAL_FILE, MANIFEST_FILE, REPORT_FILE = "prepared.jsonl", "manifest.csv", "unusable.txt"
+Entry = dict[str, Any]
+"""What came of one source: `source`, its path; `problem`, empty or why it gave no frame; `rows` of the manifest."""
+
 _HEADER = ("path", "label", "dataset", "group", "video")
 
 
@@ -57,31 +62,35 @@ def prepare(
     """
     output.mkdir(parents=True, exist_ok=True)
     journal = output / JOURNAL_FILE
-    done = _read_journal(journal, settings)
+    units_done = _read_journal(journal, settings)
+    done = {entry["source"] for unit in units_done for entry in unit}
     todo = [source for source in sources if str(source.path.resolve()) not in done]
     units = [todo[start : start + (settings.shard or 1)] for start in range(0, len(todo), settings.shard or 1)]
-    number = len(list(output.glob("*.tar")))
+    number = len(units_done)  # a shard that was written and not noted is written again
     try:
         with journal.open("a", encoding="utf-8") as file:
-            if not done and not journal.stat().st_size:
+            if not journal.stat().st_size:
                 file.write(json.dumps({"settings": settings.__dict__}) + "\n")
             for index, unit in enumerate(track(units, "sources", console=console, disable=not console.is_terminal)):
                 results = [(source, *_frames_of(source, detector, settings)) for source in unit]
                 if settings.shard:
                     _write_shard(output / f"data-{number + index:06}.tar", results, settings)
-                for source, frames, problem in results:
-                    if not settings.shard:
+                else:
+                    for source, frames, _ in results:
                         for name, image in frames:
                             _write_file(output / "frames" / source.label / f"{name}.png", image)
-                    rows = [_row(source, name, settings) for name, _ in frames]
-                    entry = {"source": str(source.path.resolve()), "problem": problem, "rows": rows}
-                    file.write(json.dumps(entry) + "\n")
+                file.write(json.dumps([_entry(*result, settings) for result in results]) + "\n")
                 file.flush()
     except OSError as error:
         raise DataError(
             f"{output}: cannot be written: {error}; the same command goes on after that is mended"
         ) from error
     return _write_lists(output, _read_journal(journal, settings), settings)
+
+
+def _entry(source: Source, frames: list[tuple[str, RgbImage]], problem: str, settings: Settings) -> Entry:
+    rows = [_row(source, name, settings) for name, _ in frames]
+    return {"source": str(source.path.resolve()), "problem": problem, "rows": rows}
 
 
 def _frames_of(source: Source, detector: FaceDetector, settings: Settings) -> tuple[list[tuple[str, RgbImage]], str]:
@@ -93,15 +102,16 @@ def _frames_of(source: Source, detector: FaceDetector, settings: Settings) -> tu
             if image is None and settings.keep_faceless:
                 image = picture
             if image is not None:
-                frames.append((f"{_key(source.name)}_{number:06}", image))
+                frames.append((f"{_key(source)}_{number:06}", image))
     except UnusableError as error:
         return frames, str(error)
     return frames, "" if frames else "no face found"
 
 
-def _key(name: str) -> str:
+def _key(source: Source) -> str:
     """A name that files and shards can have; no two sources share one."""
-    return re.sub(r"[^A-Za-z0-9_-]", "-", name)
+    digest = hashlib.sha256(str(source.path.resolve()).encode()).hexdigest()
+    return f"{re.sub(r'[^A-Za-z0-9_-]', '-', source.name)}-{digest[:8]}"
 
 
 def _row(source: Source, name: str, settings: Settings) -> dict[str, str]:
@@ -138,21 +148,14 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     tar.addfile(member, io.BytesIO(data))
 
 
-def _read_journal(path: Path, settings: Settings) -> dict[str, dict[str, object]]:
-    """What was prepared, by source; a half-written last line is left out, and its source prepared again."""
+def _read_journal(path: Path, settings: Settings) -> list[list[Entry]]:
+    """What was prepared, a line for each file or shard; a half-written last one is left out, and made again."""
     if not path.exists():
-        return {}
-    done = {}
-    for line in _whole_lines(path):
-        entry = json.loads(line)
-        if "settings" in entry:
-            if entry["settings"] != settings.__dict__:
-                raise DataError(
-                    f"{path.parent} was prepared with {entry['settings']}; give the same again, or another --output"
-                )
-        else:
-            done[str(entry["source"])] = entry
-    return done
+        return []
+    head, *units = [json.loads(line) for line in _whole_lines(path)] or [None]
+    if head is not None and head["settings"] != settings.__dict__:
+        raise DataError(f"{path.parent} was prepared with {head['settings']}; give the same again, or another --output")
+    return units
 
 
 def _whole_lines(path: Path) -> Iterator[bytes]:
@@ -163,15 +166,11 @@ def _whole_lines(path: Path) -> Iterator[bytes]:
     yield from whole.splitlines()
 
 
-def _write_lists(output: Path, done: dict[str, dict[str, object]], settings: Settings) -> tuple[int, int]:
-    frames = 0
+def _write_lists(output: Path, units: Sequence[Sequence[Entry]], settings: Settings) -> tuple[int, int]:
+    entries = [entry for unit in units for entry in unit]
+    rows = [row for entry in entries for row in entry["rows"]]
     with (output / REPORT_FILE).open("w", encoding="utf-8") as report:
-        rows: list[dict[str, str]] = []
-        for source, entry in done.items():
-            if entry["problem"]:
-                report.write(f"{source}: {entry['problem']}\n")
-            rows += entry["rows"]  # type: ignore[arg-type]
-        frames = len(rows)
+        report.writelines(f"{entry['source']}: {entry['problem']}\n" for entry in entries if entry["problem"])
     if not settings.shard:
         partial = output / f".{MANIFEST_FILE}.partial"
         with partial.open("w", newline="", encoding="utf-8") as file:
@@ -179,4 +178,4 @@ def _write_lists(output: Path, done: dict[str, dict[str, object]], settings: Set
             writer.writeheader()
             writer.writerows(rows)
         partial.replace(output / MANIFEST_FILE)
-    return frames, sum(not entry["rows"] for entry in done.values())
+    return len(rows), sum(not entry["rows"] for entry in entries)

@@ -1,7 +1,8 @@
 """What is prepared: image and video files with a label, and the pictures in them."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import av
@@ -22,7 +23,8 @@ class Source:
 
     Attributes:
         path: Where it is.
-        name: Its path under the folder given; the group that its frames belong to.
+        name: The group that its frames belong to: its path under the folder given, or the whole path where two such
+            would be alike.
         label: real or fake.
     """
 
@@ -62,7 +64,8 @@ def find_sources(inputs: Iterable[Path], label: str | None) -> list[Source]:
                 sources[path.resolve()] = Source(path, name, label or _label(path))
     if not sources:
         raise DataError(f"{', '.join(map(str, inputs))}: no image and no video there")
-    return list(sources.values())
+    names = Counter(source.name for source in sources.values())
+    return [replace(each, name=str(each.path)) if names[each.name] > 1 else each for each in sources.values()]
 
 
 def read_pictures(source: Source, count: int) -> Iterator[tuple[int, RgbImage]]:

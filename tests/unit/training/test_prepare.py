@@ -65,8 +65,22 @@ def test_prepares_and_goes_on(sources: Path, tmp_path: Path, shard: int) -> None
     before = journal.read_bytes()
     journal.write_bytes(before[:-30])  # killed in the middle of a line
     assert "4 frames of 5 sources" in prepare(*arguments)
-    if not shard:
-        assert journal.read_bytes() == before
+    assert journal.read_bytes() == before
+    assert len(read_manifest(tmp_path / "out" if shard else tmp_path / "out" / "manifest.csv")) == 4
+
+
+def test_sources_of_like_names_stay_apart(tmp_path: Path) -> None:
+    inputs = []
+    for number, name in enumerate(("one/real/a.png", "two/real/a.png", "one/real/b/c.png", "one/real/b-c.png")):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.full((256, 256, 3), 40 * number, np.uint8))
+        inputs.append(path)
+    prepare(tmp_path / "one", tmp_path / "two", "--output", tmp_path / "out", "--keep-faceless")
+    items = read_manifest(tmp_path / "out" / "manifest.csv")
+    assert len({item.group for item in items}) == 4
+    shades = {int(cv2.imread(str(item.path)).mean()) for item in items}
+    assert shades == {0, 40, 80, 120}
 
 
 def test_other_settings_are_refused(sources: Path, tmp_path: Path) -> None:
