@@ -10,11 +10,12 @@ from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from rich.console import Console
 
+from networks.errors import shortened
 from networks.weights_manifest import TRAINING_RUN
 from training.bases import start
 from training.data.manifest import Item, read_manifest, require_both_classes
 from training.data.selection import Selection, select
-from training.data.splits import fingerprints, require_groups_apart, require_no_copies, split_by_group
+from training.data.splits import Fingerprint, fingerprints, require_groups_apart, require_no_copies, split_by_group
 from training.errors import RunError
 from training.recipe import Recipe, read_recipe
 from training.run.budget import estimate, peak_bytes, require_disk, shortage
@@ -106,6 +107,8 @@ def fit(options: Options, console: Console) -> str:
     require_groups_apart(items)
     training, validation = _selected(items, recipe)
     require_both_classes(training, f"{options.data}, split train")
+    if validation:
+        require_both_classes(validation, f"{options.data}, split validation")
     state = read_state(options.output)
     identity = {
         "recipe": recipe.to_toml(),
@@ -153,7 +156,7 @@ def fit(options: Options, console: Console) -> str:
             run.resume(state)
             console.print(f"going on after update {run.progress.updates}", highlight=False, soft_wrap=True)
         else:
-            _begin(options, recipe, training, validation, accelerator)
+            _begin(options, recipe, training, validation, accelerator, console)
         main = accelerator.is_main_process
         progress = run.progress
         with (
@@ -199,9 +202,14 @@ def _require_same(before: dict[str, str], now: dict[str, str], folder: Path) -> 
 
 
 def _begin(
-    options: Options, recipe: Recipe, training: Sequence[Item], validation: Sequence[Item], accelerator: Accelerator
+    options: Options,
+    recipe: Recipe,
+    training: Sequence[Item],
+    validation: Sequence[Item],
+    accelerator: Accelerator,
+    console: Console,
 ) -> None:
-    """Looks for leaks, and writes down what the run is made of."""
+    """Looks for leaks and for images that cannot be read, and writes down what the run is made of."""
     with accelerator.main_process_first():
         if not accelerator.is_main_process:
             return
@@ -211,6 +219,7 @@ def _begin(
             )
         items = [*training, *validation]
         prints = fingerprints(items)
+        _require_readable(items, prints, options.data, console)
         if not options.allow_duplicates:
             require_no_copies(items, prints)
         record = Record(
@@ -225,6 +234,24 @@ def _begin(
         )
         (options.output / RECIPE_FILE).write_text(recipe.to_toml(), encoding="utf-8")
         (options.output / RUN_FILE).write_text(record.to_json(), encoding="utf-8")
+
+
+def _require_readable(
+    items: Sequence[Item], prints: Sequence[Fingerprint | None], data: Path, console: Console
+) -> None:
+    """Tells which images will be left out; both classes of a split must be there without them."""
+    unreadable = [item.name for item, found in zip(items, prints, strict=True) if found is None]
+    if not unreadable:
+        return
+    console.print(
+        f"[yellow]warning:[/] {len(unreadable)} of {len(items)} images cannot be read and will be left out: "
+        f"{shortened(unreadable)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    readable = [item for item, found in zip(items, prints, strict=True) if found is not None]
+    for split in {item.split for item in items}:
+        require_both_classes((item for item in readable if item.split == split), f"{data}, split {split}, readable")
 
 
 def _describe(plan: Plan, recipe: Recipe, processes: int, console: Console) -> None:

@@ -1,6 +1,8 @@
 """What a run says while it goes: a JSON line an event, TensorBoard, and a line on the terminal."""
 
 import json
+import time
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -8,6 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
+
+ESTIMATE_AFTER = 5
+"""Updates after which the time left is told; the first one, which warms up, does not count."""
 
 METRICS_FILE = "metrics.jsonl"
 SKIPPED_FILE = "skipped.txt"
@@ -41,6 +46,8 @@ class Journal:
         )
         self._task = self._progress.add_task("updates", total=total, completed=done, state="")
         self._console = console
+        self._total = total
+        self._made, self._began = 0, 0.0
 
     def __enter__(self) -> "Journal":
         self._progress.start()
@@ -60,6 +67,7 @@ class Journal:
             self._board.add_scalar(f"training/{name}", value, number)
         state = f"loss {values['loss']:.4f}  rate {values['learning_rate']:.2e}  {values['images_per_second']:.1f} im/s"
         self._progress.update(self._task, completed=number, state=state)
+        self._tell_time_left(number)
 
     def validation(self, number: int, measures: dict[str, dict[str, dict[str, Any]]]) -> None:
         """Measures by round (clean, degraded), then by data set."""
@@ -79,6 +87,15 @@ class Journal:
     def say(self, text: str) -> None:
         """A line for people."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def _tell_time_left(self, number: int) -> None:
+        self._made += 1
+        if self._made == 1:
+            self._began = time.monotonic()
+        if self._made == ESTIMATE_AFTER:
+            seconds = (time.monotonic() - self._began) / (ESTIMATE_AFTER - 1)
+            left = timedelta(seconds=round(seconds * (self._total - number)))
+            self.say(f"update {number}: {seconds:.2f} s an update, about {left} left, validations apart")
 
     def flush(self) -> int:
         """Everything written so far is on the disk; how many bytes of metrics that is."""

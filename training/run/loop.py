@@ -1,6 +1,5 @@
 """The loop of a run: epochs of windows, and between them what keeps a run of days safe and in view."""
 
-import hashlib
 import math
 import signal
 import time
@@ -34,7 +33,7 @@ from training.run.state import (
 )
 from training.run.stopping import StopRequest
 from training.run.validation import ALL, Judge
-from training.run.window import Micro, accumulate_window, adam, gradient_norm, step
+from training.run.window import Micro, accumulate_window, adam, dropout_seed, gradient_norm, step
 from training.schedule import Schedule, scheduled_updates, updates_per_epoch
 
 
@@ -163,23 +162,22 @@ class Training:
             )
 
     def _epoch(self, journal: Journal | None) -> str:
-        window = self.recipe.optimiser.accumulation
-        for micros in _in_windows(self._micro_batches(), window):
-            self._update(micros, journal)
-            stopped = self._stop_wanted()
-            at_end = self.progress.micro_batch == self.plan.micro_batches
-            if not stopped and self.plan.validate_every:
-                due = self.progress.micro_batch % self.plan.validate_every == 0
-                if (due or at_end) and self._validate(journal):
-                    return "early stop"
-            if stopped:
+        if self._validation_is_due() and self._validate(journal):  # a stop came before it
+            return "early stop"
+        began = time.monotonic()
+        for micros in _in_windows(self._micro_batches(), self.recipe.optimiser.accumulation):
+            self._update(micros, journal, began)
+            if stopped := self._stop_wanted():
                 return stopped
-            if not at_end and self._save_is_due():
+            if self._validation_is_due() and self._validate(journal):
+                return "early stop"
+            if self.progress.micro_batch < self.plan.micro_batches and self._save_is_due():
                 self.save(journal)
+            began = time.monotonic()
         return ""
 
-    def _update(self, micros: Sequence[Micro], journal: Journal | None) -> None:
-        began = time.monotonic()
+    def _update(self, micros: Sequence[Micro], journal: Journal | None, began: float) -> None:
+        """One update, of images that were being waited for since `began`."""
         rate = self.plan.schedule(self.progress.updates)
         losses = accumulate_window(
             self.accelerator,
@@ -235,13 +233,19 @@ class Training:
                     f"epoch {epoch}, micro-batch {number}: none of its images can be read ({batch.problems[0]}); "
                     "is the storage still there?"
                 )
-            yield Micro(batch, _seed(self.recipe.run.seed, self.accelerator.process_index, epoch, number))
+            yield Micro(batch, dropout_seed(self.recipe.run.seed, self.accelerator.process_index, epoch, number))
 
     def _order(self) -> Order:
         seed, epoch, processes = self.recipe.run.seed, self.progress.epoch, self.accelerator.num_processes
         if self.recipe.data.balanced:
             return balanced(self.items, self.recipe.optimiser.batch, seed, epoch, processes)
         return shuffled(len(self.items), seed, epoch, processes)
+
+    def _validation_is_due(self) -> bool:
+        every, place = self.plan.validate_every, self.progress.micro_batch
+        if not every or not place or self.progress.validated == self.progress.updates:
+            return False
+        return place % every == 0 or place == self.plan.micro_batches
 
     def _validate(self, journal: Journal | None) -> bool:
         """Judges the network and keeps it if it is the best; whether the run should stop early."""
@@ -257,12 +261,13 @@ class Training:
                 self.progress = replace(self.progress, best=value, best_update=self.progress.updates, since_best=0)
             else:
                 self.progress = replace(self.progress, since_best=self.progress.since_best + 1)
+        self.progress = replace(self.progress, validated=self.progress.updates)
         patience = self.recipe.run.early_stop
         return bool(self._agreed(int(patience > 0 and self.progress.since_best >= patience)))
 
     def _stop_wanted(self) -> str:
         number = self._agreed(int(self.stop.asked or 0))
-        return "" if not number else _signal_name(number)
+        return "" if not number else signal.Signals(number).name
 
     def _save_is_due(self) -> bool:
         by_step = self.progress.updates % self.recipe.run.checkpoint_updates == 0
@@ -291,13 +296,3 @@ class Training:
 def _in_windows(micros: Iterator[Micro], size: int) -> Iterator[list[Micro]]:
     while window := list(islice(micros, size)):
         yield window
-
-
-def _seed(seed: int, process: int, epoch: int, micro_batch: int) -> int:
-    """Of the dropout of one micro-batch: another for every one, and in every process."""
-    digest = hashlib.sha256(f"{seed} {process} {epoch} {micro_batch}".encode()).digest()
-    return int.from_bytes(digest[:8]) >> 1
-
-
-def _signal_name(number: int) -> str:
-    return signal.Signals(number).name

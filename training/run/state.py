@@ -27,6 +27,7 @@ class Progress:
         best: The best validation AUC so far; None before the first validation.
         best_update: The updates made when it was measured.
         since_best: Validations since then.
+        validated: The updates made at the last validation.
         skipped: Images that could not be read so far.
         logged: Bytes of the metrics file that belong to it; what follows is of updates that will be made again.
     """
@@ -37,6 +38,7 @@ class Progress:
     best: float | None = None
     best_update: int = 0
     since_best: int = 0
+    validated: int = 0
     skipped: int = 0
     logged: int = 0
 

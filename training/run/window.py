@@ -1,6 +1,7 @@
 """One update of the method: some micro-batches forward and backward, then one step of the optimiser."""
 
 import contextlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,6 +63,12 @@ def accumulate_window(
             accelerator.backward(loss / accumulation)
         losses.append(loss.detach())
     return torch.stack(losses)
+
+
+def dropout_seed(seed: int, process: int, epoch: int, micro_batch: int) -> int:
+    """Of the dropout of one micro-batch: another for every one, and in every process."""
+    digest = hashlib.sha256(f"{seed} {process} {epoch} {micro_batch}".encode()).digest()
+    return int.from_bytes(digest[:8]) >> 1
 
 
 def step(optimiser: torch.optim.Optimizer, rate: float) -> None:

@@ -110,14 +110,16 @@ def test_goes_on_bit_for_bit_after_a_kill(
     assert events(tmp_path) == events(straight)
 
 
+@pytest.mark.parametrize("update", [2, 3, 6])
 def test_sigterm_saves_first(
-    straight: Path, data: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    straight: Path, data: Path, tiny: Path, tmp_path: Path, update: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """After 3 and 6 updates a validation is due: it is not waited for, and made when the run goes on."""
     undisturbed = Training._update
 
     def terminated(self: Training, *arguments: Any) -> None:
         undisturbed(self, *arguments)
-        if self.progress.updates == 2:
+        if self.progress.updates == update:
             os.kill(os.getpid(), signal.SIGTERM)
 
     chosen = options(data, tiny, tmp_path)
@@ -125,8 +127,10 @@ def test_sigterm_saves_first(
         patch.setattr(Training, "_update", terminated)
         assert run(chosen) == "SIGTERM"
     assert not (tmp_path / "weights").exists()
+    assert len([row for row in events(tmp_path) if row["event"] == "update"]) == update
     assert run(chosen) == "finished"
     assert all(torch.equal(value, learnt(tmp_path)[name]) for name, value in learnt(straight).items())
+    assert events(tmp_path) == events(straight)
 
 
 def test_another_recipe_does_not_go_on(straight: Path, data: Path, tiny: Path) -> None:
