@@ -87,7 +87,7 @@ def main(quick: bool, folder: Path, samples: Path | None, output: Path | None) -
     if output:
         write(output, result)
     if samples:
-        keep(folder, samples)
+        keep(folder, samples, _right(folder / "evaluation" / "scores.jsonl"))
     vote = areas["vote"]
     if quick and vote["low"] <= 0.5:
         raise click.ClickException(
@@ -124,6 +124,13 @@ def _areas(scores: Path) -> dict[str, dict[str, Any]]:
         value = float(roc_auc_score(labels[part], columns["vote"][part]))
         areas[f"vote, {group} alone"] = {"value": value, "images": int(part.sum())}
     return areas
+
+
+def _right(scores: Path) -> dict[str, bool]:
+    """Whether the vote judges each image rightly, by kind/name."""
+    rows = [json.loads(line) for line in scores.read_text(encoding="utf-8").splitlines()]
+    kinds = {row["path"]: Path(row["path"]).parent.name for row in rows}
+    return {f"{kinds[row['path']]}/{Path(row['path']).name}": row.get("verdict") == kinds[row["path"]] for row in rows}
 
 
 def _degraded(path: Path) -> dict[str, dict[str, float]]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from ensemble.images import RgbImage
 from ensemble.streams import CLASSES, SEMANTIC_FUSION
 from training.data.augmentation import normalised
-from training.learn.samples import Sample
+from training.learn.samples import Sample, lightly_degraded
 from training.learn.spectral import DINO, freeze_spectra, random_clip, spectral_base
 
 Report = Callable[[int, float], None]
@@ -124,4 +124,4 @@ def _crop(sample: Sample, side: int, rng: np.random.Generator) -> tuple[RgbImage
     image, mask = (np.rot90(each[top : top + side, left : left + side], turns) for each in (image, mask))
     if mirror:
         image, mask = image[:, ::-1], mask[:, ::-1]
-    return np.ascontiguousarray(image), np.ascontiguousarray(mask)
+    return lightly_degraded(np.ascontiguousarray(image), rng), np.ascontiguousarray(mask)

@@ -1,20 +1,20 @@
 """From sample photographs to stand-in checkpoints: the labelled set, the base, and the three streams."""
 
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from networks.stand_in import write_marker
-from training.errors import RunError
 from training.learn.base import save_bases, train_base
 from training.learn.photographs import PHOTOGRAPHS, split_of
-from training.learn.plan import PHASES, SEED, Effort, fit_arguments
-from training.learn.samples import draw_samples, write_samples
+from training.learn.plan import PHASES, SEED, Effort, fit_options
+from training.learn.samples import draw_samples, lightly_degraded, write_samples
+from training.run.fit import fit
 
 Say = Callable[[str], None]
 
@@ -35,19 +35,23 @@ def make_stand_ins(folder: Path, effort: Effort, say: Say) -> dict[str, float]:
         Seconds of each step.
 
     Raises:
-        RunError: A phase failed; its own message has been shown.
+        TrainingError: A phase failed.
     """
     for name in ("data", "bases", "runs", "weights"):
         shutil.rmtree(folder / name, ignore_errors=True)
     seconds: dict[str, float] = {}
 
     began = time.monotonic()
-    manifest = write_samples(folder / "data", effort.pairs, SEED)
+    drawn = {split: list(draw_samples(split, pairs, SEED)) for split, pairs in effort.pairs.items()}
+    learnt = drawn["train"]
+    rng = np.random.default_rng((SEED, 2))
+    shown = [replace(each, image=lightly_degraded(each.image, rng)) for each in learnt[: 2 * effort.shown]]
+    manifest = write_samples(folder / "data", drawn | {"train": shown})
+    del drawn, shown
     seconds["samples"] = time.monotonic() - began
     say(f"{2 * sum(effort.pairs.values())} images of {len(PHOTOGRAPHS)} photographs, split by photograph")
 
     began = time.monotonic()
-    samples = list(draw_samples("train", effort.pairs["train"], SEED))
     losses: list[float] = []
 
     def report(update: int, loss: float) -> None:
@@ -55,17 +59,14 @@ def make_stand_ins(folder: Path, effort: Effort, say: Say) -> dict[str, float]:
         if update % _REPORTED == 0:
             say(f"base, update {update} of {effort.base.updates}: loss {np.mean(losses[-_REPORTED:]):.3f}")
 
-    dino, clip = save_bases(train_base(samples, SEED, effort.base, report), folder / "bases", SEED)
-    del samples
+    dino, clip = save_bases(train_base(learnt, SEED, effort.base, report), folder / "bases", SEED)
+    del learnt
     seconds["base"] = time.monotonic() - began
 
     for phase in PHASES:
         began = time.monotonic()
         say(f"{phase.recipe}:")
-        arguments = fit_arguments(phase, effort, folder, dino, clip, manifest)
-        done = subprocess.run([sys.executable, "-m", "training", "fit", *arguments], check=False)
-        if done.returncode:
-            raise RunError(f"{phase.recipe} ended with {done.returncode}; see above")
+        fit(fit_options(phase, folder, dino, clip, manifest), Console(stderr=True))
         seconds[phase.recipe] = time.monotonic() - began
     photographs = sum(split_of(name) == "train" for name in PHOTOGRAPHS)
     write_marker(folder / "weights", effort.pairs["train"], photographs)

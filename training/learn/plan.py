@@ -5,6 +5,7 @@ from pathlib import Path
 
 from training.learn.base import Settings
 from training.learn.spectral import CLIP, DINO
+from training.run.fit import Options
 
 SEED = 1024
 
@@ -15,19 +16,19 @@ class Effort:
 
     Attributes:
         pairs: Of a real and a fake image, by split.
+        shown: Of the training's pairs, how many the streams learn from; the base learns from all.
         base: Training of the base.
-        epochs: Of each stream, on the training images.
         sweeps: Of `forensics robustness`.
     """
 
     pairs: dict[str, int]
+    shown: int
     base: Settings
-    epochs: int
     sweeps: tuple[str, ...]
 
 
-FULL = Effort({"train": 500, "validation": 40, "test": 80}, Settings(updates=200), 1, ("jpeg", "noise", "blur"))
-QUICK = Effort({"train": 120, "validation": 12, "test": 40}, Settings(updates=60), 1, ())
+FULL = Effort({"train": 500, "validation": 40, "test": 80}, 480, Settings(updates=160), ("jpeg", "noise", "blur"))
+QUICK = Effort({"train": 120, "validation": 12, "test": 40}, 96, Settings(updates=40), ())
 """About two minutes: enough to beat chance."""
 
 
@@ -59,8 +60,9 @@ COMMON = (
     "optimiser.learning_rate_floor=1e-5",
     "optimiser.warmup_updates=5",
     "optimiser.weight_decay=0.0",
-    "optimiser.batch=32",
+    "optimiser.batch=16",
     "optimiser.accumulation=1",
+    "optimiser.epochs=1",
     "data.frames=1",
     "augmentation.rotate=0.1",
     "augmentation.degrade=0.1",
@@ -72,25 +74,25 @@ COMMON = (
 PHASES = (
     Phase("global_texture", "global"),
     Phase("local_facial", "local", overrides=("run.seed=2048",)),
-    Phase("semantic_fusion_phase1", "fusion1", "global", ("optimiser.epochs=1",)),
+    Phase("semantic_fusion_phase1", "fusion1", "global"),
     Phase("semantic_fusion_phase2", "fusion2", "fusion1"),
 )
 
 
-def fit_arguments(phase: Phase, effort: Effort, folder: Path, dino: Path, clip: Path, manifest: Path) -> list[str]:
-    """The command line of one phase, after `python -m training fit`."""
+def fit_options(phase: Phase, folder: Path, dino: Path, clip: Path, manifest: Path) -> Options:
+    """What `python -m training fit` would be given for a phase."""
     runs = folder / "runs"
-    arguments = ["--recipe", phase.recipe, "--data", str(manifest), "--output", str(runs / phase.run), "--cpu"]
-    if phase.start == "base":
-        arguments += ["--base", str(dino)]
-    else:
-        checkpoint = "dinov2_252.pth" if phase.start == "global" else "dinov2_clip.pth"
-        arguments += ["--from", str(runs / phase.start / checkpoint), "--clip", str(clip)]
-    epochs = (
-        ()
-        if any(each.startswith("optimiser.epochs") for each in phase.overrides)
-        else (f"optimiser.epochs={effort.epochs}",)
+    from_base = phase.start == "base"
+    checkpoint = "dinov2_252.pth" if phase.start == "global" else "dinov2_clip.pth"
+    return Options(
+        recipe=phase.recipe,
+        overrides=(*COMMON, *phase.overrides),
+        data=manifest,
+        base=str(dino) if from_base else None,
+        clip=None if from_base else str(clip),
+        checkpoint=None if from_base else runs / phase.start / checkpoint,
+        output=runs / phase.run,
+        weights=folder / "weights",
+        workers=1,
+        cpu=True,
     )
-    for override in (*COMMON, *phase.overrides, *epochs):
-        arguments += ["--set", override]
-    return [*arguments, "--workers", "1", "--weights", str(folder / "weights")]

@@ -1,19 +1,23 @@
 """The labelled set: crops of the photographs and manipulated crops, split by photograph."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from degradation import SWEEPS
 from ensemble.images import SQUARE, RgbImage
 from training.data.manifest import COLUMNS
 from training.learn.manipulation import Mask, manipulated
 from training.learn.photographs import PHOTOGRAPHS, read_photograph, split_of
 
 MANIFEST = "manifest.csv"
+
+LIGHT = {"blur": (0.0, 0.15), "jpeg": (40.0, 100.0), "noise": (0.0, 20.0)}
+"""Levels of sweeps that training is given."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +63,19 @@ def draw_samples(split: str, pairs: int, seed: int) -> Iterator[Sample]:
             yield Sample(name, label, image, mask)
 
 
-def write_samples(folder: Path, counts: dict[str, int], seed: int) -> Path:
+def write_samples(folder: Path, samples: Mapping[str, Iterable[Sample]]) -> Path:
     """Writes the set as PNG files, both classes alike, with masks beside the fakes' images and a manifest.
 
     Args:
         folder: Where to.
-        counts: Pairs by split.
-        seed: Of the draws.
+        samples: By split.
 
     Returns:
         The manifest.
     """
     rows = []
-    for split, pairs in counts.items():
-        for number, sample in enumerate(draw_samples(split, pairs, seed)):
+    for split, drawn in samples.items():
+        for number, sample in enumerate(drawn):
             kind = ("real", "fake")[sample.label]
             path = Path(split) / kind / f"{sample.photograph}_{number:05}.png"
             _write(folder / path, sample.image)
@@ -87,6 +90,17 @@ def write_samples(folder: Path, counts: dict[str, int], seed: int) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return manifest
+
+
+def lightly_degraded(image: RgbImage, rng: np.random.Generator) -> RgbImage:
+    """Compressed, noisy or blurred like the first levels of the sweeps, in half of the cases, whatever its label.
+
+    Training on it lets the verdict fall with the degradation instead of at its first sign.
+    """
+    if rng.random() < 0.5:
+        return image
+    name = sorted(LIGHT)[int(rng.integers(len(LIGHT)))]
+    return SWEEPS[name].apply(image, rng.uniform(*LIGHT[name]), int(rng.integers(2**31)))
 
 
 def _crop(image: RgbImage, rng: np.random.Generator) -> RgbImage:
