@@ -57,7 +57,7 @@ def main(quick: bool, folder: Path, samples: Path | None, output: Path | None) -
     with serve(repository) as server:
         began = time.monotonic()
         test = folder / "data" / "test"
-        _forensics(server, "evaluate", test, folder / "evaluation")
+        _forensics(server, "evaluate", test, folder / "evaluation", "--resamples", str(effort.resamples))
         seconds["evaluate"] = time.monotonic() - began
         began = time.monotonic()
         sweeps = [option for name in effort.sweeps for option in ("--sweep", name)]

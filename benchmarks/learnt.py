@@ -20,9 +20,9 @@ from deepfake_client import DetectorClient
 from rich.console import Console
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.machine import ROOT, circumstances
-from benchmarks.result import Figure, Result, write
-from benchmarks.serving import Endpoint, serve
+from benchmarks.common.machine import ROOT, circumstances
+from benchmarks.common.result import Figure, Result, write
+from benchmarks.common.serving import Endpoint, serve
 from ensemble.calibration import PAPER_VOTE, Vote
 from ensemble.calibration_file import parse_calibration
 from ensemble.faces.crop import crop_face

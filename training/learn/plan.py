@@ -19,16 +19,18 @@ class Effort:
         shown: Of the training's pairs, how many the streams learn from; the base learns from all.
         base: Training of the base.
         sweeps: Of `forensics robustness`.
+        resamples: Of `forensics evaluate`, for its intervals.
     """
 
     pairs: dict[str, int]
     shown: int
     base: Settings
     sweeps: tuple[str, ...]
+    resamples: int = 1000
 
 
 FULL = Effort({"train": 500, "validation": 40, "test": 80}, 480, Settings(updates=160), ("jpeg", "noise", "blur"))
-QUICK = Effort({"train": 120, "validation": 12, "test": 40}, 96, Settings(updates=40), ())
+QUICK = Effort({"train": 120, "validation": 12, "test": 40}, 96, Settings(updates=40), (), resamples=100)
 """About two minutes: enough to beat chance."""
 
 
