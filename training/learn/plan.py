@@ -29,7 +29,7 @@ class Effort:
     resamples: int = 1000
 
 
-FULL = Effort({"train": 500, "validation": 40, "test": 80}, 480, Settings(updates=160), ("jpeg", "noise", "blur"))
+FULL = Effort({"train": 400, "validation": 30, "test": 60}, 320, Settings(updates=120), ("jpeg", "noise", "blur"))
 QUICK = Effort({"train": 120, "validation": 12, "test": 40}, 96, Settings(updates=40), (), resamples=100)
 """About two minutes: enough to beat chance."""
 
