@@ -51,6 +51,7 @@ def test_a_run_begins_at_nothing() -> None:
         "best": None,
         "best_update": 0,
         "since_best": 0,
+        "validated": 0,
         "skipped": 0,
         "logged": 0,
     }
