@@ -38,8 +38,8 @@ GOAL = 0.9
 def main(quick: bool, folder: Path, samples: Path | None, output: Path | None) -> None:
     """Train the three streams at a small size, export, serve, evaluate and degrade.
 
-    Exit status 1 where the vote does not reach an AUC of 0.9 on the clean photographs of the test; with --quick, where
-    the interval of its AUC holds 0.5.
+    Exit status 1 where the vote does not reach an AUC of 0.9 on the clean photographs of the test, or a sweep's last
+    level does not lower it; with --quick, where the interval of its AUC holds 0.5.
     """
     console = Console()
     effort = QUICK if quick else FULL
@@ -95,6 +95,8 @@ def main(quick: bool, folder: Path, samples: Path | None, output: Path | None) -
         )
     if not quick and vote["value"] < GOAL:
         raise click.ClickException(f"the vote's AUC is {vote['value']:.3f}; the goal is {GOAL}")
+    if level := [name for name, values in degraded.items() if list(values.values())[-1] >= values["clean"]]:
+        raise click.ClickException(f"the vote's AUC does not fall as {', '.join(level)} grows")
 
 
 def _run(module: str, *arguments: str) -> None:
@@ -109,8 +111,7 @@ def _forensics(server: Endpoint, command: str, data: Path, output: Path, *option
 
 def _areas(scores: Path) -> dict[str, dict[str, Any]]:
     """AUC with the interval over photographs: of the vote, of each stream, and of each photograph's own images."""
-    rows = [json.loads(line) for line in scores.read_text(encoding="utf-8").splitlines()]
-    rows = [row for row in rows if row.get("status") == "ok"]
+    rows = _scored(scores)
     labels = np.array([Path(row["path"]).parent.name == "fake" for row in rows], np.int64)
     groups = np.array([Path(row["path"]).name.rpartition("_")[0] for row in rows])
     columns = {"vote": np.array([row["score"] for row in rows])}
@@ -126,9 +127,15 @@ def _areas(scores: Path) -> dict[str, dict[str, Any]]:
     return areas
 
 
+def _scored(scores: Path) -> list[dict[str, Any]]:
+    """The rows of images that were scored; the first of the file says by which server."""
+    rows = [json.loads(line) for line in scores.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row.get("status") == "ok"]
+
+
 def _right(scores: Path) -> dict[str, bool]:
     """Whether the vote judges each image rightly, by kind/name."""
-    rows = [json.loads(line) for line in scores.read_text(encoding="utf-8").splitlines()]
+    rows = _scored(scores)
     kinds = {row["path"]: Path(row["path"]).parent.name for row in rows}
     return {f"{kinds[row['path']]}/{Path(row['path']).name}": row.get("verdict") == kinds[row["path"]] for row in rows}
 

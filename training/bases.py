@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import huggingface_hub
 import torch
 import transformers
 from safetensors import SafetensorError
@@ -191,8 +192,8 @@ def _required_clip(recipe: Recipe, source: str | None) -> CLIPVisionModel:
 
 def _pretrained(kind: Any, source: str, known_surplus: tuple[str, ...]) -> Any:
     """Reads a folder of `save_pretrained` or a model of the hub, strictly."""
-    quiet: Any = transformers.logging.set_verbosity_error
-    quiet()
+    for quiet in (transformers.logging.set_verbosity_error, huggingface_hub.logging.set_verbosity_error):
+        cast(Any, quiet)()  # an error tells all that their warnings would, once
     try:
         model, report = kind.from_pretrained(source, torch_dtype=torch.float32, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:

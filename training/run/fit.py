@@ -21,7 +21,8 @@ from training.recipe import Recipe, read_recipe
 from training.run.budget import estimate, peak_bytes, require_disk, shortage
 from training.run.card import model_card
 from training.run.journal import Journal
-from training.run.loop import Plan, Training
+from training.run.loop import Training
+from training.run.plan import Plan
 from training.run.record import (
     CARD_FILE,
     RECIPE_FILE,

@@ -22,6 +22,7 @@ from training.errors import DataError, NotFiniteError
 from training.networks import Network
 from training.recipe import Recipe
 from training.run.journal import Journal
+from training.run.plan import make_plan
 from training.run.state import (
     BEST_FILE,
     Progress,
@@ -34,51 +35,9 @@ from training.run.state import (
 from training.run.stopping import StopRequest
 from training.run.validation import ALL, Judge
 from training.run.window import Micro, accumulate_window, adam, dropout_seed, gradient_norm, step
-from training.schedule import Schedule, scheduled_updates, updates_per_epoch
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What a run will do, as far as it can be told before.
-
-    Attributes:
-        images: Of an epoch.
-        micro_batches: Of an epoch, in each process.
-        updates: Of the whole run.
-        schedule: Of the learning rate.
-        validate_every: Micro-batches between two validations, at a window's border; 0 for none.
-    """
-
-    images: int
-    micro_batches: int
-    updates: int
-    schedule: Schedule
-    validate_every: int
-
-
-def make_plan(recipe: Recipe, images: int, processes: int) -> Plan:
-    """Counts micro-batches, updates and validations of a run on so many images."""
-    sizes = recipe.optimiser
-    if recipe.data.balanced:
-        count = images // processes // sizes.batch
-        if count == 0:
-            raise DataError(
-                f"{images} training images make no whole batch of {sizes.batch} in each of {processes} processes; "
-                "lower optimiser.batch or set data.balanced=false"
-            )
-    else:
-        count = -(-images // (sizes.batch * processes))
-    schedule = Schedule(
-        sizes.learning_rate,
-        sizes.learning_rate_floor,
-        sizes.warmup_updates,
-        scheduled_updates(count, sizes.accumulation, sizes.epochs),
-    )
-    every = 0
-    if wanted := recipe.run.validations_per_epoch:
-        window = sizes.accumulation
-        every = max(window, max(1, count // wanted) // window * window)
-    return Plan(images, count, updates_per_epoch(count, sizes.accumulation) * sizes.epochs, schedule, every)
+MOST_LOST = 64
+"""Images in turn, of whole micro-batches, without one that can be read: then it is not the images."""
 
 
 @dataclass
@@ -119,6 +78,7 @@ class Training:
         self._wrapped: nn.Module
         self._wrapped, self._optimiser = self.accelerator.prepare(self.network, optimiser)
         self._saved = time.monotonic()
+        self._lost = 0
 
     def resume(self, state: State) -> None:
         """Puts the run where a saved state is."""
@@ -137,7 +97,7 @@ class Training:
 
         Raises:
             NotFiniteError: The loss or the gradient is no number any more.
-            DataError: No image of a whole micro-batch can be read.
+            DataError: No image can be read any more.
             RunError: The state cannot be saved.
         """
         if 0 < self.recipe.run.early_stop <= self.progress.since_best:
@@ -194,7 +154,8 @@ class Training:
         norm = float(gradient_norm(self.network))
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NotFiniteError(self._not_finite(losses, micros, norm))
-        step(self._optimiser, rate)
+        if all_images:
+            step(self._optimiser, rate)
         self.progress = replace(
             self.progress,
             updates=self.progress.updates + 1,
@@ -228,10 +189,11 @@ class Training:
             pin_memory=self.accelerator.device.type == "cuda",
         )
         for number, batch in enumerate(loader, start=first):
-            if not batch.indices:
+            self._lost = 0 if batch.indices else self._lost + len(batch.problems)
+            if self._lost >= MOST_LOST:
                 raise DataError(
-                    f"epoch {epoch}, micro-batch {number}: none of its images can be read ({batch.problems[0]}); "
-                    "is the storage still there?"
+                    f"epoch {epoch}, micro-batch {number}: none of {self._lost} images in turn can be read "
+                    f"({batch.problems[0]}); is the storage still there?"
                 )
             yield Micro(batch, dropout_seed(self.recipe.run.seed, self.accelerator.process_index, epoch, number))
 

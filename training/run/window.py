@@ -59,7 +59,9 @@ def accumulate_window(
         with contextlib.nullcontext() if last else accelerator.no_sync(network):
             pixels, labels = micro.batch.pixels, micro.batch.labels
             logits = network(pixels.to(accelerator.device, non_blocking=True)).float()
-            loss = focal_loss(logits, labels.to(accelerator.device, non_blocking=True), gamma).mean()
+            each = focal_loss(logits, labels.to(accelerator.device, non_blocking=True), gamma)
+            # Where none could be read the gradient is zero, and given: other processes wait for it.
+            loss = each.mean() if len(labels) else each.sum()
             accelerator.backward(loss / accumulation)
         losses.append(loss.detach())
     return torch.stack(losses)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from rich.console import Console
 from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION
 from networks import load_stream
 from tests.unit.training.conftest import SMALL
-from training.errors import NotFiniteError, RunError
+from training.errors import DataError, NotFiniteError, RunError
+from training.run import loop
 from training.run import state as state_module
 from training.run.fit import Options, fit
 from training.run.loop import Training
@@ -176,6 +178,35 @@ def test_full_disk_keeps_the_last_state(
     assert saved.progress.updates == 1
     assert not list((tmp_path / "run").glob(".*partial"))
     assert run(options(data, tiny, tmp_path, "run.checkpoint_updates=1")) == "finished"
+
+
+def test_a_micro_batch_without_a_readable_image_is_no_end(data: Path, tiny: Path, tmp_path: Path) -> None:
+    """Two files of twelve, in micro-batches of one; with a storage that is gone, the run does end."""
+    folder = tmp_path / "data"
+    shutil.copytree(data.parent, folder)
+    for number in (0, 3):
+        path = folder / f"{number}.png"
+        path.write_bytes(path.read_bytes()[:2000])
+    chosen = options(folder / data.name, tiny, tmp_path, "optimiser.batch=1", "optimiser.epochs=1")
+    assert run(chosen) == "finished"
+    skipped = (tmp_path / "run" / "skipped.txt").read_text().splitlines()
+    assert sorted(line.partition(":")[0] for line in skipped) == ["0.png", "3.png"]
+    assert len([row for row in events(tmp_path) if row["event"] == "update"]) == 6
+
+
+def test_a_storage_that_is_gone(data: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "data"
+    shutil.copytree(data.parent, folder)
+    undisturbed = Training._update
+
+    def unplugged(self: Training, *arguments: Any) -> None:
+        undisturbed(self, *arguments)
+        shutil.rmtree(folder, ignore_errors=True)
+
+    monkeypatch.setattr(Training, "_update", unplugged)
+    monkeypatch.setattr(loop, "MOST_LOST", 6)
+    with pytest.raises(DataError, match=r"none of 6 images in turn.*is the storage still there"):
+        run(options(folder / data.name, tiny, tmp_path, "run.validations_per_epoch=0"))
 
 
 def test_early_stop(data: Path, tiny: Path, tmp_path: Path) -> None:
