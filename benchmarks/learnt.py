@@ -159,7 +159,7 @@ def _measured(vote: Vote, labels: Any, streams: Any, groups: Any) -> dict[str, f
 def _saliency(server: Endpoint, test: Path, own: Path, cams: int) -> dict[str, dict[str, Any]]:
     """Share of a map's mass inside the mask, beside the mask's share of the area, over the fakes of the test."""
     paths = sorted((test / "fake").glob("*.png"))
-    with Inspector(server.url) as inspector:
+    with Inspector(server.url, batch_size=2) as inspector:
         inspections = inspector.inspect([path.read_bytes() for path in paths])
     masks = [cv2.imread(str(test / "masks" / path.name), cv2.IMREAD_GRAYSCALE) for path in paths]
     shares = {"attention": _shares([attention_maps(each) for each in inspections], inspections, masks)}

@@ -57,11 +57,11 @@ def accumulate_window(
         last = number == len(window)
         torch.manual_seed(micro.seed)
         with contextlib.nullcontext() if last else accelerator.no_sync(network):
-            pixels, labels = micro.batch.pixels, micro.batch.labels
+            pixels, labels, share = micro.batch.pixels, micro.batch.labels, 1.0
+            if not len(labels):  # none could be read: a gradient of zeros, as other processes wait for one
+                pixels, labels, share = pixels.new_zeros(1, *pixels.shape[1:]), labels.new_zeros(1), 0.0
             logits = network(pixels.to(accelerator.device, non_blocking=True)).float()
-            each = focal_loss(logits, labels.to(accelerator.device, non_blocking=True), gamma)
-            # Where none could be read the gradient is zero, and given: other processes wait for it.
-            loss = each.mean() if len(labels) else each.sum()
+            loss = share * focal_loss(logits, labels.to(accelerator.device, non_blocking=True), gamma).mean()
             accelerator.backward(loss / accumulation)
         losses.append(loss.detach())
     return torch.stack(losses)
