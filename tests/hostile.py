@@ -117,6 +117,22 @@ def _jpeg_ends() -> dict[str, tuple[bytes, str]]:
         "fill_bytes_100k": (with_fill_bytes(jpeg, 100_000), status.OK),
         "segments": (jpeg[:2] + b"\xff\xfe\0\2" * 100_000 + jpeg[2:], status.UNREADABLE_IMAGE),
         "height_0": (_without_height(jpeg), status.UNREADABLE_IMAGE),
+        "length_0": (jpeg[:2] + b"\xff\xfe\0\0" + jpeg[2:], status.OK),
+        "length_1": (jpeg[:2] + b"\xff\xe1\0\1" + jpeg[2:], status.OK),
+        "length_of_scan_0": (jpeg.replace(b"\xff\xda\0\x0c", b"\xff\xda\0\0"), status.UNREADABLE_IMAGE),
+        "exif_directory_beyond": (
+            jpeg[:2] + b"\xff\xe1\0\x10Exif\0\0II*\0\xff\xff\xff\xff" + jpeg[2:],
+            status.OK,
+        ),
+        "scans_1000": (
+            progressive[: scans[1]] + progressive[scans[0] : scans[1]] * 1000 + progressive[scans[1] :],
+            status.UNREADABLE_IMAGE,
+        ),
+        "restarts_alone": (
+            jpeg[: jpeg.index(b"\xff\xda") + 14] + b"\xff\xd0\xff\xd1" * 9999 + end,
+            status.TRUNCATED_IMAGE,
+        ),
+        "of_45_megapixels_without_them": (_of_size(jpeg, 65500, 680), status.TRUNCATED_IMAGE),
     }
 
 
@@ -127,9 +143,26 @@ def _first_scan_only(progressive: bytes, scans: list[int]) -> bytes:
     return progressive[:start] + header + progressive[start + 14 : scans[1]]
 
 
+def _of_size(jpeg: bytes, width: int, height: int) -> bytes:
+    frame = jpeg.index(b"\xff\xc0")
+    return jpeg[: frame + 5] + struct.pack(">HH", height, width) + jpeg[frame + 9 :]
+
+
 def _without_height(jpeg: bytes) -> bytes:
     frame = jpeg.index(b"\xff\xc0")
     return jpeg[: frame + 5] + b"\0\0" + jpeg[frame + 7 :]
+
+
+def _png_with_text_of(count: int) -> bytes:
+    packer = zlib.compressobj(9)
+    block = bytes(1 << 24)
+    text = b"".join(packer.compress(block) for _ in range(count >> 24)) + packer.flush()
+    return png(64, 64, (b"\0" + bytes(192)) * 64, before=png_chunk(b"zTXt", b"a\0\0" + text))
+
+
+def _png_with_two_headers() -> bytes:
+    header = struct.pack(">IIBBBBB", 9000, 9000, 8, 2, 0, 0, 0)
+    return png(64, 64, (b"\0" + bytes(192)) * 64, before=png_chunk(b"IHDR", header))
 
 
 def _tiff_directories() -> dict[str, bytes]:
@@ -140,7 +173,16 @@ def _tiff_directories() -> dict[str, bytes]:
         "tiff_big_directory_beyond": b"II+\0\x08\0\0\0" + b"\xff" * 8 + bytes(100),
         "tiff_big_entries": b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 1 << 63) + bytes(100),
         "tiff_empty_directory": head + bytes(100),
+        "tiff_strips_1000000000": head + _tiff_entries(1_000_000_000) + bytes(100),
+        "tiff_next_is_the_first": head + _tiff_entries(1)[:-4] + struct.pack("<I", 8) + bytes(100),
     }
+
+
+def _tiff_entries(strips: int) -> bytes:
+    entries = [(256, 1, 64), (257, 1, 64), (258, 1, 8), (259, 1, 1), (262, 1, 2), (277, 1, 3)]
+    entries += [(273, strips, 8), (278, 1, 1), (279, strips, 8)]
+    packed = [struct.pack("<HHII", tag, 4, count, value) for tag, count, value in sorted(entries)]
+    return struct.pack("<H", len(packed)) + b"".join(packed) + bytes(4)
 
 
 def _rotated() -> bytes:
@@ -201,6 +243,9 @@ def _cases() -> list[Case]:
         Case("png_chunks", png(8, 8, bytes(200), before=png_chunk(b"tEXt", b"") * 100_000), status.UNREADABLE_IMAGE),
         Case("png_animated_bad_filter", animated_png(first_is_bad=True), status.UNREADABLE_IMAGE),
         Case("png_animated_bad_second", animated_png(first_is_bad=False), status.OK),
+        Case("png_text_of_64_megabytes", _png_with_text_of(1 << 26), status.OK),
+        Case("png_two_headers", _png_with_two_headers(), status.UNREADABLE_IMAGE),
+        Case("bmp_runs_of_49_megapixels", bmp(7000, 7000, bytes(100), bits=8, compression=1), status.UNREADABLE_IMAGE),
         Case("png_rows_missing", png(64, 64, bytes(193 * 40)), status.UNREADABLE_IMAGE),
         Case("png_without_end", photo_png[:-12], status.UNREADABLE_IMAGE),
         Case("webp_animated_cut", pillow(photo, "WEBP", **animated)[:-4000], status.OK),

@@ -49,7 +49,9 @@ class Ledger:
         """Map the memory of a file descriptor, which is kept."""
         memory = mmap.mmap(descriptor, 0)
         self._slots = np.frombuffer(memory, _SLOT)
-        self._tickets = self._slots["ticket"]
+        self._tickets, self._kinds, self._images, self._sizes = (
+            self._slots[field] for field in ("ticket", "kind", "images", "size")
+        )
         self._descriptor = descriptor
         self._threads = threading.Lock()
         weakref.finalize(self, os.close, descriptor)
@@ -60,7 +62,7 @@ class Ledger:
         descriptor = os.memfd_create(_NAME)  # while it is open, the other steps find it
         os.truncate(descriptor, _SLOT.itemsize * (min(slots, _SLOT_MASK) + 1))
         ledger = cls(descriptor)
-        ledger._slots["images"][0], ledger._slots["size"][0] = limits.images, limits.size
+        ledger._images[0], ledger._sizes[0] = limits.images, limits.size
         return ledger
 
     @classmethod
@@ -78,12 +80,12 @@ class Ledger:
     @property
     def limits(self) -> Load:
         """What may be in the server."""
-        return Load(int(self._slots["images"][0]), int(self._slots["size"][0]))
+        return Load(int(self._images[0]), int(self._sizes[0]))
 
     def load(self, *kinds: int) -> Load:
         """What is out of some kinds of tickets."""
-        out = (self._tickets != 0) & np.isin(self._slots["kind"], kinds)
-        return Load(int(self._slots["images"][out].sum()), int(self._slots["size"][out].sum()))
+        out = [slot for slot in np.flatnonzero(self._tickets).tolist() if self._kinds[slot] in kinds]
+        return Load(int(self._images[out].sum()), int(self._sizes[out].sum())) if out else NOTHING
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -99,7 +101,7 @@ class Ledger:
         """A new ticket for so many images of so many bytes; None where no slot is free."""
         free = np.flatnonzero(self._tickets[1:] == 0)
         if not len(free):
-            lost = np.flatnonzero(self._slots["kind"][1:] == LOST)
+            lost = np.flatnonzero(self._kinds[1:] == LOST)
             free = lost[np.argsort(self._slots["since"][1:][lost])]
         if not len(free):
             return None
@@ -111,7 +113,7 @@ class Ledger:
     def lose(self, ticket: int) -> None:
         """Count a request no longer. Should it come all the same, its ticket is known, until the slot is needed."""
         if slot := self._slot(ticket):
-            self._slots["kind"][slot] = LOST
+            self._kinds[slot] = LOST
 
     def note(self, ticket: int, digest: bytes) -> None:
         """Say what a request holds that is out."""
@@ -146,7 +148,7 @@ class Ledger:
             slot = self._slot(ticket)
             if not slot:
                 return False
-            mine = Load(int(self._slots["images"][slot]), int(self._slots["size"][slot]))
+            mine = Load(int(self._images[slot]), int(self._sizes[slot]))
             if mine.is_passed(NOTHING, images, size) or self._slots["steps"][slot] & step:
                 return False
             self._slots["steps"][slot] |= step

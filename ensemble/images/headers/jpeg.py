@@ -16,7 +16,8 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 … SOF15, w
 _ARITHMETIC = frozenset(range(0xC9, 0xD0)) - {0xCC}
 # Application data and comments that no pixel depends on. JFIF (APP0) and Adobe (APP14) tell the colours, Exif (APP1)
 # the orientation.
-_IGNORED = (frozenset(range(0xE0, 0xF0)) - {0xE0, 0xE1, 0xEE}) | {0xFE}
+_APPLICATION = frozenset((*range(0xE0, 0xF0), 0xFE))
+_IGNORED = _APPLICATION - {0xE0, 0xE1, 0xEE}
 _FIRST_BLOCK, _LARGEST_BLOCK = 1 << 8, 1 << 18
 """Bytes that are searched for a marker at once: few first, so that markers close by cost little, then ever more."""
 
@@ -46,6 +47,8 @@ def read(data: bytes) -> Header:
             position = start + 2
             continue
         end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if marker in _APPLICATION:
+            end = max(end, start + 4)  # A length that does not count itself: decoders go on behind it.
         if marker == _SOI or end < start + 4 or end > len(data):
             raise _cut(scans > 0, start)
         if marker in _FRAMES and size is None:
