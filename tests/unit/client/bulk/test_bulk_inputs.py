@@ -375,3 +375,15 @@ def test_no_damage_to_a_shard_stops_the_run_or_hides_an_image(tmp_path: Path, da
             read(item)
     images = {f"{name}/{n:04d}.jpg" for n in range(6)}
     assert images <= {item.path for item in items} or any(item.path == name and item.error for item in items)
+
+
+def test_the_checksum_of_a_compressed_shard_counts_however_much_follows_its_end_mark(tmp_path: Path) -> None:
+    make_shard("whole.tar", 2)
+    following = np.random.default_rng(0).bytes(3 << 20)
+    data = gzip.compress(Path("whole.tar").read_bytes() + following, 1)
+    Path("good.tar.gz").write_bytes(data)
+    Path("bad.tar.gz").write_bytes(data[:-8] + bytes(4) + data[-4:])
+    for name, said in {"good.tar.gz": "data that are no tar file follow its end mark", "bad.tar.gz": "CRC"}.items():
+        *images, error = read_shard(name, (".jpg",))
+        assert [image.path for image in images] == [f"{name}/0000.jpg", f"{name}/0001.jpg"]
+        assert said in (error.error or "")

@@ -318,3 +318,13 @@ def test_a_misspelt_command_is_answered_with_the_right_one() -> None:
     assert "No such command 'scroe'. Did you mean 'score'?" in CliRunner().invoke(main, ["scroe"]).stderr
     assert "No such command 'inof'. Did you mean 'info'?" in CliRunner().invoke(main, ["inof"]).stderr
     assert "Did you mean" not in CliRunner().invoke(main, ["xyz"]).stderr
+
+
+def test_every_control_character_of_a_name_is_escaped_and_its_neighbours_are_not() -> None:
+    acting = [*range(0x7F, 0xA0), *range(0x200B, 0x2010), *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+    for code in acting:
+        row = jsonl_row(Verdict(chr(code), "empty_image"))
+        assert f'"\\u{code:04x}"' in row
+        assert json.loads(row)["path"] == chr(code)
+    for code in (0x7E, 0xA0, 0x200A, 0x2010, 0x2027, 0x202F, 0x2065, 0x206A):
+        assert f'"{chr(code)}"' in jsonl_row(Verdict(chr(code), "empty_image"))

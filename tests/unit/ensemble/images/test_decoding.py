@@ -109,3 +109,20 @@ def test_that_the_patterns_show_what_is_uninitialised(monkeypatch: pytest.Monkey
     jobs = [Header("PNG", 137, 101, len(data), data) for data in files]
     first, second = (outcomes(pattern, monkeypatch, jobs) for pattern in PATTERNS)
     assert first != second
+
+
+def test_a_jpeg_of_damaged_pixels_is_unreadable() -> None:
+    """Some flipped bits leave codes that stand for nothing, with no pixel missing: of 200 flips at least one does."""
+    data = FILES["jpeg_grey_progressive"]
+    start = data.index(b"\xff\xda") + 14
+    chance = random.Random(1)
+    for _ in range(200):
+        damaged = bytearray(data)
+        damaged[chance.randrange(start, len(data) - 2)] ^= 1 << chance.randrange(8)
+        try:
+            read_image(bytes(damaged), LIMITS)
+        except ImageError as error:
+            if "the pixels are damaged" in str(error):
+                assert error.status == status.UNREADABLE_IMAGE  # noqa: PT017
+                return
+    pytest.fail("no damage was told")
