@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 from deepfake_client.cli import Connection
+from deepfake_client.video import DEFAULT_FPS
 from rich.console import Console
 
 from forensics.common.dataset import read_dataset
@@ -21,13 +22,28 @@ from forensics.evaluate.report import REPORT_HTML, REPORT_JSON, Report, print_re
 @server_options
 @output_option("evaluation", "the results, and for the scores by which a stopped run goes on")
 @resamples_option
-def command(data: Path, connection: Connection, batch_size: int, in_flight: int, output: Path, resamples: int) -> None:
+@click.option(
+    "--frame-rate",
+    default=DEFAULT_FPS,
+    show_default=True,
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="Frames a second, where the images are frames of videos.",
+)
+def command(
+    data: Path,
+    connection: Connection,
+    batch_size: int,
+    in_flight: int,
+    output: Path,
+    resamples: int,
+    frame_rate: float,
+) -> None:
     """Measure the ensemble on labelled images.
 
     DATA is a folder whose subfolders real/ and fake/ hold images at any depth, or a CSV file with the columns path
     (relative to the CSV, or absolute) and label (real or fake, 0 or 1). Where images are frames of videos, those of
-    one video lie in one subfolder of real/ or fake/, or the CSV names it in the column video: then videos are measured
-    too, each by the mean of its frames.
+    one video lie in one subfolder of real/ or fake/, by time in the order of their names, or the CSV names it in the
+    column video: then videos are measured too, by the client's rule, the worst three seconds, and by others beside it.
 
     The images are scored by the running server. Scores are kept in scores.jsonl of the output folder: a run that was
     stopped goes on where it was, and one that was done takes new images only. A server with other weights or another
@@ -56,7 +72,9 @@ def command(data: Path, connection: Connection, batch_size: int, in_flight: int,
     scores, unscored = collect(images, rows)
     vote = server.vote
     with progress("resampling", resamples, "resamples") as advance:
-        evaluation = evaluate(scores, vote.weights, vote.rounding_step, resamples=resamples, advance=advance)
+        evaluation = evaluate(
+            scores, vote.weights, vote.rounding_step, frame_rate=frame_rate, resamples=resamples, advance=advance
+        )
     report = Report(data, datetime.now(UTC).isoformat(timespec="seconds"), server, scores, unscored, evaluation)
     write_json(output / REPORT_JSON, report)
     write_html(output / REPORT_HTML, report)

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from deepfake_client.video import DEFAULT_FPS
 
 from ensemble.calibration import PAPER_VOTE
 from ensemble.streams import STREAMS
@@ -23,6 +24,7 @@ from forensics.common.progress import Advance, silent
 from forensics.common.scoring.scores import MEAN, VOTE, Floats, Labels, Scores
 from forensics.evaluate.agreement import PairAgreement, ensemble_score, pairwise_agreement, weight_choices
 from forensics.evaluate.challenge import Challenge, challenge
+from forensics.evaluate.videos import VideoRules, video_rules
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class Evaluation:
         weight_choices: The ensemble by other weights, fewest streams first.
         agreement: Every pair of streams.
         challenge: The challenge's numbers, by column.
+        videos: Rules that make one score of a video's frames; None where the images are no frames of videos.
     """
 
     real: int
@@ -94,6 +97,7 @@ class Evaluation:
     weight_choices: list[WeightChoice]
     agreement: list[PairAgreement]
     challenge: dict[str, Challenge]
+    videos: VideoRules | None
 
 
 def evaluate(
@@ -101,6 +105,7 @@ def evaluate(
     weights: tuple[float, ...] = PAPER_VOTE.weights,
     rounding_step: float = PAPER_VOTE.rounding_step,
     *,
+    frame_rate: float = DEFAULT_FPS,
     resamples: int,
     seed: int = 0,
     advance: Advance = silent,
@@ -111,6 +116,7 @@ def evaluate(
         scores: The images.
         weights: Vote weights that the server has in force.
         rounding_step: Its rounding step.
+        frame_rate: Frames a second, where the images are frames of videos.
         resamples: Of the bootstrap.
         seed: Of its draws.
         advance: Called after each resample.
@@ -150,6 +156,7 @@ def evaluate(
         ],
         agreement=pairwise_agreement(scores),
         challenge=challenge(scores),
+        videos=video_rules(scores, frame_rate, resamples=resamples, seed=seed),
     )
 
 

@@ -91,7 +91,7 @@ function preview(article, file) {
 }
 
 function boxes(figure, image, faces) {
-  for (const [x1, y1, x2, y2, verdict] of faces) {
+  for (const [place, [x1, y1, x2, y2, verdict]] of faces.entries()) {
     const box = document.createElement("div");
     box.className = `box ${verdict}`;
     box.style.left = `${(100 * x1) / image.naturalWidth}%`;
@@ -99,7 +99,7 @@ function boxes(figure, image, faces) {
     box.style.width = `${(100 * (x2 - x1)) / image.naturalWidth}%`;
     box.style.height = `${(100 * (y2 - y1)) / image.naturalHeight}%`;
     const label = document.createElement("span");
-    label.textContent = verdict;
+    label.textContent = faces.length > 1 ? `${place + 1}: ${verdict}` : verdict; // as in the table of faces
     box.append(label);
     figure.append(box);
   }

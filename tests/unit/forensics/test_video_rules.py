@@ -1,0 +1,49 @@
+"""One score of a video from many frames: the client's rule beside others."""
+
+import numpy as np
+import pytest
+
+from forensics.common.scores import Scores
+from forensics.evaluate.videos import WORST_WINDOW, rules, video_rules
+
+
+def frames(values: list[list[float]], fakes: list[bool]) -> Scores:
+    flat = np.concatenate([np.asarray(each, np.float64) for each in values])
+    videos = np.repeat(np.arange(len(values)), [len(each) for each in values])
+    labels = np.repeat(np.asarray(fakes, np.bool_), [len(each) for each in values])
+    streams = np.repeat(flat[:, None].astype(np.float32), 3, axis=1)
+    return Scores(labels, streams, streams, flat, np.round(flat, 1), videos)
+
+
+def test_each_rule_is_what_its_name_says() -> None:
+    video = np.array([0.1, 0.9, 0.1, 0.6, 0.7, 0.8, 0.2, 0.2, 0.2, 0.2])
+    said = {name: rule(video) for name, rule in rules(3).items()}
+    assert said == pytest.approx(
+        {
+            WORST_WINDOW: 0.7,
+            "mean": 0.4,
+            "highest frame": 0.9,
+            "mean of the highest 10%": 0.9,
+            "share of fake frames": 0.4,
+        }
+    )
+
+
+def test_three_manipulated_seconds_and_one_bad_frame_are_told_apart_by_the_window_alone() -> None:
+    quiet, seconds, flicker = [0.2] * 20, [0.2] * 8 + [0.7] * 6 + [0.2] * 6, [0.2] * 10 + [0.95] + [0.2] * 9
+    measured = video_rules(
+        frames([quiet, flicker] * 5 + [seconds] * 10, [False] * 10 + [True] * 10), 2.0, resamples=100
+    )
+    assert measured is not None
+    assert (measured.real, measured.fake, measured.window) == (10, 10, 6)
+    by_name = {rule.name: rule for rule in measured.rules}
+    assert (by_name[WORST_WINDOW].auc.value, by_name[WORST_WINDOW].accuracy, by_name[WORST_WINDOW].accused) == (1, 1, 0)
+    assert (by_name["highest frame"].auc.value, by_name["highest frame"].accused) == (0.5, 5)
+    assert by_name["highest frame"].gain.value == -0.5
+    assert by_name["mean"].accuracy == 0.5  # ranked rightly, and below 0.5 all the same
+
+
+def test_without_videos_of_both_kinds_there_is_nothing_to_measure() -> None:
+    scores = frames([[0.2], [0.7]], [False, True])
+    assert video_rules(Scores(**{**vars(scores), "videos": None}), 2.0, resamples=100) is None
+    assert video_rules(frames([[0.2], [0.7]], [True, True]), 2.0, resamples=100) is None
