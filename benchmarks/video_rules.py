@@ -40,7 +40,8 @@ BAD = 0.1
 def main(url: str, videos: int, output: Path | None) -> None:
     """Make videos of a face that the weights never saw, and let `forensics evaluate` compare the rules.
 
-    A camera drifts over a photograph, nearer or farther; three of ten seconds of a fake one are manipulated as in training.
+    A camera drifts over a photograph, nearer or farther; three of ten seconds of a fake one are manipulated as in
+    training.
     """
     begun = circumstances("benchmarks.video_rules")
     with tempfile.TemporaryDirectory() as folder:
