@@ -29,7 +29,7 @@ from ensemble.faces.crop import crop_face
 from ensemble.images.framing import frame
 from ensemble.streams import LOCAL_FACIAL, STREAMS, Stream
 from forensics.common.inspection import Inspection, Inspector
-from forensics.common.scoring import ask_server
+from forensics.common.scoring.server import ask_server
 from forensics.explain.maps import checked_checkpoints, score_cam_maps
 from forensics.explain.saliency import Map
 from forensics.explain.views import attention_maps
