@@ -95,7 +95,7 @@ def main(checkout: Path, images: int, rounds: int, seed: int, output: Path | Non
         for number in track(range(-1, rounds), "rounds", console=Console(stderr=True)):
             for name in names:
                 for way in (HERE, THERE) if number % 2 else (THERE, HERE):
-                    rate = engines[way].rate(name, seed + max(number, 0) * images, images)
+                    rate = engines[way].rate(name, seed, images)  # the same work in every round
                     if number >= 0:  # the first is the warm-up
                         rates.setdefault(name, {HERE: [], THERE: []})[way].append(rate)
     ratios = []
