@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import psutil
 import pytest
 import tritonclient.grpc as triton
 from deepfake_client import DetectorClient
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 from ensemble.admission import Ledger
@@ -274,6 +276,52 @@ def test_no_ticket_of_a_stranger_opens_the_face_crop_to_more_than_it_was_given_f
         found = client.infer("face_crop", crops([IMAGE] * 3, number), client_timeout=120)
         assert found.as_numpy("STATUS").ravel().tolist() == [b"ok"] * 3
     client.infer("voter", votes(ticket=ticket))  # the place is given back
+
+
+@pytest.mark.parametrize("ensemble", ["deepfake_detector", "deepfake_verdict"])
+def test_a_box_from_nowhere_costs_its_own_image_alone(client: triton.InferenceServerClient, ensemble: str) -> None:
+    nan, inf = np.nan, np.inf
+    bad = [(inf,) * 4, (-inf, 0, inf, 9), (0, 0, 3e9, 3e9), (50, 50, 10, 10), (0,) * 4, (nan, 0, 9, 9), (-3e38,) * 4]
+    boxes = np.array([box for each in bad for box in (each, (60, 60, 200, 200))], np.float32)
+    inputs = [tensor("IMAGE", column(IMAGE, len(boxes))), tensor("FACE_BOX", boxes)]
+    found = client.infer(ensemble, inputs, client_timeout=120).as_numpy("STATUS").ravel().tolist()
+    assert found == [b"invalid_face_box", b"ok"] * len(bad)
+
+
+@pytest.mark.parametrize("threshold", [np.nan, np.inf, -np.inf, -1.0, 2.0, 1e38])
+def test_any_threshold_is_answered(client: triton.InferenceServerClient, threshold: float) -> None:
+    inputs = [tensor("IMAGE", column(IMAGE, 1)), tensor("THRESHOLD", np.array([[threshold]], np.float32))]
+    answer = client.infer("deepfake_verdict", inputs, client_timeout=120)
+    assert answer.as_numpy("STATUS").item() == b"ok"
+    if threshold >= 1 or threshold < 0:
+        assert answer.as_numpy("VERDICT").item() == (b"real" if threshold >= 1 else b"fake")
+
+
+@pytest.mark.parametrize("model", ["deepfake_detector", "preprocess", "face_finder"])
+@pytest.mark.parametrize(
+    ("shape", "content"),
+    [
+        ([0, 1], b""),
+        ([1, 1], b""),
+        ([1, 1], b"\x01"),
+        ([1, 1], b"\xff\xff\xff\xff" + IMAGE),
+        ([1, 1], b"\x00\x00\x00\x80" + IMAGE),
+        ([2, 1], b"\x01\x00\x00\x00x"),
+        ([1, 2], b"\x01\x00\x00\x00x" * 2),
+        ([33, 1], b"\x01\x00\x00\x00x" * 33),
+        ([-1, 1], b"\x01\x00\x00\x00x"),
+        ([2**31, 1], b"\x01\x00\x00\x00x"),
+    ],
+)
+def test_a_request_of_another_shape_than_its_content_is_refused(
+    server: Server, model: str, shape: list[int], content: bytes
+) -> None:
+    request = service_pb2.ModelInferRequest(model_name=model)
+    request.inputs.add(name="IMAGE", datatype="BYTES", shape=shape)
+    request.raw_input_contents.append(content)
+    with grpc.insecure_channel(server.url) as channel, pytest.raises(grpc.RpcError) as caught:
+        service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=60)
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_the_steps_share_no_socket_that_others_could_write_to(server: Server) -> None:
