@@ -18,13 +18,13 @@ from functools import partial
 from pathlib import Path
 
 import click
-import numpy as np
 import PIL.Image
 import PIL.PngImagePlugin
 from deepfake_client import DetectorClient
 
 from benchmarks.common.machine import circumstances
 from benchmarks.common.result import Figure, Result, write
+from training.learn.photographs import PHOTOGRAPHS
 
 AT_ONCE = 50
 HOSTILE = "<img src=x onerror=alert(1)>.png"
@@ -88,12 +88,12 @@ def main(url: str, rounds: int, output: Path | None) -> None:
 
 
 def _photograph() -> bytes:
-    """A PNG file with HTML in its metadata."""
+    """A photograph of a face as a PNG file with HTML in its metadata."""
     about = PIL.PngImagePlugin.PngInfo()
     about.add_text("Title", "<script>alert(1)</script>")
     file = io.BytesIO()
-    pixels = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    PIL.Image.fromarray(pixels).save(file, "PNG", pnginfo=about)
+    with PIL.Image.open(PHOTOGRAPHS["astronaut"].files[0]) as photograph:
+        photograph.convert("RGB").crop((97, 0, 353, 256)).save(file, "PNG", pnginfo=about)
     return file.getvalue()
 
 
