@@ -33,6 +33,7 @@ from deepfake_client.results import Face
 from deepfake_client.transport import calls, flows
 from deepfake_client.transport.flows import Ask
 from deepfake_client.transport.settings import Settings
+from deepfake_client.transport.tls import Tls
 from tritonclient.utils import InferenceServerException
 
 SETTINGS = Settings(("h:1",), "net", 30.0, 3, 4, 8)
@@ -288,3 +289,17 @@ def test_scores_and_verdicts_are_asked_of_their_own_models() -> None:
         True,
         0,
     )
+
+
+def test_a_connection_has_the_credentials_and_the_name_that_the_certificate_is_for() -> None:
+    plain = SETTINGS.channel(Address("h:1", "h:1"))
+    assert plain["url"] == "h:1"
+    assert "creds" not in plain
+    names = {"grpc.default_authority", "grpc.ssl_target_name_override"}
+    assert not names & {name for name, _ in plain["channel_args"]}
+    secured = replace(SETTINGS, tls=Tls(None, None, None))
+    found = secured.channel(Address("10.0.0.7:1", "farm:1"))
+    assert (found["url"], type(found["creds"]).__name__) == ("10.0.0.7:1", "ChannelCredentials")
+    arguments = dict(found["channel_args"])
+    assert (arguments["grpc.default_authority"], arguments["grpc.ssl_target_name_override"]) == ("farm:1", "farm")
+    assert "creds" in secured.channel(Address("h:1", "h:1"))

@@ -268,3 +268,20 @@ def test_what_is_handed_on_cannot_be_changed(kept: object) -> None:
     for each in dataclasses.fields(kept):  # type: ignore[arg-type]
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(kept, each.name, None)
+
+
+def test_a_server_gets_some_seconds_beyond_those_that_its_requests_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(0.3), sys.exit(0)))
+print("ready", flush=True)
+time.sleep(600)
+"""
+    monkeypatch.setattr("server.supervision.process.KILL_AFTER", 120.0)
+    log: list[str] = []
+    process = TritonProcess(Installation(tmp_path, program), options(drain_seconds=0), log.append)
+    wait_for_log(log)
+    assert process.stop(__import__("threading").Event())
+    assert process.exit_status() == "exit code 0"
