@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from forensics.common.scores import Scores
 
+from forensics.common.scoring.scores import Scores
 from forensics.evaluate.videos import WORST_WINDOW, rules, video_rules
 
 
