@@ -44,15 +44,23 @@ EXTENSIONS = frozenset(IMAGE_SUFFIXES)
 )
 @click.option("--random", default=8, type=click.IntRange(0), help="Images of random pixels to compare on, besides.")
 @click.option("--batch-size", default=4, type=click.IntRange(1), help="Images computed at once.")
+@click.option(
+    "--fp8",
+    "calibration",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Experiment: also linear layers in FP8, scaled by the photographs of this folder, which should be other ones.",
+)
 @click.option("--json", "output", type=click.Path(dir_okay=False, path_type=Path), help="Write the figures there.")
-def main(weights: Path, images: Path | None, random: int, batch_size: int, output: Path | None) -> None:
+def main(
+    weights: Path, images: Path | None, random: int, batch_size: int, calibration: Path | None, output: Path | None
+) -> None:
     """Compare torch in float32, its ONNX model, and the float16 ONNX model, stream by stream.
 
     Told are the largest and the 99.9th percentile change of a probability, the share of votes changed, and how near
     the tensors in float16 come to its end (65504): on these images, and with activations scaled up until one does not
     fit. Float16 is computed as a GPU would, every value rounded to float16: `fp16` with sums in single, `fp16 sums`
     with attention that accumulates in float16, as some kernels do. `bf16` is the same for bfloat16, which has no end.
-    The face stream is given whole images.
+    The face stream is given whole images. `fp8` is an experiment: no tolerance judges it, votes changed do.
     """
     console = Console()
     try:
@@ -60,7 +68,7 @@ def main(weights: Path, images: Path | None, random: int, batch_size: int, outpu
         photographs = _read(images)
         if not photographs and not random:
             raise click.UsageError("nothing to compare on: give --images, or --random above 0")
-        studies, groups = _study(console, checkpoints, photographs, random, batch_size)
+        studies, groups = _study(console, checkpoints, photographs, random, batch_size, _read(calibration))
     except (ExportError, WeightsError, OSError) as error:
         Console(stderr=True).print(f"[bold red]failed:[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
@@ -83,7 +91,12 @@ def _read(folder: Path | None) -> list[bytes]:
 
 
 def _study(
-    console: Console, checkpoints: dict[Stream, Path], photographs: list[bytes], random: int, batch: int
+    console: Console,
+    checkpoints: dict[Stream, Path],
+    photographs: list[bytes],
+    random: int,
+    batch: int,
+    calibration: list[bytes],
 ) -> tuple[dict[Stream, StreamStudy], dict[str, slice]]:
     studies: dict[Stream, StreamStudy] = {}
     groups: dict[str, slice] = {}
@@ -95,14 +108,15 @@ def _study(
             groups = {"photos": slice(0, len(real)), "random": slice(len(real), None)}
             if unreadable and not studies:
                 console.print(f"[yellow]{len(unreadable)} of {len(photographs)} photographs cannot be read[/]")
-            task = progress.add_task(stream.name, total=5 * len(pixels))
+            task = progress.add_task(stream.name, total=(6 if calibration else 5) * len(pixels))
 
             def advance(way: str, count: int, task: Any = task, name: str = stream.name) -> None:
                 progress.update(task, description=f"{name}: {way}", advance=count)
 
             # Beside the checkpoint, where there is room for gigabytes: /tmp may be memory.
             with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
-                studies[stream] = study_stream(stream, checkpoint, pixels, Path(folder), batch, advance)
+                scaling = whole_image_pixels(stream, calibration)[0] if calibration else None
+                studies[stream] = study_stream(stream, checkpoint, pixels, Path(folder), batch, advance, scaling)
     return studies, {name: part for name, part in groups.items() if len(range(*part.indices(len(pixels))))}
 
 

@@ -14,9 +14,9 @@ from ensemble.streams import STREAMS, Stream
 from ensemble.voting import score_logits
 from export.half.arithmetic import STREAM
 from export.half.conversion import LARGEST
-from export.half.study import HALF_SUMS, LARGEST_ALLOWED, P999_ALLOWED, StreamStudy, measure_change
+from export.half.study import FP8, HALF_SUMS, LARGEST_ALLOWED, P999_ALLOWED, StreamStudy, measure_change
 
-WAYS = ("fp32", "fp16", HALF_SUMS, "bf16")
+WAYS = ("fp32", "fp16", HALF_SUMS, "bf16", FP8)
 _KINDS_SHOWN = 4
 
 
@@ -24,10 +24,11 @@ def describe(
     studies: dict[Stream, StreamStudy], groups: dict[str, slice], untrained: bool
 ) -> tuple[dict[str, Any], bool]:
     within = True
+    ways = [way for way in WAYS if all(way in study.logits for study in studies.values())]
     streams: dict[str, Any] = {}
     for stream, study in studies.items():
         changes: dict[str, Any] = {}
-        for precision in WAYS:
+        for precision in ways:
             changes[precision] = {}
             for group, part in groups.items():
                 change = measure_change(study.logits["torch"][part], study.logits[precision][part])
@@ -44,7 +45,7 @@ def describe(
             for gain in study.gains
         ]
         streams[stream.name] = {"changes": changes, "headroom": headroom, "scaled_up": gains}
-    scores = {precision: _scores_changed(studies, precision) for precision in WAYS}
+    scores = {precision: _scores_changed(studies, precision) for precision in ways}
     return {
         "untrained": untrained,
         "tolerances": {"largest": dict(LARGEST_ALLOWED), "p999": dict(P999_ALLOWED)},
@@ -83,6 +84,7 @@ def print_report(console: Console, figures: dict[str, Any]) -> None:
         for precision, groups in stream["changes"].items():
             for group, change in groups.items():
                 verdict = "[green]ok[/]" if change["within"] else "[bold red]above[/]"
+                verdict = "experiment" if precision == FP8 else verdict
                 texts = f"{change['largest']:.1e}", f"{change['p999']:.1e}", f"{change['votes_changed']:.1%}"
                 table.add_row(name, precision, group, str(change["images"]), *texts, verdict)
     console.print(table)

@@ -15,6 +15,7 @@ from ensemble.streams import Stream
 from ensemble.voting import fake_probability, quantise
 from export.half.arithmetic import HalfArithmetic, Range, widest
 from export.half.conversion import HALF_TYPES, PRECISIONS, to_half
+from export.half.fp8 import calibrate, to_fp8
 from export.onnx.graph import free_weights, save_model, to_onnx
 from export.onnx.interface import INPUT, stream_interface
 from export.onnx.session import open_session
@@ -26,6 +27,9 @@ Logits = NDArray[np.float32]
 
 HALF_SUMS = "fp16 sums"
 """Way of computing: float16, with attention that accumulates in float16, too (`export.half.arithmetic`)."""
+
+FP8 = "fp8"
+"""Way of computing: float16 with linear layers in FP8, an experiment (`export.half.fp8`). No tolerance judges it."""
 
 LARGEST_ALLOWED: Mapping[str, float] = {
     "fp32": TOLERANCES["fp32"][PROBABILITY],
@@ -59,7 +63,9 @@ class Change:
     votes_changed: float
 
     def within(self, precision: str) -> bool:
-        """Whether that is allowed; NaN is not."""
+        """Whether that is allowed; NaN is not. Of an experiment, anything is."""
+        if precision == FP8:
+            return True
         return self.largest <= LARGEST_ALLOWED[precision] and self.p999 <= P999_ALLOWED[precision]
 
 
@@ -83,8 +89,8 @@ class StreamStudy:
     """One stream: its logits of every image in each way of computing them, and how near float16 is to its end.
 
     Attributes:
-        logits: By `torch`, `fp32` (ONNX Runtime), `fp16` (float16 arithmetic, sums in single), `HALF_SUMS` and
-            `bf16` (bfloat16 arithmetic), float32 [images, 2].
+        logits: By `torch`, `fp32` (ONNX Runtime), `fp16` (float16 arithmetic, sums in single), `HALF_SUMS`, `bf16`
+            (bfloat16 arithmetic) and, where a calibration set was given, `FP8`; float32 [images, 2].
         ranges: Of float16, the largest tensor of each kind over all images.
         gains: What happens when activations are scaled up, until one does not fit.
     """
@@ -123,6 +129,7 @@ def study_stream(
     folder: Path,
     batch: int,
     advance: Callable[[str, int], None],
+    calibration: Pixels | None = None,
 ) -> StreamStudy:
     """Compute all images with torch, with the float32 model in ONNX Runtime, and with the models of 16 bits.
 
@@ -133,6 +140,7 @@ def study_stream(
         folder: Where the models are written.
         batch: Images at once.
         advance: Called with what was done and the number of images since the last call.
+        calibration: Other images, which give FP8 its scales; None leaves FP8 out.
 
     Raises:
         CheckpointError: The checkpoint cannot be used.
@@ -165,6 +173,13 @@ def study_stream(
     to_half(model, HALF_TYPES["bf16"])
     brain = HalfArithmetic(save_model(model, folders["bf16"], {})[0])
     logits["bf16"] = _collect(pixels, batch, _logits_of(brain), advance, "bf16")
+    if calibration is not None:
+        largest = calibrate(single, (calibration[start : start + batch] for start in range(0, len(calibration), batch)))
+        model = ir.load(half)
+        to_fp8(model, largest)
+        (folder / FP8).mkdir()
+        eight = HalfArithmetic(save_model(model, folder / FP8, {})[0])
+        logits[FP8] = _collect(pixels, batch, _logits_of(eight), advance, FP8)
     return StreamStudy(logits, tuple(ranges), tuple(search_overflow(arithmetic, pixels[:1])))
 
 

@@ -77,7 +77,8 @@ def test_command_tells_changes_and_headroom_per_stream(
     output = tmp_path / "precision.json"
     study, kept = precision._study, []
     monkeypatch.setattr(precision, "_study", lambda *arguments: kept.append(study(*arguments)) or kept[0])
-    result = run("--weights", tiny, "--images", tmp_path / "photographs", "--random", 2, "--json", output)
+    options = ("--images", tmp_path / "photographs", "--random", 2, "--fp8", IMAGES[0].parent, "--json", output)
+    result = run("--weights", tiny, *options)
     assert result.exit_code == 0, result.output
     assert "1 of 4 photographs cannot be read" in result.output
     assert "UNTRAINED" in result.output
@@ -88,7 +89,8 @@ def test_command_tells_changes_and_headroom_per_stream(
     for stream in report["streams"].values():
         fp32, fp16 = (stream["changes"][name] for name in ("fp32", "fp16"))
         assert {group: change["images"] for group, change in fp16.items()} == {"photos": 3, "random": 2}
-        assert set(stream["changes"]) == {"fp32", "fp16", "fp16 sums", "bf16"}
+        assert set(stream["changes"]) == {"fp32", "fp16", "fp16 sums", "bf16", "fp8"}
+        assert stream["changes"]["bf16"]["random"]["largest"] < stream["changes"]["fp8"]["random"]["largest"] < 0.5
         assert fp16["random"]["largest"] < stream["changes"]["bf16"]["random"]["largest"]
         assert fp32["random"]["largest"] < 1e-4 < fp16["random"]["largest"] < 2e-2
         assert all(0 < each["share"] < 0.01 for each in stream["headroom"])

@@ -13,6 +13,7 @@ from torch import Tensor
 from ensemble.streams import STREAMS
 from export.errors import TensorrtError
 from export.half.conversion import PRECISIONS
+from export.half.fp8 import linear_products, to_fp8
 from export.tensorrt import __main__ as command
 from export.tensorrt.__main__ import main
 from export.tensorrt.check import Built, build_ahead, read_log, weights_beyond_half
@@ -109,6 +110,18 @@ def test_the_real_builder_fuses_attention_and_refuses_what_is_wrong(half: Subjec
     corrupt.write_bytes(half.model.read_bytes()[:-1000])
     with pytest.raises(TensorrtError, match="not parsed"):
         build_ahead(corrupt, half.profile, 89)
+
+
+@pytest.mark.slow
+def test_the_real_builder_takes_linear_layers_in_fp8(half: Subject) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    model = ir.load(half.model)
+    products = linear_products(model.graph, ir.DataType.FLOAT16)
+    assert len(products) == 12, "six a block"
+    to_fp8(model, {str(product.outputs[0].name): 4.0 for product in products})
+    ir.save(model, path := half.model.with_name("eight.onnx"))
+    for capability in (89, 120):
+        assert build_ahead(path, half.profile, capability).problems(half.attentions) == []
 
 
 def softmax_by_hand(query: Tensor, key: Tensor) -> Tensor:
