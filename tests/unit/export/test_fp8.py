@@ -85,6 +85,10 @@ def test_eight_bits_are_coarser_than_sixteen_and_near_enough_to_be_right(single:
     assert 2**-9 < error < 2**-3
 
 
+def test_the_largest_value_is_that_of_the_type() -> None:
+    assert float(ml_dtypes.finfo(E4M3).max) == LARGEST
+
+
 def test_a_layer_that_was_not_calibrated_stays_in_float16(single: Path) -> None:
     model = ir.load(single)
     to_half(model)
