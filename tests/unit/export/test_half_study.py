@@ -91,7 +91,7 @@ def test_command_tells_changes_and_headroom_per_stream(
         fp32, fp16 = (stream["changes"][name] for name in ("fp32", "fp16"))
         assert {group: change["images"] for group, change in fp16.items()} == {"photos": 3, "random": 2}
         assert set(stream["changes"]) == {"fp32", "fp16", "fp16 sums", "bf16", "fp8"}
-        assert fp16["random"]["largest"] < stream["changes"]["fp8"]["random"]["largest"] < 0.5
+        assert fp16["random"]["largest"] < stream["changes"]["fp8"]["random"]["largest"] <= 1
         assert fp16["random"]["largest"] < stream["changes"]["bf16"]["random"]["largest"]
         assert fp32["random"]["largest"] < 1e-4 < fp16["random"]["largest"] < 2e-2
         assert all(0 < each["share"] < 0.01 for each in stream["headroom"])
