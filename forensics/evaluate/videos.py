@@ -9,7 +9,7 @@ from deepfake_client.video.rule import LEAST_SAMPLES, WINDOW_SECONDS, worst_wind
 
 from forensics.common.metrics import Estimate, bootstrap_auc, confusion, estimate, roc_auc
 from forensics.common.progress import Advance, silent
-from forensics.common.scores import Floats, Scores
+from forensics.common.scoring.scores import Floats, Scores
 
 WORST_WINDOW = "worst window"
 """The client's rule (`deepfake_client.video.rule`), on the whole frames in their order."""
