@@ -103,7 +103,7 @@ def direct_bombs(target: Target) -> Finding:
         {
             "processes of the server that ended": (len(before - target.processes()), ""),
             "memory that the server takes, at most": (watch.peak / MIB, "MiB"),
-            "good images beside the bombs without their face, of 32": (32 - good, ""),
+            "good images beside the bombs that got no pixels, of 32": (32 - good, ""),
             "an image is served again after": (seconds_until_served(target), "s"),
         }
     )
@@ -152,13 +152,13 @@ def _crops(target: Target, images: list[bytes]) -> list[triton.InferInput]:
 
 
 def _crop(target: Target, images: list[bytes]) -> int:
-    """How many of the images, every second one, come back with a face; 0 where there is no answer."""
+    """How many of the images, every second one, come back with pixels; 0 where there is no answer."""
     with triton.InferenceServerClient(target.url) as client:
         try:
             answer = client.infer("face_crop", _crops(target, images), client_timeout=120)
         except InferenceServerException:
             return 0
-    return int(np.isfinite(answer.as_numpy("FACE")[1::2]).all(axis=1).sum())
+    return int(answer.as_numpy("LOCAL_FACIAL_PIXELS")[1::2].any(axis=(1, 2, 3)).sum())
 
 
 def _chunk(name: bytes, data: bytes) -> bytes:
