@@ -73,7 +73,8 @@ def read_pickle(path: Path) -> object:
                 f"{path}: refused, and nothing in it was run: besides tensors it holds a reference to Python code "
                 f"({forbidden[1]}); save the plain state_dict again with torch.save(model.state_dict(), …)"
             ) from error
-        reason = str(error).partition("\n")[0] or type(error).__name__
+        # After its first sentence torch advises loading what could run code.
+        reason = str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__
         raise UnreadableCheckpointError(f"{path}: not a checkpoint that torch.load can read: {reason}") from error
 
 

@@ -101,7 +101,7 @@ def read_state(folder: Path) -> State | None:
         content = torch.load(path, map_location="cpu", weights_only=True)
         return State(content["identity"], Progress(**content["progress"]), content["learnt"], content["optimiser"])
     except Exception as error:  # a damaged file can raise anything; all of it means the same
-        reason = str(error).partition("\n")[0]  # torch goes on to advise loading what could run code
+        reason = str(error).partition(". ")[0]  # torch goes on to advise loading what could run code
         raise RunError(
             f"{path}: cannot be read ({type(error).__name__}: {reason}); give another --output, or remove the file to "
             "begin again"
