@@ -61,7 +61,7 @@ def observed(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("observed")
     options = [option for option in options_of_the_server(folder) if not option.startswith(own)]
     log = folder / "log"
-    server = start_server(tiny_repository, log, *options, config_name="fused")
+    server = start_server(tiny_repository, log, *options, config_name="fused", launcher=("--response-cache", "16"))
     with DetectorClient(server.url) as client:
         for path in sorted((ROOT / "tests/golden/images").glob("*.png")):
             client.score(path)

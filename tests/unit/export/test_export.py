@@ -354,6 +354,7 @@ def test_publishing_lays_out_a_whole_repository(exports: Mapping[Stream, StreamE
     assert len(set(bases)) == 3, "each seeded checkpoint has a base of its own"
     assert provenance == {
         "untrained": True,
+        "state": "untrained",
         "stand_in": "",
         "precision": "fp32",
         "same_base_network": False,

@@ -75,13 +75,13 @@ def test_bad_rows_get_their_status_and_cost_their_batch_nothing(decoders: Decode
     bad = [
         *((row(box=box), status.INVALID_FACE_BOX) for box in BAD_BOXES),
         *((row(data=case.data, box=None), case.status) for case in hostile.CASES if case.status != status.OK),
-        (row(data=hostile.png_declaring(2000, 2000), box=None), status.TOO_MANY_PIXELS),
+        (row(data=hostile.png_declaring(20_000, 20_000), box=None), status.TOO_MANY_PIXELS),
         (row(decoded=b"x"), status.UNREADABLE_IMAGE),
         (row(decoded=struct.pack("<?HII", False, 0, 60000, 60000)), status.UNREADABLE_IMAGE),
         (row(decoded=hand_over(PIXELS, False, b"{}")), status.UNREADABLE_IMAGE),
     ]
     batch = [each for pair in bad for each in (pair[0], row())]
-    faces = localise(batch, LIMITS, decoders, supplied_only)
+    faces = localise(batch, Limits(), decoders, supplied_only)
     assert [face.status for face in faces[::2]] == [expected for _, expected in bad]
     assert all(face.message and face.location.box is None and not face.pixels[FACE].any() for face in faces[::2])
     assert all(face.status == status.OK and (face.pixels[FACE] == CROP).all() for face in faces[1::2])

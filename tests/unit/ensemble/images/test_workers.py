@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,12 @@ def others() -> set[int]:
 
 def started(others: set[int]) -> list[psutil.Process]:
     """The template, then the workers."""
-    processes = [process for process in psutil.Process().children(recursive=True) if process.pid not in others]
-    return sorted(processes, key=lambda process: process.ppid() != os.getpid())
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended since it was listed
+            if process.pid not in others:
+                found.append((process.ppid() != os.getpid(), process))
+    return [process for _, process in sorted(found, key=lambda each: each[0])]
 
 
 def wait_until_gone(processes: list[psutil.Process]) -> None:
