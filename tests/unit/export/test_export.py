@@ -359,7 +359,12 @@ def test_publishing_lays_out_a_whole_repository(exports: Mapping[Stream, StreamE
         "precision": "fp32",
         "same_base_network": False,
         "streams": {
-            stream.name: {"checkpoint": stream.checkpoint, "sha256": exports[stream].sha256, "untrained": True}
+            stream.name: {
+                "checkpoint": stream.checkpoint,
+                "sha256": exports[stream].sha256,
+                "untrained": True,
+                "state": "untrained",
+            }
             for stream in STREAMS
         },
         "face_detector": "haar",
