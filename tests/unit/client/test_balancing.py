@@ -1,7 +1,5 @@
 """Which server gets a request, for how long, and how many: the balancer and its parts, without a network."""
 
-from collections.abc import Iterator
-
 import grpc
 import pytest
 from deepfake_client import DetectorClient, RequestFailedError, ServerOverloadedError, ServerUnavailableError
@@ -13,7 +11,7 @@ from deepfake_client.balancing.concurrency import ConcurrencyLimit
 from deepfake_client.balancing.request_state import RequestState, Server
 from deepfake_client.balancing.retries import RetryPolicy
 
-from tests.fakes.triton import FakeTriton, hang, serving
+from tests.fakes.triton import FakeTriton, hang
 
 DOWN = ServerUnavailableError("nobody is there")
 SLOW = RequestFailedError("no answer", "DEADLINE_EXCEEDED")
@@ -371,12 +369,6 @@ def test_a_request_is_sent_to_another_server_without_a_pause(clock: Clock) -> No
 
 
 # calls
-
-
-@pytest.fixture
-def server() -> Iterator[FakeTriton]:
-    with serving() as server:
-        yield server
 
 
 def test_a_server_that_hangs_at_a_light_call_is_told_as_unavailable(

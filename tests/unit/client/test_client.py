@@ -53,12 +53,6 @@ FINAL = ["INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "UNAUTHENTICATED", "P
 
 
 @pytest.fixture
-def server() -> Iterator[FakeTriton]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
 def client(server: FakeTriton) -> Iterator[DetectorClient]:
     with DetectorClient(server.url, timeout=10) as client:
         yield client

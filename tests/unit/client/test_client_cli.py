@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,10 @@ from click.testing import CliRunner, Result
 from deepfake_client import DetectorClient
 from deepfake_client.cli import main
 
-from tests.fakes.triton import FakeTriton, fail_times, hang, serving, untrained
+from tests.fakes.triton import FakeTriton, fail_times, hang, untrained
 
 COMMAND = [sys.executable, "-m", "deepfake_client"]
 FIELDS = ["path", "status", "score", "probability", "verdict", "streams", "face"]
-
-
-@pytest.fixture
-def server() -> Iterator[FakeTriton]:
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture

@@ -14,16 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import ensemble.contract
-from tests.fakes.triton import FakeTriton, fail_times, serving
+from tests.fakes.triton import FakeTriton, fail_times
 from tests.golden import ROOT
 
 COPY = ROOT / "client" / "deepfake_client" / "contract"
-
-
-@pytest.fixture
-def server() -> Iterator[FakeTriton]:
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture

@@ -15,13 +15,7 @@ from deepfake_client import AsyncDetectorClient, DetectorClient, OperatingPoint,
 from deepfake_client.cli import main
 
 from tests.bulk import make_images, score
-from tests.fakes.triton import FakeTriton, fail_times, serving, untrained
-
-
-@pytest.fixture
-def server() -> Iterator[FakeTriton]:
-    with serving() as server:
-        yield server
+from tests.fakes.triton import FakeTriton, fail_times, untrained
 
 
 def test_verdicts_say_which_weights_gave_them(server: FakeTriton) -> None:

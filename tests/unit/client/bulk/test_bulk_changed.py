@@ -7,7 +7,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.bulk import KINDS, make_images, rows_of, score
-from tests.fakes.triton import FakeTriton, serving
+from tests.fakes.triton import FakeTriton
 
 Edit = Callable[[Path], None]
-
-
-@pytest.fixture
-def server() -> Iterator[FakeTriton]:
-    with serving() as server:
-        yield server
 
 
 def snapshot(output: Path) -> dict[str, bytes]:

@@ -6,7 +6,6 @@ import io
 import os
 import sys
 import tarfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from tests.bulk import make_images, printed, score
-from tests.fakes.triton import FakeTriton, serving
-
-
-@pytest.fixture
-def server() -> Iterator[FakeTriton]:
-    with serving() as server:
-        yield server
+from tests.fakes.triton import FakeTriton
 
 
 @pytest.fixture(autouse=True)

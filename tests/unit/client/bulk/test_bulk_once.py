@@ -6,7 +6,6 @@ import subprocess
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -17,13 +16,7 @@ from deepfake_client.bulk.once import Once
 from deepfake_client.images.items import Item, read
 
 from tests.bulk import COMMAND, KINDS, make_images, printed, rows_of, score
-from tests.fakes.triton import FakeTriton, fail_times, hang, serving
-
-
-@pytest.fixture
-def server() -> Iterator[FakeTriton]:
-    with serving() as server:
-        yield server
+from tests.fakes.triton import FakeTriton, fail_times, hang
 
 
 def names_and_scores(rows: list[dict[str, object]]) -> list[tuple[str, str]]:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,13 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.bulk import COMMAND, KINDS, make_images, rows_of, run_killed, score
-from tests.fakes.triton import FakeTriton, fail_times, hang, serving, untrained
-
-
-@pytest.fixture
-def server() -> Iterator[FakeTriton]:
-    with serving() as server:
-        yield server
+from tests.fakes.triton import FakeTriton, fail_times, hang, untrained
 
 
 def brief(output: Path) -> list[tuple[str, str]]:

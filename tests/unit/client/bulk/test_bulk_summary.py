@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,6 @@ from hypothesis import strategies as st
 from tests.bulk import COMMAND, make_images, rows_of, score
 from tests.fakes.triton import FakeTriton, hang, serving, untrained
 from tests.unit.client.test_client_cli import on_terminal
-
-
-@pytest.fixture
-def server() -> Iterator[FakeTriton]:
-    with serving() as server:
-        yield server
 
 
 @given(st.lists(st.floats(1e-6, 1e4), min_size=1), st.floats(0.01, 1))

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +26,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from tests.bulk import COMMAND, make_images, printed, rows_of, score
-from tests.fakes.triton import FakeTriton, serving
+from tests.fakes.triton import FakeTriton
 from tests.golden import ROOT
 from tests.unit.client.bulk.test_bulk_inputs import add
 
 CASES = ROOT.parent / "shared" / "cases"
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
-
-
-@pytest.fixture
-def server() -> Iterator[FakeTriton]:
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture(autouse=True)
