@@ -14,6 +14,7 @@ the same user can reach it. A ticket is a random number, so that nobody can give
 from ensemble.admission.controller import PATIENCE, AdmissionController, Load
 from ensemble.admission.doors import Admission, Release, SideDoor
 from ensemble.admission.ledger import Ledger
+from ensemble.admission.line import Line
 from ensemble.contract import OVERLOADED, STUCK
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Admission",
     "AdmissionController",
     "Ledger",
+    "Line",
     "Load",
     "Release",
     "SideDoor",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from ensemble import status
-from ensemble.admission import SideDoor
+from ensemble.admission import Line, SideDoor
 from ensemble.calibration import PAPER_VOTE, Vote
 from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, read_in_force
 from ensemble.contract import FACE_NONE, FACE_NOT_NEEDED, VOTER_MODEL
@@ -43,35 +43,30 @@ class TritonPythonModel:
             (stream for stream in STREAMS if stream.name in names), key=lambda each: names.index(each.name)
         )
         self._early = [stream for stream in STREAMS if stream not in self._late]
-        self._threads = ThreadPoolExecutor(UNDER_WAY)
+        self._line = Line("decision", self._door, UNDER_WAY, pb_utils)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._begin(request) for request in requests]
 
     def finalize(self) -> None:
-        self._threads.shutdown()
+        self._line.close()
 
     def _begin(self, request: Any) -> Any:
         """Starts the work on a request, and gives None; whoever calls this step past the first one may be refused."""
         images = [row[0] for row in pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()]
         tickets = pb_utils.get_input_tensor_by_name(request, "TICKET")
         ticket, size = 0 if tickets is None else int(tickets.as_numpy()[0, 0]), sum(map(len, images))
+        answer = partial(self._answer, request)
         if not self._door.enter(ticket, len(images), size):
-            ticket, refusal = self._door.admit(len(images), size)
-            if refusal is not None:
-                return _error(refusal, pb_utils.TritonError.UNAVAILABLE)
-        self._threads.submit(self._answer, request, ticket, request.get_response_sender())
+            return self._line.admit(request, len(images), size, answer)
+        self._line.answer(request, ticket, answer)
         return None
 
-    def _answer(self, request: Any, ticket: int, sender: Any) -> None:
+    def _answer(self, request: Any, ticket: int) -> Any:
         try:
-            response = self._decide(request, ticket)
+            return self._decide(request, ticket)
         except LateStepError as error:
-            response = _error(f"{error}; send the images again", pb_utils.TritonError.UNAVAILABLE)
-        except Exception as error:  # noqa: BLE001 - the process boundary: without an answer the request would hang
-            response = _error(f"decision: {type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
-        self._door.release(ticket)
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+            return self._line.error(f"{error}; send the images again", pb_utils.TritonError.UNAVAILABLE)
 
     def _decide(self, request: Any, ticket: int) -> Any:
         statuses = [
@@ -175,7 +170,3 @@ def _response(evidence: Evidence, faces: _Faces) -> Any:
             pb_utils.Tensor("STATUS", np.array([[each] for each in evidence.statuses], np.object_)),
         ]
     )
-
-
-def _error(message: str, code: Any) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

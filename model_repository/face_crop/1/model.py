@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from ensemble.admission import SideDoor
+from ensemble.admission import Line, SideDoor
 from ensemble.faces.detection import Box, FaceDetector
 from ensemble.faces.localisation import FaceLocation, locate_faces
 from ensemble.faces.rows import LocalFace, Row, localise
@@ -51,7 +50,7 @@ class TritonPythonModel:
         self._limits = Limits(**{key: int(parameters[key]["string_value"]) for key in ("max_bytes", "max_pixels")})
         self._decoders = Decoders()
         self._door = SideDoor()
-        self._direct = ThreadPoolExecutor(1, thread_name_prefix="direct")
+        self._direct = Line("face_crop", self._door, 1, pb_utils)
         infer = infer_in(pb_utils)
         setting = parameters["detector"]["string_value"]
         # Of each line its own: a detector takes one batch after the other.
@@ -74,7 +73,7 @@ class TritonPythonModel:
         return [next(answers) if call in admitted else self._let_in(call) for call in calls]
 
     def finalize(self) -> None:
-        self._direct.shutdown()
+        self._direct.close()
         self._decoders.close()
 
     def _answer(self, calls: Sequence[Call], detector: FaceDetector) -> list[Any]:
@@ -89,19 +88,10 @@ class TritonPythonModel:
         return [_response(faces[end - len(call.rows) : end]) for call, end in zip(calls, ends, strict=True)]
 
     def _let_in(self, call: Call) -> Any:
-        ticket, refusal = self._door.admit(len(call.rows), call.size)
-        if refusal is not None:
-            return _error(refusal, pb_utils.TritonError.UNAVAILABLE)
-        self._direct.submit(self._answer_directly, call, ticket, call.request.get_response_sender())
-        return None
+        def answer(_ticket: int) -> Any:
+            return self._answer([call], self._direct_detector)[0]
 
-    def _answer_directly(self, call: Call, ticket: int, sender: Any) -> None:
-        try:
-            (response,) = self._answer([call], self._direct_detector)
-        except Exception as error:  # noqa: BLE001 - the process boundary: without an answer the request would hang
-            response = _error(f"face_crop: {type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
-        self._door.release(ticket)
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        return self._direct.admit(call.request, len(call.rows), call.size, answer)
 
 
 def _call(request: Any) -> Call:
@@ -120,10 +110,6 @@ def _call(request: Any) -> Call:
     ]
     tickets = pb_utils.get_input_tensor_by_name(request, "TICKET")
     return Call(request, 0 if tickets is None else int(tickets.as_numpy()[0, 0]), rows)
-
-
-def _error(message: str, code: Any) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
 def _response(faces: Sequence[LocalFace]) -> Any:

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
-from ensemble.admission import SideDoor
+from ensemble.admission import Line, SideDoor
 from ensemble.contract import FACE_NONE
 from ensemble.faces.every import FaceFrame, Faces, every_face
 from ensemble.faces.restoration import ATTEMPTS
@@ -42,31 +41,18 @@ class TritonPythonModel:
         self._attempts = len(ATTEMPTS) if attempts == "all" else int(attempts)
         repository = Path(args["model_repository"]).parent
         self._detector = choose_detector(parameters["detector"], "face_finder", repository, infer_in(pb_utils))
-        self._door = SideDoor()
-        self._line = ThreadPoolExecutor(1, thread_name_prefix="line")
+        self._line = Line("face_finder", SideDoor(), 1, pb_utils)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._begin(request) for request in requests]
 
     def finalize(self) -> None:
-        self._line.shutdown()
+        self._line.close()
 
     def _begin(self, request: Any) -> Any:
         """Puts an admitted request into the line, and gives None; gives the others their refusal at once."""
         images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()[:, 0]
-        ticket, refusal = self._door.admit(len(images), sum(map(len, images)))
-        if refusal is not None:
-            return _error(refusal, pb_utils.TritonError.UNAVAILABLE)
-        self._line.submit(self._answer, request, images, ticket, request.get_response_sender())
-        return None
-
-    def _answer(self, request: Any, images: npt.NDArray[np.object_], ticket: int, sender: Any) -> None:
-        try:
-            response = self._search(request, images)
-        except Exception as error:  # noqa: BLE001 - the process boundary: without an answer the request would hang
-            response = _error(f"face_finder: {type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
-        self._door.release(ticket)
-        sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+        return self._line.admit(request, len(images), sum(map(len, images)), lambda _: self._search(request, images))
 
     def _search(self, request: Any, images: npt.NDArray[np.object_]) -> Any:
         wanted = pb_utils.get_input_tensor_by_name(request, "ATTEMPTS")
@@ -80,10 +66,6 @@ class TritonPythonModel:
             return error.status, NOBODY
         most = min(attempts, self._attempts) if attempts > 0 else self._attempts
         return status.OK, every_face([image], self._detector, [ATTEMPTS[:most]])[0]
-
-
-def _error(message: str, code: Any) -> Any:
-    return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
 def _response(results: Sequence[tuple[str, Faces]]) -> Any:
