@@ -38,7 +38,8 @@ def fake_probability(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]
     """
     finite = np.isfinite(logits).all(axis=-1, keepdims=True)
     logits = np.where(finite, logits, np.float32(np.nan))
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    with np.errstate(over="ignore"):  # a difference beyond float32 is -inf, whose exponential is 0 as it should be
+        exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return np.asarray(exponentials[..., 1] / exponentials.sum(axis=-1), np.float32)
 
 

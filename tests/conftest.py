@@ -19,6 +19,11 @@ from networks import write_random_weights
 from server.standin.install import install
 from server.standin.layout import Layout, default_layout
 
+# A shell's background job ignores Ctrl-C, and so would the programs that tests interrupt. What is handled here is not
+# ignored there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # An example may take long because the machine is busy.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
