@@ -43,7 +43,7 @@ def hand_over(image: RgbImage, native: bool = False, location: bytes = b"") -> b
     height, width = image.shape[:2]
     if height * width > LARGEST:
         return _HEADER.pack(native, len(location), 0, 0) + location
-    return _HEADER.pack(native, len(location), height, width) + location + image.tobytes()
+    return b"".join((_HEADER.pack(native, len(location), height, width), location, np.ascontiguousarray(image).data))
 
 
 def take_over(handed: bytes, limits: Limits) -> HandOver:

@@ -231,7 +231,10 @@ def _ask(worker: _Worker, job: bytes, shared: list[int], timeout: float) -> tupl
     """Height and width of the image that the worker decoded."""
     worker.jobs.settimeout(timeout)
     try:
-        socket.send_fds(worker.jobs, [job], shared)
+        if shared:
+            socket.send_fds(worker.jobs, [job], shared)
+        else:
+            worker.jobs.send(job)
         answer = worker.jobs.recv(ANSWER.size + LONGEST_MESSAGE)
     except TimeoutError as error:
         os.kill(worker.pid, signal.SIGKILL)

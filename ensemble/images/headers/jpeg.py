@@ -1,5 +1,6 @@
 """JPEG (ITU-T T.81): walks the segments up to the first image's end marker."""
 
+import re
 import struct
 
 import numpy as np
@@ -18,8 +19,10 @@ _ARITHMETIC = frozenset(range(0xC9, 0xD0)) - {0xCC}
 # the orientation.
 _APPLICATION = frozenset((*range(0xE0, 0xF0), 0xFE))
 _IGNORED = _APPLICATION - {0xE0, 0xE1, 0xEE}
-_FIRST_BLOCK, _LARGEST_BLOCK = 1 << 8, 1 << 18
-"""Bytes that are searched for a marker at once: few first, so that markers close by cost little, then ever more."""
+_MARKER, _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff]", re.DOTALL), re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_FIRST_BLOCK, _BLOCK = 1 << 16, 1 << 18
+"""Bytes that are searched for a marker at once. The first block, all of a small file, takes an expression: it is quick,
+but holds up the other threads. So the others take NumPy, which does not, and is slow for few bytes."""
 
 MAX_SCANS = 64
 """Passes over all pixels that a JPEG may take; encoders write about ten. Each costs the decoder time, and few bytes."""
@@ -145,11 +148,13 @@ def _next_marker(data: bytes, position: int, *, in_scan: bool = False) -> int:
     """
     if not in_scan and data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] not in _NO_MARKER:
         return position
+    expression = _MARKER_IN_SCAN if in_scan else _MARKER
+    if near := expression.search(data, position, position + _FIRST_BLOCK):
+        return near.start()
+    position = min(position + _FIRST_BLOCK - 1, len(data))
     pixels = np.frombuffer(data, np.uint8)
-    length = _FIRST_BLOCK
     while position + 1 < len(data):
-        block = pixels[position : position + length]
-        length = min(2 * length, _LARGEST_BLOCK)
+        block = pixels[position : position + _BLOCK]
         second = block[1:]
         found = (block[:-1] == 0xFF) & (second != 0x00) & (second != 0xFF)
         if in_scan:

@@ -220,6 +220,8 @@ class GraphModel(ABC):
         for name, array in results.items():
             if len(array) != sum(sizes):
                 raise ValueError(f"output {name} has {len(array)} rows for a batch of {sum(sizes)}")
+        if len(sizes) == 1:
+            return [results]
         bounds = np.cumsum(sizes)[:-1]
         split = {name: np.split(array, bounds) for name, array in results.items()}
         return [{name: arrays[i] for name, arrays in split.items()} for i in range(len(sizes))]
