@@ -21,26 +21,40 @@ POISON = b"poison"
 
 
 class Mortal(FakeTriton):
-    """A server that dies of some images, with all that is under way, and starts again a little later."""
+    """A server that dies of some images, with all that is under way, and starts again a little later.
+
+    A death counts before a client can notice it, and the next one can happen as soon as the server is back: what the
+    client does at once finds both so.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.deaths = 0
         self.fault = self.die_of_poison
         self._dying = threading.Lock()
+        self._restarts: list[threading.Thread] = []
 
     def die_of_poison(self, request: pb.ModelInferRequest, context: grpc.ServicerContext) -> None:
-        if POISON in request.raw_input_contents[0] and self._dying.acquire(blocking=False):
-            threading.Thread(target=self._restart).start()
-            while context.is_active():
-                threading.Event().wait(0.005)
-            context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
+        if POISON not in request.raw_input_contents[0]:
+            return
+        if self._dying.acquire(blocking=False):
+            self.deaths += 1
+            self._restarts.append(threading.Thread(target=self._restart))
+            self._restarts[-1].start()
+        while context.is_active():
+            threading.Event().wait(0.005)
+        context.abort(grpc.StatusCode.UNAVAILABLE, "Socket closed")
 
     def _restart(self) -> None:
         self.stop()
-        self.deaths += 1
-        self.start()
         self._dying.release()
+        self.start()
+
+    def end(self) -> None:
+        """Stops it for good: what has died last is back by then."""
+        for restart in self._restarts:
+            restart.join()
+        self.stop()
 
 
 @contextmanager
@@ -50,7 +64,7 @@ def mortal() -> Iterator[Mortal]:
     try:
         yield server
     finally:
-        server.stop()
+        server.end()
 
 
 def blocking(urls: Any, images: list[Any], **options: Any) -> list[Verdict]:
