@@ -13,6 +13,8 @@ ROOT = Path(__file__).parent.parent
 """The repository."""
 
 GOLDEN = ROOT / "tests" / "golden"
+CASES = ROOT.parent / "shared" / "cases"
+"""Reported files; they are no part of the project."""
 IMAGES = sorted((GOLDEN / "images").glob("*.png"))
 BOXES: dict[str, tuple[float, float, float, float]] = {
     name: tuple(box) for name, box in json.loads((GOLDEN / "images" / "boxes.json").read_text()).items()

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -18,11 +19,12 @@ from deepfake_client import DetectorClient
 
 from benchmarks.fuzz.mutations import mutated
 from ensemble import status
+from ensemble.images import Limits, read_image
 from ensemble.images.handover import hand_over
 from ensemble.streams import MAX_BATCH_SIZE
 from tests import hostile
 from tests.conftest import Server, start_server
-from tests.golden import GOLDEN, ROWS
+from tests.golden import CASES, GOLDEN, ROWS
 from tests.wellformed import FILES
 
 pytestmark = pytest.mark.server
@@ -34,6 +36,29 @@ FUZZED = int(os.environ.get("FUZZED_IMAGES", "600"))
 """Mutated images that are served; give FUZZED_IMAGES=20000 for a long run."""
 
 MEMORY_BACK = 200 << 20
+
+REPORTED = {
+    "adobe_short.jpg": status.OK,
+    "apng_bad_filter.png": status.UNREADABLE_IMAGE,
+    "fill_bytes_100k.jpg": status.OK,
+    "gama_short.png": status.OK,
+    "half_eoi.jpg": status.TRUNCATED_IMAGE,
+    "half_then_second_jpeg.jpg": status.TRUNCATED_IMAGE,
+    "motion_photo.jpg": status.OK,
+    "orient6.jpg": status.OK,
+    "orient6.png": status.OK,
+    "orient6.webp": status.OK,
+    "png_bad_crc_text.png": status.OK,
+    "png_idat_2_gigabytes.png": status.UNREADABLE_IMAGE,
+    "rgba.tif": status.OK,
+    "second_image_cut.jpg": status.OK,
+    "srgb_empty.png": status.OK,
+    "ztxt_method1.png": status.OK,
+}
+"""Images from reports of people who do this job, and what each must get."""
+
+LISTS = {"README.md", "bom_list.txt", "concat.tar", "duplicate.parquet"}
+"""Reported, too, of bulk runs: `tests/unit/client/bulk/test_odd_names.py` reads them."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +135,17 @@ def test_every_kind_gets_its_status_beside_a_good_image(own: Server, client: Det
     found = {case.name: scored_beside_a_good_image(client, case.data) for case in cases}
     assert found == {case.name: case.status for case in cases}
     assert_unharmed(before, own)
+
+
+@pytest.mark.skipif(not CASES.exists(), reason="the cases are not here")
+def test_what_was_reported_is_right_beside_a_good_image(own: Server, client: DetectorClient) -> None:
+    before = footprint(own)
+    files = {path.name: path.read_bytes() for path in CASES.iterdir() if path.name not in LISTS}
+    assert {name: scored_beside_a_good_image(client, data) for name, data in files.items()} == REPORTED
+    assert_unharmed(before, own)
+    for name in (name for name, expected in REPORTED.items() if expected == status.OK):
+        expected = cv2.imdecode(np.frombuffer(files[name], np.uint8), cv2.IMREAD_COLOR)
+        np.testing.assert_array_equal(read_image(files[name], Limits())[:, :, ::-1], expected, err_msg=name)
 
 
 def test_files_of_every_kind_are_scored(own: Server, client: DetectorClient) -> None:

@@ -27,10 +27,9 @@ from rich.console import Console
 
 from tests.bulk import COMMAND, make_images, printed, rows_of, score
 from tests.fakes.triton import FakeTriton
-from tests.golden import ROOT
+from tests.golden import CASES
 from tests.unit.client.bulk.test_bulk_inputs import add
 
-CASES = ROOT.parent / "shared" / "cases"
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
 
 
