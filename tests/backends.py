@@ -86,10 +86,12 @@ def save_lookup(folder: Path) -> None:
         dynamic_batching { preferred_batch_size: [ 8 ] max_queue_delay_microseconds: 200000 }""")
 
 
-def start(layout: Layout, repository: Path, log: list[str]) -> tuple[TritonProcess, triton.InferenceServerClient]:
-    """Start a server and wait until it is ready or has ended."""
+def start(
+    layout: Layout, repository: Path, log: list[str], *extra: str
+) -> tuple[TritonProcess, triton.InferenceServerClient]:
+    """Start a server, with further options, and wait until it is ready or has ended."""
     ports = free_ports()
-    process = TritonProcess(layout, Options(repository, "127.0.0.1", ports), log.append)
+    process = TritonProcess(layout, Options(repository, "127.0.0.1", ports, extra=extra), log.append)
     client = triton.InferenceServerClient(f"127.0.0.1:{ports['grpc']}")
     deadline = time.monotonic() + 60
     while process.exit_status() is None and time.monotonic() < deadline:

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from ensemble.calibration_file import Calibration, echo_of, parse_calibration
 from forensics.__main__ import main
 from forensics.calibrate.install import install_calibration, with_parameters
 from forensics.common.errors import ForensicsError
+from server.standin.layout import Layout
+from tests.backends import start
 from tests.conftest import Server, start_server
 from tests.golden import BOXES, IMAGES, ROOT
 from tests.photographs import write_photographs
@@ -133,6 +136,39 @@ def test_a_server_does_not_start_with_a_calibration_that_is_missing(tiny_reposit
     install_calibration(repository, calibration_for(repository).to_text()).unlink()
     with pytest.raises(RuntimeError, match="a calibration cannot be read"):
         start_server(repository, tmp_path / "log")
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ({"map": {"kind": "isotonic", "x": [0.1, 0.6], "y": [0.0, 1.0]}}, ""),
+        ({"map": {"kind": "isotonic", "x": [0.1, 0.6], "y": [1.0, 0.0]}}, "must have rising x and y that never fall"),
+        ({"map": {"kind": "platt", "slope": -2.0, "intercept": 0.0}}, "slope is -2.0; it must lie in"),
+        ({"weight": -1.0}, "weight is -1.0; it must lie in"),
+    ],
+    ids=["rising", "falling line", "falling slope", "falling weight"],
+)
+def test_the_step_that_decides_early_loads_with_a_rising_vote_alone(
+    tiny_repository: Path, layout: Layout, tmp_path: Path, entry: dict[str, Any], told: str
+) -> None:
+    """A vote that falls where a stream's probability rises is bounded by nothing, so no verdict could be early."""
+    repository = copy_repository(tiny_repository, tmp_path / "models")
+    document = json.loads(calibration_for(repository).to_text())
+    document["streams"]["semantic_fusion"] |= entry
+    install_calibration(repository, calibration_for(repository).to_text()).write_text(text := json.dumps(document))
+    config = repository / "voter" / "config.pbtxt"
+    config.write_text(with_parameters(config.read_text(), {"CALIBRATION": echo_of(text)}))
+    log: list[str] = []
+    alone = ("--model-control-mode=explicit", "--load-model=decision")
+    process, client = start(layout, repository, log, *alone)
+    try:
+        loaded = process.exit_status() is None and client.is_model_ready("decision")
+        assert loaded == (not told), log
+        assert not told or any("decision" in line and told in line for line in log), log
+    finally:
+        client.close()
+        process.kill()
 
 
 def test_installing_changes_the_two_parameters_and_nothing_else() -> None:
