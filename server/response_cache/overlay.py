@@ -1,11 +1,7 @@
-"""A model repository with the cache in front of its ensembles, made of links to another one.
-
-In the container, `python3 -m server.response_cache.overlay FROM TO MIB` makes it.
-"""
+"""A model repository with the cache in front of its ensembles, made of links to another one."""
 
 import re
 import shutil
-import sys
 from pathlib import Path
 
 ENSEMBLES = ("deepfake_detector", "deepfake_verdict")
@@ -56,7 +52,3 @@ def _put_in_front(model: Path, target: Path, mebibytes: int, face_networks: bool
     )
     (target / model.name / "config.pbtxt").write_text(front, encoding="utf-8")
     shutil.copy(_FRONT, target / model.name / "1")
-
-
-if __name__ == "__main__":
-    lay_over(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

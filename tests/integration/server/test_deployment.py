@@ -12,6 +12,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ import yaml
 from deepfake_client import DetectorClient
 
 from ensemble.streams import STREAMS
+from forensics.calibrate.install import install_calibration
 from server.defaults import fixed_options
 from server.standin.layout import default_layout
 from tests.conftest import Server, free_ports, start_server
 from tests.golden import ROOT, ROWS
+from tests.integration.forensics.test_calibrate_command import calibration_for, copy_repository
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -156,31 +159,63 @@ def test_tritonserver_has_every_option_that_the_container_gives(tmp_path: Path) 
     assert given <= known
 
 
-@pytest.mark.server
-def test_the_entry_point_serves_clients_and_nothing_else(tiny_repository: Path, tmp_path: Path) -> None:
+@contextmanager
+def contained(repository: Path, log: Path, **environment: str) -> Iterator[Server]:
+    """What the container starts, on free ports, with the wheel's tritonserver in the place of NVIDIA's."""
     grpc, http, metrics = free_ports(3)
     layout = default_layout()
     path = f"{layout.tritonserver.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     command = [*ENTRY, f"--backend-directory={layout.backends}"]
     command += [f"--grpc-port={grpc}", f"--http-port={http}", f"--metrics-port={metrics}"]
-    with (tmp_path / "log").open("wb") as log:
-        environment = os.environ | {"PATH": path, "MODELS": str(tiny_repository)}
-        process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log)
+    given = os.environ | {"PATH": path, "MODELS": str(repository), "TMPDIR": str(log.parent)} | environment
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, env=given, cwd=ROOT, stdout=stream, stderr=stream)
     try:
         with DetectorClient(f"localhost:{grpc}") as client:
             client.wait_ready(timeout=200)
-            assert client.score(ROOT / "tests/golden/images/00_face.png").status == "ok"
-        with tritonclient.grpc.InferenceServerClient(f"localhost:{grpc}") as client:
-            for refused in (client.get_system_shared_memory_status, client.get_model_repository_index):
-                with pytest.raises(tritonclient.grpc.InferenceServerException, match="restricted"):
-                    refused()
-        request = urllib.request.Request(f"http://localhost:{http}/v2/models/deepfake_detector/infer", b"{}")
-        with pytest.raises(urllib.error.HTTPError, match="403"):
-            urllib.request.urlopen(request)
-        assert urllib.request.urlopen(f"http://localhost:{http}/v2/health/ready").status == 200
+        yield Server(process, repository, grpc, http, metrics, log)
     finally:
         process.terminate()
         process.wait(60)
+
+
+@pytest.mark.server
+def test_the_entry_point_serves_clients_and_nothing_else(tiny_repository: Path, tmp_path: Path) -> None:
+    with contained(tiny_repository, tmp_path / "log") as server:
+        with DetectorClient(server.url) as client:
+            assert client.score(ROOT / "tests/golden/images/00_face.png").status == "ok"
+        with tritonclient.grpc.InferenceServerClient(server.url) as client:
+            for refused in (client.get_system_shared_memory_status, client.get_model_repository_index):
+                with pytest.raises(tritonclient.grpc.InferenceServerException, match="restricted"):
+                    refused()
+        address = f"http://localhost:{server.http_port}/v2"
+        request = urllib.request.Request(f"{address}/models/deepfake_detector/infer", b"{}")
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(request)
+        assert urllib.request.urlopen(f"{address}/health/ready").status == 200
+
+
+@pytest.mark.server
+def test_the_container_keeps_answers_until_it_ends(tiny_repository: Path, tmp_path: Path) -> None:
+    """Another calibration is read by another start, which knows no answer of before."""
+    repository = copy_repository(tiny_repository, tmp_path / "models")
+    image = ROOT / "tests/golden/images/00_face.png"
+    answers = []
+    for _ in range(2):
+        with contained(repository, tmp_path / "log", RESPONSE_CACHE="1") as server:
+            with DetectorClient(server.url) as client:
+                first, again = client.score(image), client.score(image)
+            assert first == again
+            (hits,) = re.findall(
+                r'^deepfake_detector_cache_hits_total{model="deepfake_detector"} (\d+)$',
+                metrics_of(server),
+                re.MULTILINE,
+            )
+            assert hits == "1"
+        answers.append(first)
+        install_calibration(repository, calibration_for(repository).to_text())
+    assert answers[0].probability != answers[1].probability
+    assert answers[0].streams["global_texture"].probability != answers[1].streams["global_texture"].probability
 
 
 @pytest.mark.server

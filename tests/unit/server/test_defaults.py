@@ -43,7 +43,7 @@ def as_options(words: list[str]) -> dict[str, str]:
 @pytest.mark.parametrize("http_inference", [False, True])
 def test_the_container_starts_as_the_launcher_does(extra: tuple[str, ...], http_inference: bool) -> None:
     environment = {"HTTP_INFERENCE": "open"} if http_inference else {}
-    there = as_options(command(extra, environment)[1:])
+    there = as_options(command(extra, environment, Path("models"))[1:])
     here = of_the_launcher(extra, http_inference=http_inference)
     assert {option: value for option, value in here.items() if option not in THE_LAUNCHERS_OWN} == {
         option: value for option, value in there.items() if option != "--model-repository"
@@ -51,7 +51,7 @@ def test_the_container_starts_as_the_launcher_does(extra: tuple[str, ...], http_
 
 
 def test_quantiles_are_measured_by_both() -> None:
-    for options in (of_the_launcher(), as_options(command([], {}))):
+    for options in (of_the_launcher(), as_options(command([], {}, Path("models")))):
         assert options["--metrics-config"] == "summary_latencies=true"
         assert options["--exit-timeout-secs"] == str(DRAIN_SECONDS)
 

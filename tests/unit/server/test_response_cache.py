@@ -1,7 +1,5 @@
 """The repository with the cache in front: links, and the two ensembles behind steps of their names."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,8 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from server.cli import main
+from server.container import cache_size
+from server.errors import RefusedError
 from server.response_cache.overlay import ENSEMBLES, lay_over
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -41,8 +41,7 @@ def test_all_other_models_are_those_of_the_repository(tmp_path: Path) -> None:
     for model in SKELETON.iterdir():
         (repository / model.name).symlink_to(model)
     (repository / "face_detector").mkdir()
-    command = [sys.executable, "-m", "server.response_cache.overlay", str(repository), str(target), "1"]
-    subprocess.run(command, check=True, cwd=ROOT)
+    lay_over(repository, target, 1)
     others = {model.name for model in repository.iterdir()} - set(ENSEMBLES)
     for name in others:
         assert (target / name).resolve() == (repository / name).resolve()
@@ -53,3 +52,18 @@ def test_all_other_models_are_those_of_the_repository(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", ["0", "-1", "much"])
 def test_a_size_that_is_none_is_refused(size: str) -> None:
     assert CliRunner().invoke(main, ["serve", "--response-cache", size]).exit_code == 2
+    with pytest.raises(RefusedError, match=f"RESPONSE_CACHE is '{size}'; it must be a number of MiB"):
+        cache_size([], {"RESPONSE_CACHE": size})
+
+
+def test_the_container_keeps_none_unless_asked() -> None:
+    assert cache_size([], {}) is None
+    assert cache_size([], {"RESPONSE_CACHE": ""}) is None
+    assert cache_size(["--model-control-mode=poll"], {}) is None
+    assert cache_size(["--model-control-mode=none"], {"RESPONSE_CACHE": "256"}) == 256
+
+
+@pytest.mark.parametrize("words", [["--model-control-mode=poll"], ["--model-control-mode", "explicit"]])
+def test_no_answers_are_kept_where_models_may_change(words: list[str]) -> None:
+    with pytest.raises(RefusedError, match="--model-control-mode would change models under the answers"):
+        cache_size(words, {"RESPONSE_CACHE": "256"})
