@@ -2,14 +2,16 @@
 
 Calibration and operating points are fitted on crops of the validation's photographs and tried on those of the test's;
 once on the weights as they are, and once with the Local Facial stream untrained, which a good calibration notices.
-Then: does saliency fall on what was manipulated, and what do 16 bits cost?
+Then: does saliency fall on what was manipulated, how do verdicts fall under degradation, and what do 16 bits cost?
 """
 
 import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,12 @@ from training.metrics import auc_interval
 RATES = (0.05, 0.1)
 """False-alarm rates: lower ones need more real images than there are."""
 
+SOME = 20
+"""Pairs of the test for the tools that compute each image many times: robustness and the study of 16 bits."""
+
+SWEEP = "jpeg"
+"""Of robustness, through the server; `benchmarks.learn` has further ones."""
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.option("--weights", type=click.Path(exists=True, path_type=Path), default=ROOT / "samples" / "weights")
@@ -49,7 +57,7 @@ RATES = (0.05, 0.1)
 @click.option("--score-cam", "cams", default=12, help="Fakes that Score-CAM is computed for.")
 @click.option("--output", type=click.Path(path_type=Path), help="Write the result as JSON to this file.")
 def main(weights: Path, folder: Path, pairs: int, cams: int, output: Path | None) -> None:
-    """Try calibrate, explain, operating points and 16 bits on learnt weights."""
+    """Try calibrate, operating points, explain, robustness and 16 bits on learnt weights."""
     console = Console()
     begun = circumstances("benchmarks.learnt")
     shutil.rmtree(folder, ignore_errors=True)
@@ -62,15 +70,25 @@ def main(weights: Path, folder: Path, pairs: int, cams: int, output: Path | None
     (folder / "spoilt" / "weights" / "manifest.json").unlink(missing_ok=True)
     write_samples(folder / "data", {split: draw_samples(split, pairs, SEED) for split in ("validation", "test")})
 
+    test = folder / "data" / "test"
+    some = _some(test, folder / "some")
+
     details: dict[str, Any] = {}
+    seconds: dict[str, float] = {}
     for name in ("learnt", "spoilt"):
         own = folder / name
-        _run("export", "--weights", str(own / "weights"), "--repository", str(own / "model_repository"))
+        with _timed(seconds, f"export, {name}"):
+            _run("export", "--weights", str(own / "weights"), "--repository", str(own / "model_repository"))
         with serve(own / "model_repository") as server:
-            details[name] = _calibrated(server, folder / "data", own)
+            with _timed(seconds, f"calibrate and evaluate, {name}"):
+                details[name] = _calibrated(server, folder / "data", own)
             if name == "learnt":
-                details["saliency"] = _saliency(server, folder / "data" / "test", own, cams)
-    details["precision"] = _precision(folder, folder / "data" / "test")
+                with _timed(seconds, "saliency"):
+                    details["saliency"] = _saliency(server, test, own, cams)
+                with _timed(seconds, "robustness"):
+                    details["robustness"] = _robustness(server, some, own)
+    with _timed(seconds, "16 bits"):
+        details["precision"] = _precision(folder, some)
 
     console.print_json(data=details)
     figures = [
@@ -86,17 +104,42 @@ def main(weights: Path, folder: Path, pairs: int, cams: int, output: Path | None
             for method, streams in details["saliency"].items()
             for stream, each in streams.items()
         ),
+        *(
+            Figure({"sweep": SWEEP, "level": level}, "AUC of the vote", "", "neither", [each["value"]])
+            for level, each in details["robustness"].items()
+        ),
+        *(Figure({"step": name}, "time", "s", "lower", [value]) for name, value in seconds.items()),
     ]
     result = Result(
         benchmark="learnt",
         measures="the tools behind the export on learnt weights and photographs that the training never saw",
         circumstances=begun,
-        settings={"pairs": pairs, "score_cam": cams},
+        settings={"pairs": pairs, "score_cam": cams, "some": SOME},
         figures=figures,
         details=details,
     )
     if output:
         write(output, result)
+
+
+def _some(test: Path, folder: Path) -> Path:
+    """The first pairs of the test, in a folder of their own."""
+    for kind in ("real", "fake"):
+        (folder / kind).mkdir(parents=True)
+        for path in sorted((test / kind).glob("*.png"), key=_number)[:SOME]:
+            shutil.copyfile(path, folder / kind / path.name)
+    return folder
+
+
+def _number(path: Path) -> int:
+    return int(path.stem.rpartition("_")[2])
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    seconds[name] = time.monotonic() - began
 
 
 def _run(module: str, *arguments: str, allowed: Sequence[int] = (0,)) -> None:
@@ -208,6 +251,15 @@ def _framed(mask: Any, inspection: Inspection, stream: Stream) -> Any:
 def _inside(saliency: Map, mask: Any) -> tuple[float, float]:
     small = cv2.resize(mask, saliency.shape[::-1], interpolation=cv2.INTER_AREA)
     return float((saliency * small).sum() / saliency.sum()), float(small.mean())
+
+
+def _robustness(server: Endpoint, images: Path, own: Path) -> dict[str, Any]:
+    """AUC of the vote with its interval, by level; the clean images first."""
+    common = ("--url", server.url, "--output", str(own / "robustness"))
+    _run("forensics", "robustness", str(images), "--sweep", SWEEP, *common)
+    sweep = json.loads((own / "robustness" / "robustness.json").read_text(encoding="utf-8"))["sweeps"][0]
+    levels = (sweep["clean"], *sweep["levels"])
+    return {"clean" if each["level"] is None else f"{each['level']:g}": each["auc"]["vote"] for each in levels}
 
 
 def _precision(folder: Path, images: Path) -> dict[str, Any]:
