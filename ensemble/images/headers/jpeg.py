@@ -19,7 +19,8 @@ _ARITHMETIC = frozenset(range(0xC9, 0xD0)) - {0xCC}
 # the orientation.
 _APPLICATION = frozenset((*range(0xE0, 0xF0), 0xFE))
 _IGNORED = _APPLICATION - {0xE0, 0xE1, 0xEE}
-_MARKER, _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff]", re.DOTALL), re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
+_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
 _FIRST_BLOCK, _BLOCK = 1 << 16, 1 << 18
 """Bytes that are searched for a marker at once. The first block, all of a small file, takes an expression: it is quick,
 but holds up the other threads. So the others take NumPy, which does not, and is slow for few bytes."""

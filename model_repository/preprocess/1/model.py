@@ -25,8 +25,8 @@ GOES_ON = {*(stream.pixels_name for stream in IMAGE_STREAMS), "DECODED", "BOX", 
 """What an ensemble asks for. A request for anything else, all outputs for example, is answered and gone."""
 
 QUICK = 0.005
-"""Seconds that `execute` waits for a single image that comes to an idle step: an answer that it returns itself arrives a
-millisecond earlier than one that is sent later."""
+"""Seconds that `execute` waits for a single image that comes to an idle step: an answer that it returns itself arrives
+a millisecond earlier than one that is sent later."""
 
 
 class TritonPythonModel:
