@@ -58,7 +58,7 @@ class Aftermath:
 
     Attributes:
         recovered: Seconds until the server answered as fast as before, several times in a row; None where it did
-            not within the patience.
+            not in time.
         drained: Seconds until the last request of the overload had its answer.
     """
 
@@ -71,7 +71,7 @@ class Aftermath:
 @click.option("--times", default=4.0, type=click.FloatRange(min=0, min_open=True), help="The capacity, so many times.")
 @click.option("--seconds", default=15.0, type=click.FloatRange(min=1), help="How long the overload lasts.")
 @click.option("--deadline", default=120.0, type=click.FloatRange(min=1), help="Of each request, seconds.")
-@click.option("--patience", default=120.0, type=click.FloatRange(min=1), help="To wait for the recovery, seconds.")
+@click.option("--recovery-timeout", default=120.0, type=click.FloatRange(min=1), help="Seconds to wait for it.")
 @click.option("--model-config-name", help="Serve each model's configs/NAME.pbtxt where it has one.")
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as JSON to this file."
@@ -81,7 +81,7 @@ def main(
     times: float,
     seconds: float,
     deadline: float,
-    patience: float,
+    recovery_timeout: float,
     model_config_name: str | None,
     output: Path | None,
 ) -> None:
@@ -98,7 +98,7 @@ def main(
     with serve(export(preset), model_config_name) as server:
         with PerfAnalyzer(server.url, images) as perf_analyzer:
             capacity = measure_capacity(perf_analyzer, CAPACITY_SECONDS)
-        run = _overload(server.url, images, times * capacity, seconds, deadline, patience)
+        run = _overload(server.url, images, times * capacity, seconds, deadline, recovery_timeout)
         calm, outcomes, aftermath = asyncio.run(run)
     answered = [each.seconds for each in outcomes if each.kind == ANSWERED]
     refused = [each for each in outcomes if each.kind != ANSWERED]
@@ -162,7 +162,7 @@ def errors(refused: list[Outcome]) -> list[dict[str, Any]]:
 
 
 async def _overload(
-    url: str, images: list[Item], rate: float, seconds: float, deadline: float, patience: float
+    url: str, images: list[Item], rate: float, seconds: float, deadline: float, recovery_timeout: float
 ) -> tuple[list[float], list[Outcome], Aftermath]:
     source = cycle(images)
     async with AsyncDetectorClient(url, timeout=deadline, retries=0) as client:
@@ -172,7 +172,7 @@ async def _overload(
         async for _ in _arrivals(rate, seconds):
             tasks.append(asyncio.create_task(_request(client, next(source), start)))
         last = time.perf_counter()
-        recovery = asyncio.create_task(_recovery(client, source, 2 * float(np.percentile(calm, 95)), patience))
+        recovery = asyncio.create_task(_recovery(client, source, 2 * float(np.percentile(calm, 95)), recovery_timeout))
         outcomes = await asyncio.gather(*tasks)
         drained = time.perf_counter() - last
         return calm, list(outcomes), Aftermath(await recovery, drained)
@@ -202,11 +202,11 @@ async def _request(client: AsyncDetectorClient, item: Item, start: float) -> Out
     return Outcome(begun - start, took)
 
 
-async def _recovery(client: AsyncDetectorClient, source: Any, limit: float, patience: float) -> float | None:
+async def _recovery(client: AsyncDetectorClient, source: Any, limit: float, recovery_timeout: float) -> float | None:
     """Seconds until the first of `CALM_PROBES` answers in a row within the limit."""
     start = time.perf_counter()
     fast_since, fast = math.nan, 0
-    while time.perf_counter() - start < patience:
+    while time.perf_counter() - start < recovery_timeout:
         sent = time.perf_counter()
         outcome = await _request(client, next(source), start)
         if outcome.kind == ANSWERED and outcome.seconds <= limit:

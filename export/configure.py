@@ -184,7 +184,7 @@ _FACE_STEP = """\
       input_map { key: "DECODED" value: "decoded" }
       input_map { key: "BOX" value: "box" }
       input_map { key: "IMAGE_STATUS" value: "image_status" }
-      input_map { key: "TICKET" value: "ticket" }
+      input_map { key: "PERMIT" value: "permit" }
 $pixels\
       output_map { key: "FACE" value: "face" }
       output_map { key: "FACE_CONFIDENCE" value: "face_confidence" }

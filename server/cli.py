@@ -106,7 +106,7 @@ def main() -> None:
 
     Closed unless opened: inference over HTTP, model control, shared memory, traces and log settings. Where gRPC is
     secured, HTTP, which has no TLS, listens on this machine alone. Where gRPC wants certificates, the launcher looks
-    after the server with those of --ca, --client-cert and --client-key, or over HTTP. See docs/security-doors.md.
+    after the server with those of --ca, --client-cert and --client-key, or over HTTP. See docs/access.md.
 
     Exit codes: 0 stopped as asked · 1 the server failed · 2 refused before the start.
     """

@@ -1,6 +1,6 @@
 """How tritonserver is started wherever it runs, by the launcher and in NVIDIA's container: the one source of both.
 
-Which doors are closed by default is in `server.access`, which both ask, too.
+What is closed by default is in `server.access`, which both ask, too.
 """
 
 PORTS = {"grpc": 8001, "http": 8000, "metrics": 8002}

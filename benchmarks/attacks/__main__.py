@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.attacks import doors, loads
+from benchmarks.attacks import endpoints, loads
 from benchmarks.attacks.finding import Finding
 from benchmarks.attacks.target import Target, serving
 from benchmarks.common.machine import ROOT, circumstances
@@ -18,12 +18,12 @@ from benchmarks.common.result import Figure, Result, read, write
 from benchmarks.common.serving import export
 
 ATTACKS: tuple[Callable[[Target], Finding], ...] = (
-    doors.shared_memory_registration,
-    doors.model_control,
-    doors.nested_json,
-    doors.bad_datagrams,
-    doors.forged_tickets,
-    doors.tickets_of_the_first_step,
+    endpoints.shared_memory_registration,
+    endpoints.model_control,
+    endpoints.nested_json,
+    endpoints.bad_datagrams,
+    endpoints.forged_permits,
+    endpoints.permits_of_the_first_step,
     loads.a_flood_of_batches,
     loads.clients_that_leave,
     loads.a_flood_of_direct_calls,

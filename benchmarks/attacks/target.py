@@ -124,12 +124,12 @@ def ask(target: Target, images: Sequence[bytes], timeout: float) -> str:
     return OK
 
 
-def seconds_until_served(target: Target, patience: float = 120.0) -> float:
-    """After what time an image is served; `patience` where it was not within that."""
+def seconds_until_served(target: Target, timeout: float = 120.0) -> float:
+    """After what time an image is served; `timeout` where it was not within that."""
     started = time.monotonic()
-    while ask(target, [PHOTOGRAPH], patience) != OK and time.monotonic() - started < patience:
+    while ask(target, [PHOTOGRAPH], timeout) != OK and time.monotonic() - started < timeout:
         time.sleep(0.05)
-    return min(patience, time.monotonic() - started)
+    return min(timeout, time.monotonic() - started)
 
 
 def flood(

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from ensemble.contract import OVERLOADED, STUCK, refusal
 
-PATIENCE = 10.0
+SILENCE_SECONDS = 10.0
 """Seconds without any release that are never unusual."""
 
 
@@ -51,8 +51,8 @@ class AdmissionController:
         self._extra = 0  # requests let in over the limit since something was released
 
     @property
-    def tickets(self) -> list[int]:
-        """The tickets of the requests inside."""
+    def permits(self) -> list[int]:
+        """The permits of the requests inside."""
         return list(self._inside)
 
     @property
@@ -65,11 +65,11 @@ class AdmissionController:
         """Bytes of encoded images inside."""
         return sum(each.size for each in self._inside.values())
 
-    def admit(self, ticket: int, images: int, size: int, now: float, others: Load = NOTHING) -> str | None:
+    def admit(self, permit: int, images: int, size: int, now: float, others: Load = NOTHING) -> str | None:
         """Ask for entry. A request that comes to an empty server is always admitted.
 
         Args:
-            ticket: What will be released; a number that is not inside.
+            permit: What will be released; a number that is not inside.
             images: Images of the request.
             size: Bytes of its encoded images.
             now: A clock in seconds that never goes back.
@@ -87,17 +87,17 @@ class AdmissionController:
             silent = now - self._heard
             # A slow network is silent for as long as its batch takes, so the silences heard so far are no sign. After
             # a longer one, all inside may have been given up: one request is let in to find out, ever more rarely.
-            if silent <= (PATIENCE + 2 * self._longest_silence) * (2**self._extra):
-                stuck = silent > PATIENCE + 2 * self._longest_silence
+            if silent <= (SILENCE_SECONDS + 2 * self._longest_silence) * (2**self._extra):
+                stuck = silent > SILENCE_SECONDS + 2 * self._longest_silence
                 return refusal_text(inside, limits, images, size, silent if stuck else None)
             self._extra += 1
         self._number += 1
-        self._inside[ticket] = _Admitted(images, size, now, self._number)
+        self._inside[permit] = _Admitted(images, size, now, self._number)
         return None
 
-    def release(self, ticket: int, now: float) -> None:
-        """Take note that a request has left; a ticket that is not inside is ignored."""
-        left = self._inside.pop(ticket, None)
+    def release(self, permit: int, now: float) -> None:
+        """Take note that a request has left; a permit that is not inside is ignored."""
+        left = self._inside.pop(permit, None)
         if left is None:
             return
         self._last_released = max(self._last_released, left.number)
@@ -109,14 +109,14 @@ class AdmissionController:
     def _forget_lost(self, now: float) -> None:
         # A request that was given up on its way is never released. Requests leave about in the order in which they
         # came, so one that later ones have overtaken long ago is lost.
-        patience = PATIENCE + 3 * self._longest_stay
+        allowed = SILENCE_SECONDS + 3 * self._longest_stay
         lost = [
-            ticket
-            for ticket, each in self._inside.items()
-            if each.number < self._last_released and now - each.since > patience
+            permit
+            for permit, each in self._inside.items()
+            if each.number < self._last_released and now - each.since > allowed
         ]
-        for ticket in lost:
-            del self._inside[ticket]
+        for permit in lost:
+            del self._inside[permit]
 
 
 def refusal_text(inside: Load, limits: Load, images: int, size: int, silent: float | None = None) -> str:

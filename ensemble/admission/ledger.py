@@ -1,4 +1,4 @@
-"""The tickets that are out, in memory without a name that the steps of one server share."""
+"""The permits that are out, in memory without a name that the steps of one server share."""
 
 import fcntl
 import mmap
@@ -21,7 +21,7 @@ _SLOT_BITS = 16
 _SLOT_MASK = (1 << _SLOT_BITS) - 1
 _SLOT = np.dtype(
     [
-        ("ticket", np.int64),
+        ("permit", np.int64),
         ("left", np.float64),
         ("since", np.float64),
         ("digest", "V32"),
@@ -31,17 +31,17 @@ _SLOT = np.dtype(
         ("kind", np.int16),
     ]
 )
-"""One slot of the ledger; `server.supervision.in_flight` reads it too. The first is no ticket's: it has the limits."""
+"""One slot of the ledger; `server.supervision.in_flight` reads it too. The first is no permit's: it has the limits."""
 
 OF_ENSEMBLE, DIRECT, LOST = 0, 1, 2
-"""Kinds of tickets: of requests that go on from the first step; of direct calls of a later one; and those that count no
+"""Kinds of permits: of requests that go on from the first step; of direct calls of a later one; and those that count no
 longer, because their requests are taken for lost."""
 
 
 class Ledger:
-    """The tickets that are out.
+    """The permits that are out.
 
-    The first step writes a ticket into a free slot; the last step writes when the request left, and clears the slot.
+    The first step writes a permit into a free slot; the last step writes when the request left, and clears the slot.
     What is in the ledger when the server ends tells the launcher which requests were under way.
     """
 
@@ -49,8 +49,8 @@ class Ledger:
         """Map the memory of a file descriptor, which is kept."""
         memory = mmap.mmap(descriptor, 0)
         self._slots = np.frombuffer(memory, _SLOT)
-        self._tickets, self._kinds, self._images, self._sizes = (
-            self._slots[field] for field in ("ticket", "kind", "images", "size")
+        self._permits, self._kinds, self._images, self._sizes = (
+            self._slots[field] for field in ("permit", "kind", "images", "size")
         )
         self._descriptor = descriptor
         self._threads = threading.Lock()
@@ -58,7 +58,7 @@ class Ledger:
 
     @classmethod
     def create(cls, slots: int, limits: Load = NOTHING) -> "Ledger":
-        """The first step's side, with room for so many tickets (at most 65,535), and what may be in the server."""
+        """The first step's side, with room for so many permits (at most 65,535), and what may be in the server."""
         descriptor = os.memfd_create(_NAME)  # while it is open, the other steps find it
         os.truncate(descriptor, _SLOT.itemsize * (min(slots, _SLOT_MASK) + 1))
         ledger = cls(descriptor)
@@ -83,13 +83,13 @@ class Ledger:
         return Load(int(self._images[0]), int(self._sizes[0]))
 
     def load(self, *kinds: int) -> Load:
-        """What is out of some kinds of tickets."""
-        out = [slot for slot in np.flatnonzero(self._tickets).tolist() if self._kinds[slot] in kinds]
+        """What is out of some kinds of permits."""
+        out = [slot for slot in np.flatnonzero(self._permits).tolist() if self._kinds[slot] in kinds]
         return Load(int(self._images[out].sum()), int(self._sizes[out].sum())) if out else NOTHING
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """While no other step and no other thread takes tickets."""
+        """While no other step and no other thread takes permits."""
         with self._threads:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX)
             try:
@@ -98,54 +98,54 @@ class Ledger:
                 fcntl.flock(self._descriptor, fcntl.LOCK_UN)
 
     def issue(self, images: int = 0, size: int = 0, kind: int = OF_ENSEMBLE) -> int | None:
-        """A new ticket for so many images of so many bytes; None where no slot is free."""
-        free = np.flatnonzero(self._tickets[1:] == 0)
+        """A new permit for so many images of so many bytes; None where no slot is free."""
+        free = np.flatnonzero(self._permits[1:] == 0)
         if not len(free):
             lost = np.flatnonzero(self._kinds[1:] == LOST)
             free = lost[np.argsort(self._slots["since"][1:][lost])]
         if not len(free):
             return None
         slot = int(free[0]) + 1
-        ticket = (secrets.randbits(62 - _SLOT_BITS) + 1) << _SLOT_BITS | slot
-        self._slots[slot] = (ticket, 0.0, time.monotonic(), b"", size, images, 0, kind)
-        return ticket
+        permit = (secrets.randbits(62 - _SLOT_BITS) + 1) << _SLOT_BITS | slot
+        self._slots[slot] = (permit, 0.0, time.monotonic(), b"", size, images, 0, kind)
+        return permit
 
-    def lose(self, ticket: int) -> None:
-        """Count a request no longer. Should it come all the same, its ticket is known, until the slot is needed."""
-        if slot := self._slot(ticket):
+    def lose(self, permit: int) -> None:
+        """Count a request no longer. Should it come all the same, its permit is known, until the slot is needed."""
+        if slot := self._slot(permit):
             self._kinds[slot] = LOST
 
-    def note(self, ticket: int, digest: bytes) -> None:
+    def note(self, permit: int, digest: bytes) -> None:
         """Say what a request holds that is out."""
-        slot = ticket & _SLOT_MASK
-        if self._tickets[slot] == ticket:
+        slot = permit & _SLOT_MASK
+        if self._permits[slot] == permit:
             self._slots["digest"][slot] = digest
 
-    def left_at(self, ticket: int) -> float | None:
-        """When a ticket was given back, by `time.monotonic`; None while it is out."""
-        slot = ticket & _SLOT_MASK
-        return None if self._tickets[slot] == ticket else float(self._slots["left"][slot])
+    def left_at(self, permit: int) -> float | None:
+        """When a permit was given back, by `time.monotonic`; None while it is out."""
+        slot = permit & _SLOT_MASK
+        return None if self._permits[slot] == permit else float(self._slots["left"][slot])
 
-    def give_back(self, ticket: int) -> None:
-        """Give a ticket back; one that is not out is ignored, whatever number it is."""
-        if slot := self._slot(ticket):
+    def release(self, permit: int) -> None:
+        """Give a permit back; one that is not out is ignored, whatever number it is."""
+        if slot := self._slot(permit):
             self._slots["left"][slot] = time.monotonic()
-            self._tickets[slot] = 0
+            self._permits[slot] = 0
 
-    def enter(self, ticket: int, images: int, size: int, step: int) -> bool:
-        """Take the place of a ticket in a step, until `leave`.
+    def enter(self, permit: int, images: int, size: int, step: int) -> bool:
+        """Take the place of a permit in a step, until `leave`.
 
         Args:
-            ticket: Whatever number came with the request.
+            permit: Whatever number came with the request.
             images: Images of the request.
             size: Bytes of its encoded images.
             step: A power of two.
 
         Returns:
-            Whether there is such a ticket, for as much at least, that is in no other request of that step.
+            Whether there is such a permit, for as much at least, that is in no other request of that step.
         """
         with self.locked():
-            slot = self._slot(ticket)
+            slot = self._slot(permit)
             if not slot:
                 return False
             mine = Load(int(self._images[slot]), int(self._sizes[slot]))
@@ -154,16 +154,16 @@ class Ledger:
             self._slots["steps"][slot] |= step
             return True
 
-    def leave(self, ticket: int, step: int) -> None:
+    def leave(self, permit: int, step: int) -> None:
         """A request has left a step that it had entered."""
         with self.locked():
-            if slot := self._slot(ticket):
+            if slot := self._slot(permit):
                 self._slots["steps"][slot] &= ~step
 
-    def _slot(self, ticket: int) -> int:
-        """Where a ticket is that is out; 0 for any other number."""
-        slot = ticket & _SLOT_MASK
-        return slot if ticket > 0 and slot < len(self._tickets) and self._tickets[slot] == ticket else 0
+    def _slot(self, permit: int) -> int:
+        """Where a permit is that is out; 0 for any other number."""
+        slot = permit & _SLOT_MASK
+        return slot if permit > 0 and slot < len(self._permits) and self._permits[slot] == permit else 0
 
 
 def siblings() -> list[int]:

@@ -113,7 +113,7 @@ class Inspector:
         decoded = {name: prepared[name] for name in ("DECODED", "BOX", "IMAGE_STATUS")}
         cropped = self._infer("face_crop", {"IMAGE": encoded, **decoded})
         pixels = {stream.name: (prepared | cropped)[stream.pixels_name] for stream in STREAMS}
-        rest = {"IMAGE_STATUS": cropped["STATUS"], "TICKET": prepared["TICKET"]}
+        rest = {"IMAGE_STATUS": cropped["STATUS"], "PERMIT": prepared["PERMIT"]}
         faces = [
             (None if np.isnan(box).any() else tuple(box.tolist()), _text(source))
             for box, source in zip(cropped["FACE"], cropped["FACE_SOURCE"][:, 0], strict=True)

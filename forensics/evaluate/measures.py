@@ -124,9 +124,9 @@ def evaluate(
     labels = scores.labels
     columns: dict[object, Floats] = dict(scores.columns.items())
     for choice in weight_choices():
-        cast = ensemble_score(scores, choice, rounding_step)
-        columns[MEAN, choice] = cast.probability.astype(np.float64)
-        columns[VOTE, choice] = cast.score.astype(np.float64)
+        voted = ensemble_score(scores, choice, rounding_step)
+        columns[MEAN, choice] = voted.probability.astype(np.float64)
+        columns[VOTE, choice] = voted.score.astype(np.float64)
     for index, stream in enumerate(STREAMS):
         rest = tuple(0.0 if n == index else float(weight) for n, weight in enumerate(weights))
         # Where a calibration left one stream alone in the vote, nothing is left without it: a guess.

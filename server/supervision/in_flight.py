@@ -13,7 +13,7 @@ from pathlib import Path
 _NAME = "/memfd:deepfake_admission"
 _SLOT = struct.Struct(
     "<qdd32s14xh"
-)  # ticket (0: free), when it left, since when, SHA-256 of the request's images, kind
+)  # permit (0: free), when it left, since when, SHA-256 of the request's images, kind
 _LOST = 2  # the kind of those that are taken for lost
 
 
@@ -31,7 +31,7 @@ class InFlight:
         """The SHA-256 of the images of the request that came last of those under way; empty where there is none."""
         slots = [] if self._memory is None else _SLOT.iter_unpack(self._memory[:])
         under_way = [
-            (since, digest) for ticket, _, since, digest, kind in slots if ticket and any(digest) and kind != _LOST
+            (since, digest) for permit, _, since, digest, kind in slots if permit and any(digest) and kind != _LOST
         ]
         return max(under_way)[1].hex() if under_way else ""
 

@@ -20,7 +20,7 @@ from . import protocol
 from .limits import SECONDS
 from .source import Source, opened
 
-PATIENCE = 20
+SILENCE_FACTOR = 20
 """A worker that has said nothing for so many times its processor time hangs; under load it may wait for its turn."""
 
 _CONTROL = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -53,13 +53,13 @@ def ask(job: Mapping[str, Any], source: Source) -> Generator[protocol.Answer, No
     with opened(source) as (descriptor, offset, size):
         connection, pid = _TEMPLATE.fork({**job, "offset": offset, "size": size}, descriptor)
     with connection:
-        connection.settimeout(PATIENCE * SECONDS)
+        connection.settimeout(SILENCE_FACTOR * SECONDS)
         while True:
             try:
                 answer = protocol.receive(connection)
             except TimeoutError as error:  # it still has the connection, so that the number is still its own
                 os.kill(pid, signal.SIGKILL)
-                raise WorkerLostError(f"decoding hung for {PATIENCE * SECONDS:.0f} s") from error
+                raise WorkerLostError(f"decoding hung for {SILENCE_FACTOR * SECONDS:.0f} s") from error
             except ValueError as error:
                 raise WorkerLostError(f"the decoder gave nonsense: {error}") from error
             if answer is None:

@@ -13,7 +13,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2
 
 from ensemble import status
-from ensemble.admission import Line, SideDoor
+from ensemble.admission import RequestExecutor, StepAdmission
 from ensemble.calibration import PAPER_VOTE, Vote
 from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, read_in_force
 from ensemble.contract import FACE_NONE, FACE_NOT_NEEDED, VOTER_MODEL
@@ -22,7 +22,7 @@ from ensemble.streams import FACE_STREAMS, STREAMS, Stream
 
 FACE_CROP = "face_crop"
 STEP = 2
-"""Of `SideDoor`: another one than that of `face_crop`, which is called with the same ticket."""
+"""Of `StepAdmission`: another one than that of `face_crop`, which is called with the same permit."""
 UNDER_WAY = 64
 """Requests that wait for late streams at once; these batch what comes from all of them."""
 
@@ -35,7 +35,7 @@ class TritonPythonModel:
     """One instance of the step. Each request waits for its late streams in a thread of its own."""
 
     def initialize(self, args: dict[str, str]) -> None:
-        self._door = SideDoor(STEP)
+        self._admission = StepAdmission(STEP)
         self._vote = _vote_in_force(Path(args["model_repository"]).parent / VOTER_MODEL, args["model_version"])
         require_rising(self._vote)
         names = json.loads(args["model_config"])["parameters"]["late"]["string_value"].split(",")
@@ -43,32 +43,32 @@ class TritonPythonModel:
             (stream for stream in STREAMS if stream.name in names), key=lambda each: names.index(each.name)
         )
         self._early = [stream for stream in STREAMS if stream not in self._late]
-        self._line = Line("decision", self._door, UNDER_WAY, pb_utils)
+        self._executor = RequestExecutor("decision", self._admission, UNDER_WAY, pb_utils)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._begin(request) for request in requests]
 
     def finalize(self) -> None:
-        self._line.close()
+        self._executor.close()
 
     def _begin(self, request: Any) -> Any:
         """Starts the work on a request, and gives None; whoever calls this step past the first one may be refused."""
         images = [row[0] for row in pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()]
-        tickets = pb_utils.get_input_tensor_by_name(request, "TICKET")
-        ticket, size = 0 if tickets is None else int(tickets.as_numpy()[0, 0]), sum(map(len, images))
+        permits = pb_utils.get_input_tensor_by_name(request, "PERMIT")
+        permit, size = 0 if permits is None else int(permits.as_numpy()[0, 0]), sum(map(len, images))
         answer = partial(self._answer, request)
-        if not self._door.enter(ticket, len(images), size):
-            return self._line.admit(request, len(images), size, answer)
-        self._line.answer(request, ticket, answer)
+        if not self._admission.enter(permit, len(images), size):
+            return self._executor.admit(request, len(images), size, answer)
+        self._executor.answer(request, permit, answer)
         return None
 
-    def _answer(self, request: Any, ticket: int) -> Any:
+    def _answer(self, request: Any, permit: int) -> Any:
         try:
-            return self._decide(request, ticket)
+            return self._decide(request, permit)
         except LateStepError as error:
-            return self._line.error(f"{error}; send the images again", pb_utils.TritonError.UNAVAILABLE)
+            return self._executor.error(f"{error}; send the images again", pb_utils.TritonError.UNAVAILABLE)
 
-    def _decide(self, request: Any, ticket: int) -> Any:
+    def _decide(self, request: Any, permit: int) -> Any:
         statuses = [
             row[0].decode(errors="replace")
             for row in pb_utils.get_input_tensor_by_name(request, "IMAGE_STATUS").as_numpy()
@@ -79,7 +79,7 @@ class TritonPythonModel:
         for stream in self._early:
             logits = pb_utils.get_input_tensor_by_name(request, stream.logits_name).as_numpy()
             evidence.add(STREAMS.index(stream), range(len(statuses)), logits)
-        faces = _Faces(request, ticket, evidence)
+        faces = _Faces(request, permit, evidence)
         for stream in self._late:
             if undecided := evidence.undecided:
                 known = pb_utils.get_input_tensor_by_name(request, stream.pixels_name)
@@ -92,9 +92,9 @@ class TritonPythonModel:
 class _Faces:
     """The faces of a request's images, as far as they were needed; all of them where an early stream has seen them."""
 
-    def __init__(self, request: Any, ticket: int, evidence: Evidence) -> None:
+    def __init__(self, request: Any, permit: int, evidence: Evidence) -> None:
         self._request = request
-        self._ticket = ticket
+        self._permit = permit
         self._evidence = evidence
         self._pixels: dict[int, dict[Stream, npt.NDArray[np.uint8]]] = {}
         found = [
@@ -121,7 +121,7 @@ class _Faces:
             )
             for name in ("IMAGE", "DECODED", "BOX", "IMAGE_STATUS")
         ]
-        inputs.append(pb_utils.Tensor("TICKET", np.full((len(images), 1), self._ticket, np.int64)))
+        inputs.append(pb_utils.Tensor("PERMIT", np.full((len(images), 1), self._permit, np.int64)))
         names = ["FACE", "FACE_CONFIDENCE", "FACE_SOURCE", "STATUS", *(stream.pixels_name for stream in FACE_STREAMS)]
         boxes, confidences, sources, statuses, *pixels = _infer(FACE_CROP, inputs, names)
         self.boxes[images], self.confidences[images], self.sources[images] = boxes, confidences, sources

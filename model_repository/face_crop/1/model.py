@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import triton_python_backend_utils as pb_utils
 
-from ensemble.admission import Line, SideDoor
+from ensemble.admission import RequestExecutor, StepAdmission
 from ensemble.faces.detection import Box, FaceDetector
 from ensemble.faces.localisation import FaceLocation, locate_faces
 from ensemble.faces.rows import LocalFace, Row, localise
@@ -23,7 +23,7 @@ class Call:
     """A request as it came."""
 
     request: Any
-    ticket: int
+    permit: int
     rows: list[Row]
 
     @property
@@ -41,7 +41,7 @@ class TritonPythonModel:
     """One instance of the step.
 
     What the first step has admitted is answered at once. Whoever calls this step past the first one is admitted here,
-    or refused, and waits in a line of its own.
+    or refused, and waits in a queue of its own.
     """
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -49,11 +49,11 @@ class TritonPythonModel:
         repository = Path(args["model_repository"]).parent
         self._limits = Limits(**{key: int(parameters[key]["string_value"]) for key in ("max_bytes", "max_pixels")})
         self._decoders = Decoders()
-        self._door = SideDoor()
-        self._direct = Line("face_crop", self._door, 1, pb_utils)
+        self._admission = StepAdmission()
+        self._direct = RequestExecutor("face_crop", self._admission, 1, pb_utils)
         infer = infer_in(pb_utils)
         setting = parameters["detector"]["string_value"]
-        # Of each line its own: a detector takes one batch after the other.
+        # One for each queue: a detector takes one batch after the other.
         self._detector, self._direct_detector = (
             choose_detector(setting, "face_crop", repository, infer) for _ in range(2)
         )
@@ -64,12 +64,12 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> list[Any]:
         calls = [_call(request) for request in requests]
-        admitted = [call for call in calls if self._door.enter(call.ticket, len(call.rows), call.encoded)]
+        admitted = [call for call in calls if self._admission.enter(call.permit, len(call.rows), call.encoded)]
         try:
             answers = iter(self._answer(admitted, self._detector))
         finally:
             for call in admitted:
-                self._door.leave(call.ticket)
+                self._admission.leave(call.permit)
         return [next(answers) if call in admitted else self._let_in(call) for call in calls]
 
     def finalize(self) -> None:
@@ -88,7 +88,7 @@ class TritonPythonModel:
         return [_response(faces[end - len(call.rows) : end]) for call, end in zip(calls, ends, strict=True)]
 
     def _let_in(self, call: Call) -> Any:
-        def answer(_ticket: int) -> Any:
+        def answer(_permit: int) -> Any:
             return self._answer([call], self._direct_detector)[0]
 
         return self._direct.admit(call.request, len(call.rows), call.size, answer)
@@ -108,8 +108,8 @@ def _call(request: Any) -> Call:
         )
         for image, decoded, box, found in zip(*columns, strict=True)
     ]
-    tickets = pb_utils.get_input_tensor_by_name(request, "TICKET")
-    return Call(request, 0 if tickets is None else int(tickets.as_numpy()[0, 0]), rows)
+    permits = pb_utils.get_input_tensor_by_name(request, "PERMIT")
+    return Call(request, 0 if permits is None else int(permits.as_numpy()[0, 0]), rows)
 
 
 def _response(faces: Sequence[LocalFace]) -> Any:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import triton_python_backend_utils as pb_utils
 
 from ensemble import status
-from ensemble.admission import Line, SideDoor
+from ensemble.admission import RequestExecutor, StepAdmission
 from ensemble.contract import FACE_NONE
 from ensemble.faces.every import FaceFrame, Faces, every_face
 from ensemble.faces.restoration import ATTEMPTS
@@ -41,18 +41,20 @@ class TritonPythonModel:
         self._attempts = len(ATTEMPTS) if attempts == "all" else int(attempts)
         repository = Path(args["model_repository"]).parent
         self._detector = choose_detector(parameters["detector"], "face_finder", repository, infer_in(pb_utils))
-        self._line = Line("face_finder", SideDoor(), 1, pb_utils)
+        self._executor = RequestExecutor("face_finder", StepAdmission(), 1, pb_utils)
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._begin(request) for request in requests]
 
     def finalize(self) -> None:
-        self._line.close()
+        self._executor.close()
 
     def _begin(self, request: Any) -> Any:
-        """Puts an admitted request into the line, and gives None; gives the others their refusal at once."""
+        """Queues an admitted request, and gives None; gives the others their refusal at once."""
         images = pb_utils.get_input_tensor_by_name(request, "IMAGE").as_numpy()[:, 0]
-        return self._line.admit(request, len(images), sum(map(len, images)), lambda _: self._search(request, images))
+        return self._executor.admit(
+            request, len(images), sum(map(len, images)), lambda _: self._search(request, images)
+        )
 
     def _search(self, request: Any, images: npt.NDArray[np.object_]) -> Any:
         wanted = pb_utils.get_input_tensor_by_name(request, "ATTEMPTS")

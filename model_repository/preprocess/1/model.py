@@ -21,7 +21,7 @@ from ensemble.images import FRAMINGS, Decoders, Limits, RgbImage
 from ensemble.preparation import FramingRule, Prepared, prepare
 from ensemble.streams import IMAGE_STREAMS
 
-GOES_ON = {*(stream.pixels_name for stream in IMAGE_STREAMS), "DECODED", "BOX", "IMAGE_STATUS", "TICKET"}
+GOES_ON = {*(stream.pixels_name for stream in IMAGE_STREAMS), "DECODED", "BOX", "IMAGE_STATUS", "PERMIT"}
 """What an ensemble asks for. A request for anything else, all outputs for example, is answered and gone."""
 
 QUICK = 0.005
@@ -70,7 +70,7 @@ class TritonPythonModel:
         boxes = pb_utils.get_input_tensor_by_name(request, "FACE_BOX")
         supplied = [None] * len(images) if boxes is None else [tuple(box) for box in boxes.as_numpy().tolist()]
         goes_on = set(request.requested_output_names()) == GOES_ON  # Then nobody reads messages.
-        ticket, refusal = self._admission.admit(len(images), size)
+        permit, refusal = self._admission.admit(len(images), size)
         if refusal is not None:
             return _refusal(refusal, pb_utils.TritonError.UNAVAILABLE)
         idle = self._last is None or self._last.done()
@@ -78,22 +78,22 @@ class TritonPythonModel:
             self._pool.submit(prepare, image, box, self._limits, self._decoders, self._rule)
             for image, box in zip(images, supplied, strict=True)
         ]
-        self._last = self._pool.submit(self._admission.note, ticket, images)
+        self._last = self._pool.submit(self._admission.note, permit, images)
         if idle and len(futures) == 1 and wait(futures, QUICK).done:
-            return self._answer(futures, ticket, goes_on)
+            return self._answer(futures, permit, goes_on)
         sender = request.get_response_sender()
 
         def send() -> None:
-            answer = self._answer(futures, ticket, goes_on)
+            answer = self._answer(futures, permit, goes_on)
             sender.send(answer, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
         _when_all_are_done(futures, send)
         return None
 
-    def _answer(self, futures: Sequence[Future[Prepared]], ticket: int, goes_on: bool) -> Any:
-        """The response to a request whose images are prepared. Its ticket goes on with it, or is given back."""
+    def _answer(self, futures: Sequence[Future[Prepared]], permit: int, goes_on: bool) -> Any:
+        """The response to a request whose images are prepared. Its permit goes on with it, or is given back."""
         try:
-            response = _response([future.result() for future in futures], ticket if goes_on else None)
+            response = _response([future.result() for future in futures], permit if goes_on else None)
         except OSError as error:
             goes_on = False
             message = f"no process to decode images in: {error}; send them again later, or give the server more memory"
@@ -102,7 +102,7 @@ class TritonPythonModel:
             goes_on = False
             response = _refusal(f"preprocess: {type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
         if not goes_on:
-            self._admission.release(ticket)
+            self._admission.release(permit)
         return response
 
 
@@ -146,8 +146,8 @@ def _refusal(message: str, code: Any) -> Any:
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))
 
 
-def _response(batch: list[Prepared], ticket: int | None) -> Any:
-    """The response to an ensemble, whose ticket goes on; with messages to any other caller."""
+def _response(batch: list[Prepared], permit: int | None) -> Any:
+    """The response to an ensemble, whose permit goes on; with messages to any other caller."""
     for prepared in batch:
         if prepared.status != status.OK:
             pb_utils.Logger.log_verbose(f"{prepared.status}: {prepared.message}")
@@ -157,9 +157,9 @@ def _response(batch: list[Prepared], ticket: int | None) -> Any:
         "DECODED": np.array([[prepared.decoded] for prepared in batch], np.object_),
         "BOX": boxes,
         "IMAGE_STATUS": statuses,
-        "TICKET": np.full((len(batch), 1), ticket or 0, np.int64),
+        "PERMIT": np.full((len(batch), 1), permit or 0, np.int64),
     }
-    if ticket is None:
+    if permit is None:
         outputs["MESSAGE"] = np.array([[prepared.message] for prepared in batch], np.object_)
     return pb_utils.InferenceResponse(
         [

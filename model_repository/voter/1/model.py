@@ -44,7 +44,7 @@ class TritonPythonModel:
         """The response to one request: whoever calls this step with what it cannot take harms nobody else's request."""
         try:
             response = _response(request, self._score)
-            self._release(_tickets(request))
+            self._release(_permits(request))
         except Exception as error:  # noqa: BLE001 - the process boundary: it becomes this request's error
             message = f"voter: {type(error).__name__}: {error}"
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, pb_utils.TritonError.INVALID_ARG))
@@ -66,9 +66,9 @@ def _count_restarts() -> Any:
     return family, metric  # kept, or they go out of the metrics
 
 
-def _tickets(request: Any) -> list[int]:
-    tickets = pb_utils.get_input_tensor_by_name(request, "TICKET")
-    return [] if tickets is None else tickets.as_numpy().ravel().tolist()
+def _permits(request: Any) -> list[int]:
+    permits = pb_utils.get_input_tensor_by_name(request, "PERMIT")
+    return [] if permits is None else permits.as_numpy().ravel().tolist()
 
 
 def _response(request: Any, score: ScoreLogits) -> Any:

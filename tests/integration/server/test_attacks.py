@@ -139,17 +139,17 @@ def test_a_request_over_its_limit_of_bytes_is_told_so(client: triton.InferenceSe
     assert str(caught.value.status()) == "StatusCode.INVALID_ARGUMENT"
 
 
-def votes(status: bytes = b"ok", ticket: int | None = None, logit: float = 0.0, rows: int = 1) -> list[Any]:
+def votes(status: bytes = b"ok", permit: int | None = None, logit: float = 0.0, rows: int = 1) -> list[Any]:
     inputs = [tensor(f"{name}_LOGITS", np.full((rows, 2), logit, np.float32)) for name in STREAMS]
     inputs.append(tensor("IMAGE_STATUS", np.array([[status]] * rows, np.object_)))
-    if ticket is not None:
-        inputs.append(tensor("TICKET", np.full((rows, 1), ticket, np.int64)))
+    if permit is not None:
+        inputs.append(tensor("PERMIT", np.full((rows, 1), permit, np.int64)))
     return inputs
 
 
-@pytest.mark.parametrize("ticket", [None, 0, 1, -1, 2**62, 2**63 - 1, -(2**63)])
-def test_the_last_step_called_with_any_ticket_answers(client: triton.InferenceServerClient, ticket: int | None) -> None:
-    answer = client.infer("voter", votes(ticket=ticket, rows=32))
+@pytest.mark.parametrize("permit", [None, 0, 1, -1, 2**62, 2**63 - 1, -(2**63)])
+def test_the_last_step_called_with_any_permit_answers(client: triton.InferenceServerClient, permit: int | None) -> None:
+    answer = client.infer("voter", votes(permit=permit, rows=32))
     np.testing.assert_array_equal(answer.as_numpy("SCORE"), np.full((32, 1), 0.5, np.float32))
 
 
@@ -180,7 +180,7 @@ def test_a_network_takes_no_other_shape(client: triton.InferenceServerClient) ->
             client.infer("global_texture", [tensor("PIXELS", np.zeros(shape, np.uint8))])
 
 
-@pytest.mark.parametrize("wanted", [None, ["IMAGE_STATUS"], ["TICKET"]])
+@pytest.mark.parametrize("wanted", [None, ["IMAGE_STATUS"], ["PERMIT"]])
 def test_a_first_step_that_is_called_directly_keeps_no_place(
     client: triton.InferenceServerClient, wanted: list[str] | None
 ) -> None:
@@ -191,7 +191,7 @@ def test_a_first_step_that_is_called_directly_keeps_no_place(
         if wanted is None:
             assert answer.as_numpy("IMAGE_STATUS").tolist() == [[b"ok"]] * 32
         if wanted != ["IMAGE_STATUS"]:
-            assert not answer.as_numpy("TICKET").any()
+            assert not answer.as_numpy("PERMIT").any()
 
 
 def test_a_first_step_that_is_called_directly_says_what_is_wrong_with_an_image(
@@ -207,7 +207,7 @@ def column(value: bytes, rows: int) -> Any:
     return made
 
 
-def crops(images: list[bytes], ticket: int | None = None) -> list[triton.InferInput]:
+def crops(images: list[bytes], permit: int | None = None) -> list[triton.InferInput]:
     rows = len(images)
     data = np.empty((rows, 1), np.object_)
     data[:, 0] = images
@@ -217,14 +217,14 @@ def crops(images: list[bytes], ticket: int | None = None) -> list[triton.InferIn
         tensor("BOX", np.full((rows, 4), np.nan, np.float32)),
         tensor("IMAGE_STATUS", column(b"ok", rows)),
     ]
-    return inputs if ticket is None else [*inputs, tensor("TICKET", np.full((rows, 1), ticket, np.int64))]
+    return inputs if permit is None else [*inputs, tensor("PERMIT", np.full((rows, 1), permit, np.int64))]
 
 
-def decisions(images: list[bytes], ticket: int | None = None) -> list[triton.InferInput]:
+def decisions(images: list[bytes], permit: int | None = None) -> list[triton.InferInput]:
     logits = [
         tensor(f"{name}_LOGITS", np.zeros((len(images), 2), np.float32)) for name in STREAMS if "LOCAL" not in name
     ]
-    return [*crops(images, ticket), *logits]
+    return [*crops(images, permit), *logits]
 
 
 def searches(images: list[bytes]) -> list[triton.InferInput]:
@@ -263,19 +263,19 @@ def test_a_flood_of_direct_calls_is_refused_and_leaves_room_for_the_ensemble(
     assert len(calls) - len(refused) >= 4
 
 
-def test_no_ticket_of_a_stranger_opens_the_face_crop_to_more_than_it_was_given_for(
+def test_no_permit_of_a_stranger_opens_the_face_crop_to_more_than_it_was_given_for(
     client: triton.InferenceServerClient,
 ) -> None:
     """Whatever number comes with a request, its images are counted; and it is answered."""
-    asked = ["GLOBAL_TEXTURE_PIXELS", "SEMANTIC_FUSION_PIXELS", "DECODED", "BOX", "IMAGE_STATUS", "TICKET"]
+    asked = ["GLOBAL_TEXTURE_PIXELS", "SEMANTIC_FUSION_PIXELS", "DECODED", "BOX", "IMAGE_STATUS", "PERMIT"]
     outputs = [triton.InferRequestedOutput(name) for name in asked]  # as the ensemble asks
     answer = client.infer("preprocess", [tensor("IMAGE", column(IMAGE, 2))], outputs=outputs, client_timeout=120)
-    ticket = int(answer.as_numpy("TICKET")[0, 0])
-    assert ticket
-    for number in (ticket, ticket + 1, 0, -1, 2**62, 2**63 - 1):
+    permit = int(answer.as_numpy("PERMIT")[0, 0])
+    assert permit
+    for number in (permit, permit + 1, 0, -1, 2**62, 2**63 - 1):
         found = client.infer("face_crop", crops([IMAGE] * 3, number), client_timeout=120)
         assert found.as_numpy("STATUS").ravel().tolist() == [b"ok"] * 3
-    client.infer("voter", votes(ticket=ticket))  # the place is given back
+    client.infer("voter", votes(permit=permit))  # the place is given back
 
 
 @pytest.mark.parametrize("ensemble", ["deepfake_detector", "deepfake_verdict"])

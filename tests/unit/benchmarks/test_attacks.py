@@ -9,13 +9,13 @@ from ensemble.images.headers import read_header
 
 
 def test_a_finding_tells_its_figures_and_its_note() -> None:
-    found = Finding({"memory": (12.34567, "MiB"), "doors open": (0, "")}, "HTTP 403")
-    assert str(found) == "memory: 12.35 MiB; doors open: 0; HTTP 403"
-    assert str(Finding({"doors open": (2, "")})) == "doors open: 2"
+    found = Finding({"memory": (12.34567, "MiB"), "protocols open": (0, "")}, "HTTP 403")
+    assert str(found) == "memory: 12.35 MiB; protocols open: 0; HTTP 403"
+    assert str(Finding({"protocols open": (2, "")})) == "protocols open: 2"
 
 
 def result(version: str, attack: str, value: float) -> Result:
-    figure = Figure({"attack": attack, "version": version}, "doors open", "", "lower", [value])
+    figure = Figure({"attack": attack, "version": version}, "protocols open", "", "lower", [value])
     return Result("attacks", "", circumstances("benchmarks.attacks"), {}, [figure])
 
 

@@ -1,4 +1,4 @@
-"""What is over the limits is refused, tickets come back, and those that never do are forgotten."""
+"""What is over the limits is refused, permits come back, and those that never do are forgotten."""
 
 import os
 import subprocess
@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 
 from ensemble.admission import (
     OVERLOADED,
-    PATIENCE,
+    SILENCE_SECONDS,
     STUCK,
     Admission,
     AdmissionController,
     Ledger,
     Load,
     Release,
-    SideDoor,
+    StepAdmission,
 )
 
 MIB = 2**20
@@ -57,12 +57,12 @@ def test_bytes_over_the_limit_are_refused_until_some_have_left() -> None:
     assert admission.size == 6 * MIB
 
 
-def test_a_ticket_is_released_once_and_no_other_ticket_counts() -> None:
+def test_a_permit_is_released_once_and_no_other_permit_counts() -> None:
     admission = controller()
     admission.admit(1, 4, 1, 0.0)
     admission.admit(2, 4, 1, 0.0)
-    for ticket in (3, -1, 0, 2**63):
-        admission.release(ticket, 0.0)
+    for permit in (3, -1, 0, 2**63):
+        admission.release(permit, 0.0)
     assert admission.images == 8
     admission.release(1, 0.0)
     admission.release(1, 0.0)
@@ -83,10 +83,10 @@ def test_a_request_that_later_ones_overtook_long_ago_is_lost() -> None:
     admission.admit(1, 4, 1, 0.0)
     admission.admit(2, 4, 1, 0.0)
     admission.release(2, 1.0)  # it took one second
-    admission.admit(3, 1, 1, PATIENCE + 3.0)
-    assert admission.tickets == [1, 3]
-    admission.admit(4, 1, 1, PATIENCE + 3.1)
-    assert admission.tickets == [3, 4]
+    admission.admit(3, 1, 1, SILENCE_SECONDS + 3.0)
+    assert admission.permits == [1, 3]
+    admission.admit(4, 1, 1, SILENCE_SECONDS + 3.1)
+    assert admission.permits == [3, 4]
 
 
 def test_a_slow_request_is_lost_only_after_a_long_time_where_others_are_slow_too() -> None:
@@ -94,10 +94,10 @@ def test_a_slow_request_is_lost_only_after_a_long_time_where_others_are_slow_too
     admission.admit(1, 4, 1, 0.0)
     admission.admit(2, 4, 1, 0.0)
     admission.release(2, 100.0)
-    admission.admit(3, 1, 1, PATIENCE + 300)
-    assert 1 in admission.tickets
-    admission.admit(4, 1, 1, PATIENCE + 300.1)
-    assert 1 not in admission.tickets
+    admission.admit(3, 1, 1, SILENCE_SECONDS + 300)
+    assert 1 in admission.permits
+    admission.admit(4, 1, 1, SILENCE_SECONDS + 300.1)
+    assert 1 not in admission.permits
 
 
 def test_a_request_that_nobody_overtook_is_not_lost() -> None:
@@ -106,35 +106,35 @@ def test_a_request_that_nobody_overtook_is_not_lost() -> None:
     admission.release(1, 1.0)
     admission.admit(2, 4, 1, 1.0)
     admission.admit(3, 1, 1, 1000.0)
-    assert admission.tickets == [2, 3]
+    assert admission.permits == [2, 3]
 
 
 def test_where_all_inside_gave_up_one_request_is_let_in_after_a_while_and_then_ever_more_rarely() -> None:
     admission = controller()
     admission.admit(1, 8, 1, 0.0)
-    assert str(admission.admit(2, 1, 1, PATIENCE)).startswith(OVERLOADED)
-    assert admission.admit(2, 1, 1, PATIENCE + 0.1) is None
-    assert str(admission.admit(3, 1, 1, PATIENCE + 0.2)).startswith(
+    assert str(admission.admit(2, 1, 1, SILENCE_SECONDS)).startswith(OVERLOADED)
+    assert admission.admit(2, 1, 1, SILENCE_SECONDS + 0.1) is None
+    assert str(admission.admit(3, 1, 1, SILENCE_SECONDS + 0.2)).startswith(
         f"{STUCK}: nothing has left for 10 s, and the queue"
     )
-    assert admission.admit(3, 1, 1, 2 * PATIENCE) is not None
-    assert admission.admit(3, 1, 1, 2 * PATIENCE + 0.1) is None
-    assert admission.admit(4, 1, 1, 4 * PATIENCE) is not None
-    assert admission.admit(4, 1, 1, 4 * PATIENCE + 0.1) is None
-    admission.release(2, 4 * PATIENCE + 0.2)  # one comes out: the others before it are lost
+    assert admission.admit(3, 1, 1, 2 * SILENCE_SECONDS) is not None
+    assert admission.admit(3, 1, 1, 2 * SILENCE_SECONDS + 0.1) is None
+    assert admission.admit(4, 1, 1, 4 * SILENCE_SECONDS) is not None
+    assert admission.admit(4, 1, 1, 4 * SILENCE_SECONDS + 0.1) is None
+    admission.release(2, 4 * SILENCE_SECONDS + 0.2)  # one comes out: the others before it are lost
     assert admission.admit(5, 8, 1, 200.0) is None
-    assert 1 not in admission.tickets
+    assert 1 not in admission.permits
 
 
 def test_after_a_release_silence_is_measured_anew() -> None:
     admission = controller()
     admission.admit(1, 4, 1, 0.0)
     admission.admit(2, 4, 1, 0.0)
-    assert admission.admit(3, 1, 1, PATIENCE + 1) is None
-    admission.release(2, PATIENCE + 2)  # silent for 12 s so far: 34 are not unusual from now on
-    admission.admit(4, 3, 1, PATIENCE + 2)
-    assert str(admission.admit(5, 8, 1, PATIENCE + 35)).startswith(OVERLOADED)
-    assert admission.admit(5, 8, 1, PATIENCE + 37) is None
+    assert admission.admit(3, 1, 1, SILENCE_SECONDS + 1) is None
+    admission.release(2, SILENCE_SECONDS + 2)  # silent for 12 s so far: 34 are not unusual from now on
+    admission.admit(4, 3, 1, SILENCE_SECONDS + 2)
+    assert str(admission.admit(5, 8, 1, SILENCE_SECONDS + 35)).startswith(OVERLOADED)
+    assert admission.admit(5, 8, 1, SILENCE_SECONDS + 37) is None
 
 
 def test_silence_before_somebody_comes_is_no_sign() -> None:
@@ -142,7 +142,7 @@ def test_silence_before_somebody_comes_is_no_sign() -> None:
     admission.admit(1, 1, 1, 0.0)
     admission.release(1, 0.5)
     admission.admit(2, 8, 1, 1000.0)
-    assert str(admission.admit(3, 1, 1, 1000.0 + PATIENCE)).startswith(OVERLOADED)
+    assert str(admission.admit(3, 1, 1, 1000.0 + SILENCE_SECONDS)).startswith(OVERLOADED)
 
 
 @given(st.integers(1, 64), st.lists(st.tuples(st.integers(1, 32), st.integers(0, 20 * MIB), st.integers(0, 3))))
@@ -150,49 +150,49 @@ def test_never_more_is_inside_than_the_limits_but_for_one_request(
     limit: int, events: list[tuple[int, int, int]]
 ) -> None:
     admission = AdmissionController(limit, 64 * MIB)
-    for ticket, (images, size, leave) in enumerate(events, 1):
+    for permit, (images, size, leave) in enumerate(events, 1):
         before = (admission.images, admission.size)
-        if admission.admit(ticket, images, size, 0.0) is not None:
+        if admission.admit(permit, images, size, 0.0) is not None:
             assert before[0] + images > limit or before[1] + size > 64 * MIB
             assert (admission.images, admission.size) == before
-        assert (admission.images <= limit and admission.size <= 64 * MIB) or len(admission.tickets) == 1
-        for gone in admission.tickets[:leave]:
+        assert (admission.images <= limit and admission.size <= 64 * MIB) or len(admission.permits) == 1
+        for gone in admission.permits[:leave]:
             admission.release(gone, 0.0)
 
 
-def test_tickets_go_through_the_ledger_to_another_process_and_back() -> None:
+def test_permits_go_through_the_ledger_to_another_process_and_back() -> None:
     admission = Admission(8, 8 * MIB)
-    ticket, refusal = admission.admit(8, 1)
+    permit, refusal = admission.admit(8, 1)
     assert refusal is None
-    code = f"from ensemble.admission import Ledger; Ledger.find([{os.getpid()}]).give_back({ticket})"
+    code = f"from ensemble.admission import Ledger; Ledger.find([{os.getpid()}]).release({permit})"
     assert admission.admit(1, 1)[1] is not None
     subprocess.run([sys.executable, "-c", code], check=True)
     assert admission.admit(8, 1)[1] is None
 
 
-def test_no_other_number_gives_a_ticket_back() -> None:
+def test_no_other_number_gives_a_permit_back() -> None:
     ledger = Ledger.create(4)
-    ticket = ledger.issue()
-    assert ticket is not None
-    for forged in (0, -1, ticket + 1, ticket ^ (1 << 40), ticket & 0xFFFF, -(2**63), 2**63 - 1):
-        ledger.give_back(forged)
-    assert ledger.left_at(ticket) is None
+    permit = ledger.issue()
+    assert permit is not None
+    for forged in (0, -1, permit + 1, permit ^ (1 << 40), permit & 0xFFFF, -(2**63), 2**63 - 1):
+        ledger.release(forged)
+    assert ledger.left_at(permit) is None
     before = time.monotonic()
-    ledger.give_back(ticket)
-    left = ledger.left_at(ticket)
+    ledger.release(permit)
+    left = ledger.left_at(permit)
     assert left is not None
     assert before <= left <= time.monotonic()
 
 
-def test_tickets_differ_and_run_out_only_where_all_are_out() -> None:
+def test_permits_differ_and_run_out_only_where_all_are_out() -> None:
     ledger = Ledger.create(64)
-    tickets = [ledger.issue() for _ in range(64)]
-    assert len(set(tickets)) == 64
-    assert len({ticket >> 16 for ticket in tickets if ticket is not None}) == 64  # random, not counted up
-    assert all(ticket is not None and ticket > 0 for ticket in tickets)
+    permits = [ledger.issue() for _ in range(64)]
+    assert len(set(permits)) == 64
+    assert len({permit >> 16 for permit in permits if permit is not None}) == 64  # random, not counted up
+    assert all(permit is not None and permit > 0 for permit in permits)
     assert ledger.issue() is None
-    ledger.give_back(tickets[5] or 0)
-    assert ledger.issue() not in (None, *tickets)
+    ledger.release(permits[5] or 0)
+    assert ledger.issue() not in (None, *permits)
 
 
 def test_a_refused_request_keeps_no_slot() -> None:
@@ -231,13 +231,13 @@ import subprocess, sys
 first = subprocess.Popen([sys.executable, "-c", '''
 from ensemble.admission import Admission
 admission = Admission(8, 1000)
-ticket, _ = admission.admit(8, 1)
-print(ticket, flush=True)
+permit, _ = admission.admit(8, 1)
+print(permit, flush=True)
 input()
 print(admission.admit(8, 1)[1])
 '''], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-ticket = int(first.stdout.readline())
-last = f"from ensemble.admission import Release; r = Release(); r([{ticket} + 1, -1, 0]); r([{ticket}])"
+permit = int(first.stdout.readline())
+last = f"from ensemble.admission import Release; r = Release(); r([{permit} + 1, -1, 0]); r([{permit}])"
 subprocess.run([sys.executable, "-c", last], check=True)
 print(first.communicate("\\n")[0])
 """
@@ -248,29 +248,29 @@ def test_the_last_step_finds_the_ledger_of_the_first_one_beside_it() -> None:
     assert answer.stdout.strip() == "None"
 
 
-def test_a_last_step_without_a_first_one_drops_whatever_tickets_come() -> None:
+def test_a_last_step_without_a_first_one_drops_whatever_permits_come() -> None:
     Release()([0, 0, -1, 2**62])
 
 
-def test_a_step_knows_a_ticket_for_as_much_as_it_was_given_for_and_once_at_a_time() -> None:
+def test_a_step_knows_a_permit_for_as_much_as_it_was_given_for_and_once_at_a_time() -> None:
     ledger = Ledger.create(4)
-    ticket = ledger.issue(3, 1000)
-    assert ticket is not None
-    assert not ledger.enter(ticket, 4, 1000, 1)
-    assert not ledger.enter(ticket, 3, 1001, 1)
-    for forged in (0, -1, ticket + 1, ticket ^ (1 << 40), 2**62, 2**63 - 1):
+    permit = ledger.issue(3, 1000)
+    assert permit is not None
+    assert not ledger.enter(permit, 4, 1000, 1)
+    assert not ledger.enter(permit, 3, 1001, 1)
+    for forged in (0, -1, permit + 1, permit ^ (1 << 40), 2**62, 2**63 - 1):
         assert not ledger.enter(forged, 1, 1, 1)
-    assert ledger.enter(ticket, 3, 1000, 1)
-    assert not ledger.enter(ticket, 1, 1, 1)
-    assert ledger.enter(ticket, 2, 10, 2)  # another step
-    ledger.leave(ticket, 1)
-    assert ledger.enter(ticket, 1, 1, 1)
-    assert not ledger.enter(ticket, 1, 1, 2)
-    ledger.give_back(ticket)
-    assert not ledger.enter(ticket, 1, 1, 1)
+    assert ledger.enter(permit, 3, 1000, 1)
+    assert not ledger.enter(permit, 1, 1, 1)
+    assert ledger.enter(permit, 2, 10, 2)  # another step
+    ledger.leave(permit, 1)
+    assert ledger.enter(permit, 1, 1, 1)
+    assert not ledger.enter(permit, 1, 1, 2)
+    ledger.release(permit)
+    assert not ledger.enter(permit, 1, 1, 1)
 
 
-def test_a_ticket_taken_for_lost_counts_no_longer_and_is_known_until_its_slot_is_needed() -> None:
+def test_a_permit_taken_for_lost_counts_no_longer_and_is_known_until_its_slot_is_needed() -> None:
     ledger = Ledger.create(2)
     first, second = ledger.issue(1, 10), ledger.issue(2, 20)
     assert first is not None
@@ -289,8 +289,8 @@ STEPS = """
 import subprocess, sys
 code = '''
 import sys
-from ensemble.admission import SideDoor
-door = SideDoor()
+from ensemble.admission import StepAdmission
+admission = StepAdmission()
 for line in sys.stdin:
     print(repr(eval(line)), flush=True)
 '''
@@ -299,21 +299,21 @@ def start(code):
 def ask(step, line):
     step.stdin.write(line + "\\n"); step.stdin.flush()
     return eval(step.stdout.readline())
-first = start(code.replace("import SideDoor", "import Admission").replace("SideDoor()", "Admission(8, 1000)"))
-ticket, _ = ask(first, "door.admit(2, 10)")
+first = start(code.replace("import StepAdmission", "import Admission").replace("StepAdmission()", "Admission(8, 1000)"))
+permit, _ = ask(first, "admission.admit(2, 10)")
 one, other = start(code), start(code)
-assert ask(one, f"door.enter({ticket}, 2, 10)")
-assert not ask(other, f"door.enter({ticket}, 2, 10)")
-direct, refused = ask(one, "door.admit(3, 10)")
+assert ask(one, f"admission.enter({permit}, 2, 10)")
+assert not ask(other, f"admission.enter({permit}, 2, 10)")
+direct, refused = ask(one, "admission.admit(3, 10)")
 assert direct and refused is None
-_, refused = ask(other, "door.admit(2, 10)")
+_, refused = ask(other, "admission.admit(2, 10)")
 assert refused.startswith("OVERLOADED: the queue is full: 3 images") and "limits of 4 images" in refused, refused
-assert ask(other, f"door.enter({direct}, 3, 10)")  # a step that calls another one hands its ticket on
-assert ask(first, "door.admit(4, 10)")[1] is not None  # 2 + 3 are inside
-assert ask(first, "door.admit(3, 10)")[1] is None
-assert ask(other, "door.admit(1, 10)")[1] is not None  # all 8 are
-ask(one, f"door.release({direct})")
-assert ask(other, "door.admit(100, 10)")[1] is None  # the only one of its kind
+assert ask(other, f"admission.enter({direct}, 3, 10)")  # a step that calls another one hands its permit on
+assert ask(first, "admission.admit(4, 10)")[1] is not None  # 2 + 3 are inside
+assert ask(first, "admission.admit(3, 10)")[1] is None
+assert ask(other, "admission.admit(1, 10)")[1] is not None  # all 8 are
+ask(one, f"admission.release({direct})")
+assert ask(other, "admission.admit(100, 10)")[1] is None  # the only one of its kind
 for step in (first, one, other):
     step.stdin.close(); step.wait()
 print("done")
@@ -326,8 +326,8 @@ def test_direct_calls_of_later_steps_count_beside_those_of_the_first_and_take_ha
 
 
 def test_a_later_step_without_a_first_one_takes_what_comes() -> None:
-    door = SideDoor()
-    assert not door.enter(2**62, 1, 1)
-    assert door.admit(1000, 2**40) == (0, None)
-    door.leave(0)
-    door.release(0)
+    admission = StepAdmission()
+    assert not admission.enter(2**62, 1, 1)
+    assert admission.admit(1000, 2**40) == (0, None)
+    admission.leave(0)
+    admission.release(0)

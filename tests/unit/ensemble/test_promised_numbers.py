@@ -49,7 +49,7 @@ NUMBERS: dict[str, Any] = {
     "images.workers.IMAGES_PER_WORKER": 1000,
     "images.protocol.DESK_BYTES": 4 << 20,
     "images.protocol.LONGEST_MESSAGE": 4096,
-    "admission.PATIENCE": 10.0,
+    "admission.SILENCE_SECONDS": 10.0,
     # Votes and calibration files.
     "calibration.ROUNDING_STEPS": (0.2, 0.1, 0.05, 0.02, 0.01),
     "calibration.SMALLEST_PROBABILITY": 1e-7,

@@ -79,7 +79,7 @@ def early(repository: Path, streams: tuple[Stream, ...]) -> tuple[list[str], lis
         made |= set(step.output_map.values())
     inputs = {tensor.name for tensor in decision.input}
     assert set(steps[-1].input_map) == inputs
-    assert set(decision.model_warmup[0].inputs) == inputs - {"THRESHOLD", "TICKET"}
+    assert set(decision.model_warmup[0].inputs) == inputs - {"THRESHOLD", "PERMIT"}
     assert dims(ensemble.output)["STREAM_VOTES"] == [len(streams)]
     late = decision.parameters["late"].string_value
     return [step.model_name for step in steps], late.split(",") if late else [], decision

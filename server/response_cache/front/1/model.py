@@ -30,7 +30,7 @@ class TritonPythonModel:
         limits = _limits(Path(args["model_repository"]).parent / "preprocess" / "config.pbtxt")
         # The first step counts too, but what comes here is in memory before it gets there.
         self._admission = AdmissionController(*limits)
-        self._tickets = itertools.count(1)
+        self._permits = itertools.count(1)
         self._threads = ThreadPoolExecutor(limits[0])
         self._lookups, self._hits, self._bytes = _metrics(args["model_name"])
 
@@ -52,8 +52,8 @@ class TritonPythonModel:
             self._hits.increment(count - len(missing(rows)))
         if not (asked := missing(rows)):
             return self._response(rows)
-        ticket, size = next(self._tickets), sum(len(given["IMAGE"][index, 0]) for index in asked)
-        if (refusal := self._admission.admit(ticket, len(asked), size, monotonic())) is not None:
+        permit, size = next(self._permits), sum(len(given["IMAGE"][index, 0]) for index in asked)
+        if (refusal := self._admission.admit(permit, len(asked), size, monotonic())) is not None:
             return _error(refusal, pb_utils.TritonError.UNAVAILABLE)
         inputs = [
             pb_utils.Tensor(name, np.ascontiguousarray(values[asked]))
@@ -67,7 +67,7 @@ class TritonPythonModel:
                 response = self._ask(inputs, rows, asked, [] if fresh else keys)
             except Exception as error:  # noqa: BLE001 - the process boundary: without an answer the request would hang
                 response = _error(f"{type(error).__name__}: {error}", pb_utils.TritonError.INTERNAL)
-            self._admission.release(ticket, monotonic())
+            self._admission.release(permit, monotonic())
             sender.send(response, flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
 
         self._threads.submit(ask)

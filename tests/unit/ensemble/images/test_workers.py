@@ -125,7 +125,7 @@ def test_a_process_that_hangs_is_killed_and_another_decodes(
     _, worker = started(others)
     worker.suspend()
     monkeypatch.setattr(workers, "TIMEOUT_FACTOR", 0.2)
-    # It is not this image's fault: a fresh process gets it too, with all the patience that a busy machine may need.
+    # It is not this image's fault: a fresh process gets it too, with all the time that a busy machine may need.
     fork = decoders._fork
 
     def patient() -> object:

@@ -13,9 +13,9 @@ STEP = """
 from ensemble.admission import Admission
 admission = Admission(8, 1000)
 for name in (b"first", b"second", b"third"):
-    ticket, _ = admission.admit(1, 1)
-    admission.note(ticket, [name, b"!"])
-admission.release(ticket)
+    permit, _ = admission.admit(1, 1)
+    admission.note(permit, [name, b"!"])
+admission.release(permit)
 print("ready", flush=True)
 input()
 """
@@ -42,14 +42,14 @@ def test_a_request_without_a_digest_yet_and_one_that_has_left_are_not_named() ->
     assert ledger is not None
     admission.admit(1, 1)
     in_flight = InFlight([os.getpid()])
-    ticket, _ = admission.admit(1, 1)
-    admission.note(ticket, [b"a"])
+    permit, _ = admission.admit(1, 1)
+    admission.note(permit, [b"a"])
     assert in_flight.last() == hashlib.sha256(b"a").hexdigest()
-    ledger.lose(ticket)
+    ledger.lose(permit)
     assert in_flight.last() == ""
-    ledger.give_back(ticket)
+    ledger.release(permit)
     assert in_flight.last() == ""
-    admission.note(ticket, [b"late"])
+    admission.note(permit, [b"late"])
     assert in_flight.last() == ""
 
 

@@ -1,4 +1,4 @@
-"""What the steps do with the ledger: the first one admits, the last one releases, and those between look at tickets."""
+"""What the steps do with the ledger: the first one admits, the last one releases, and those between look at permits."""
 
 import hashlib
 import time
@@ -32,39 +32,39 @@ class Admission:
             size: Bytes of its encoded images.
 
         Returns:
-            The ticket, and why the request is refused (None: it is admitted, and the ticket must be released).
+            The permit, and why the request is refused (None: it is admitted, and the permit must be released).
         """
         with self._ledger.locked():
             self._collect()
             direct = self._ledger.load(DIRECT)
-            ticket = self._ledger.issue(images, size)
-            if ticket is None:
+            permit = self._ledger.issue(images, size)
+            if permit is None:
                 return 0, _NO_ROOM
-            before = {ticket, *self._controller.tickets}
-            refused = self._controller.admit(ticket, images, size, time.monotonic(), direct)
-            for gone in before.difference(self._controller.tickets):
-                if gone == ticket:  # refused
-                    self._ledger.give_back(gone)
+            before = {permit, *self._controller.permits}
+            refused = self._controller.admit(permit, images, size, time.monotonic(), direct)
+            for gone in before.difference(self._controller.permits):
+                if gone == permit:  # refused
+                    self._ledger.release(gone)
                 else:
                     self._ledger.lose(gone)
-            return ticket, refused
+            return permit, refused
 
-    def note(self, ticket: int, images: Iterable[bytes]) -> None:
+    def note(self, permit: int, images: Iterable[bytes]) -> None:
         """Write down the SHA-256 of the images, one after the other, of a request that is inside."""
         digest = hashlib.sha256()
         for image in images:
             digest.update(image)
-        self._ledger.note(ticket, digest.digest())
+        self._ledger.note(permit, digest.digest())
 
-    def release(self, ticket: int) -> None:
-        """Give a ticket back: for a request that goes no further than this step."""
-        self._ledger.give_back(ticket)
+    def release(self, permit: int) -> None:
+        """Give a permit back: for a request that goes no further than this step."""
+        self._ledger.release(permit)
 
     def _collect(self) -> None:
-        for ticket in self._controller.tickets:
-            left = self._ledger.left_at(ticket)
+        for permit in self._controller.permits:
+            left = self._ledger.left_at(permit)
             if left is not None:
-                self._controller.release(ticket, left)
+                self._controller.release(permit, left)
 
 
 class _LaterStep:
@@ -81,19 +81,19 @@ class _LaterStep:
 
 
 class Release(_LaterStep):
-    """The last step's side: gives tickets back."""
+    """The last step's side: gives permits back."""
 
-    def __call__(self, tickets: Iterable[int]) -> None:
-        """Give these tickets back; numbers that are none are ignored."""
+    def __call__(self, permits: Iterable[int]) -> None:
+        """Give these permits back; numbers that are none are ignored."""
         if ledger := self._ledger:
-            for ticket in set(tickets):
-                ledger.give_back(ticket)
+            for permit in set(permits):
+                ledger.release(permit)
 
 
-class SideDoor(_LaterStep):
+class StepAdmission(_LaterStep):
     """The side of a step that works on encoded images, and that strangers may call by its name.
 
-    A request of an ensemble comes with the ticket of the first step, whose place it takes. Any other asks for a ticket
+    A request of an ensemble comes with the permit of the first step, whose place it takes. Any other asks for a permit
     of its own.
 
     Args:
@@ -104,23 +104,23 @@ class SideDoor(_LaterStep):
         super().__init__()
         self._step = step
 
-    def enter(self, ticket: int, images: int, size: int) -> bool:
-        """Whether a request has been admitted with this ticket. Then it must `leave`.
+    def enter(self, permit: int, images: int, size: int) -> bool:
+        """Whether a request has been admitted with this permit. Then it must `leave`.
 
         Args:
-            ticket: Whatever number came with it.
+            permit: Whatever number came with it.
             images: Images of the request.
             size: Bytes of its encoded images.
         """
-        return self._ledger is not None and self._ledger.enter(ticket, images, size, self._step)
+        return self._ledger is not None and self._ledger.enter(permit, images, size, self._step)
 
-    def leave(self, ticket: int) -> None:
+    def leave(self, permit: int) -> None:
         """A request has left this step that had entered it."""
         if self._ledger:
-            self._ledger.leave(ticket, self._step)
+            self._ledger.leave(permit, self._step)
 
     def admit(self, images: int, size: int) -> tuple[int, str | None]:
-        """Ask for entry, as `Admission.admit`, for a request without a ticket.
+        """Ask for entry, as `Admission.admit`, for a request without a permit.
 
         At most half of the limits is for such requests, as far as there is room; one alone is always admitted.
         """
@@ -133,10 +133,10 @@ class SideDoor(_LaterStep):
             for inside, limits in ((direct, half), (ledger.load(OF_ENSEMBLE, DIRECT), ledger.limits)):
                 if direct.images and limits.is_passed(inside, images, size):
                     return 0, refusal_text(inside, limits, images, size)
-            ticket = ledger.issue(images, size, DIRECT)
-        return (0, _NO_ROOM) if ticket is None else (ticket, None)
+            permit = ledger.issue(images, size, DIRECT)
+        return (0, _NO_ROOM) if permit is None else (permit, None)
 
-    def release(self, ticket: int) -> None:
-        """Give a ticket back that this step asked for."""
+    def release(self, permit: int) -> None:
+        """Give a permit back that this step asked for."""
         if self._ledger:
-            self._ledger.give_back(ticket)
+            self._ledger.release(permit)

@@ -1,4 +1,4 @@
-"""Attacks on doors: what should not be reached at all."""
+"""Attacks on endpoints: what should not be reached at all."""
 
 import asyncio
 import json
@@ -61,7 +61,7 @@ def shared_memory_registration(target: Target) -> Finding:
         over_http = post(target, "/v2/systemsharedmemory/region/stolen2/register", body) == 200
     finally:
         region.unlink()
-    return Finding({"doors open, of gRPC and HTTP": (over_grpc + over_http, "")})
+    return Finding({"protocols open, of gRPC and HTTP": (over_grpc + over_http, "")})
 
 
 def model_control(target: Target) -> Finding:
@@ -73,7 +73,7 @@ def model_control(target: Target) -> Finding:
         except InferenceServerException:
             over_grpc = False
     over_http = post(target, "/v2/repository/index", b"") == 200
-    return Finding({"doors open, of gRPC and HTTP": (over_grpc + over_http, "")})
+    return Finding({"protocols open, of gRPC and HTTP": (over_grpc + over_http, "")})
 
 
 def nested_json(target: Target) -> Finding:
@@ -100,11 +100,13 @@ def bad_datagrams(target: Target) -> Finding:
     )
 
 
-def forged_tickets(target: Target) -> Finding:
-    """Calls the last step with high tickets during a flood of 60 requests of 8 images, of which 32 fit."""
+def forged_permits(target: Target) -> Finding:
+    """Calls the last step with high permits during a flood of 60 requests of 8 images, of which 32 fit."""
     zeros = np.zeros((1, 2), np.float32)
     inputs = [tensor(f"{name}_LOGITS", zeros) for name in STREAMS]
-    inputs += [tensor("IMAGE_STATUS", column([b"ok"])), tensor("TICKET", np.array([[2**62]], np.int64))]
+    with triton.InferenceServerClient(target.url) as voter:
+        (permit,) = (each.name for each in voter.get_model_metadata("voter").inputs if each.datatype == "INT64")
+    inputs += [tensor("IMAGE_STATUS", column([b"ok"])), tensor(permit, np.array([[2**62]], np.int64))]
     images = [tensor("IMAGE", column([PHOTOGRAPH] * 8))]
 
     async def one(client: aio.InferenceServerClient, number: int) -> bool:
@@ -123,7 +125,7 @@ def forged_tickets(target: Target) -> Finding:
     return Finding({"requests of 8 images admitted, of 60": (asyncio.run(all_of_them()), "")})
 
 
-def tickets_of_the_first_step(target: Target) -> Finding:
+def permits_of_the_first_step(target: Target) -> Finding:
     """Calls the first step by its name, 12 times for 32 images, and takes all that it gives."""
     with triton.InferenceServerClient(target.url) as client:
         for _ in range(12):
