@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.common.machine import ROOT, circumstances
 from benchmarks.common.result import Figure, Result, write
 from ensemble.streams import STREAMS, Stream
-from export.stream_export import export_stream
+from export.exporters.stream_export import export_stream
 from networks import write_random_weights
 
 LIMIT = 1.3

@@ -131,7 +131,7 @@ def _framed(face: npt.NDArray[np.float64]) -> RgbImage:
 def _retinaface(weights: Path | None) -> Path | None:
     if weights is None:
         return None
-    from export.face_models import export_face_detector
+    from export.exporters.face_models import export_face_detector
 
     folder = weights.parent / "retinaface-onnx"
     folder.mkdir(exist_ok=True)

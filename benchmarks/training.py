@@ -13,7 +13,7 @@ from benchmarks.common.machine import circumstances
 from benchmarks.common.result import Figure, Result, write
 from benchmarks.common.serving import PHOTOGRAPHS
 from benchmarks.training_step import measure_step
-from networks.random_weights import PRESETS
+from networks.weights.random_weights import PRESETS
 from training.data.images import TrainingImages
 from training.data.manifest import Item
 from training.recipe import read_recipe

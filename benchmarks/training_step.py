@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from transformers import Dinov2Model
 
 from benchmarks.common.result import Figure
-from networks.random_weights import PRESETS
+from networks.weights.random_weights import PRESETS
 from training.bases import adapter_of, dino_config
 from training.data.images import Batch
 from training.networks import Network, checkpoint_activations, choose_what_learns

@@ -38,7 +38,7 @@ class Stream:
         name: Name of its model in the Triton repository.
         title: Name in the paper, for people.
         checkpoint: File name of its weights. A name that ends in `.onnx` is a network of another method
-            (`export.other_methods`).
+            (`export.exporters.other_methods`).
         pixels: Side of the square RGB input.
         weight: Weight of its vote.
         framing: How its input is cut.

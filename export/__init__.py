@@ -4,6 +4,6 @@
 """
 
 from export.errors import ExportError
-from export.stream_export import StreamExport, export_stream
+from export.exporters.stream_export import StreamExport, export_stream
 
 __all__ = ["ExportError", "StreamExport", "export_stream"]

@@ -11,18 +11,18 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from ensemble.streams import STREAMS, Stream
 from export.errors import ExportError, ParityError
-from export.exporter import ModelExport
-from export.face_models import export_face_aligner, export_face_detector, export_face_restorer
+from export.exporters.exporter import ModelExport
+from export.exporters.face_models import export_face_aligner, export_face_detector, export_face_restorer
+from export.exporters.stream_export import StreamExport, export_stream
 from export.half.conversion import PRECISIONS
 from export.layout import SKELETON
 from export.report import print_differences, print_ranges, print_report
 from export.repository import publish, require_space, staging
-from export.stream_export import StreamExport, export_stream
 from export.tensorrt.platform import Platform, require_tensorrt
 from export.weights.checkpoints import FACE_DETECTOR_FILE, FACE_RESTORER_FILES, find_checkpoints, find_face_weights
 from networks import PRESETS, WeightsError, write_random_weights
 from networks.faces import ALIGNER, DETECTOR, RESTORER
-from networks.random_weights import SEEDED_STREAMS, preset_bytes
+from networks.weights.random_weights import SEEDED_STREAMS, preset_bytes
 
 _FACE_EXPORTS: dict[str, Callable[..., ModelExport]] = {
     DETECTOR: export_face_detector,

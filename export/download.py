@@ -12,7 +12,7 @@ from export.weights.checkpoints import FACE_DETECTOR_FILE
 from export.weights.download import CHECKPOINTS, FACE_DETECTOR_URL, download
 from export.weights.published import is_known
 from networks import WeightsError
-from networks.weights_manifest import read_manifest
+from networks.weights.manifest import read_manifest
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""

@@ -19,7 +19,7 @@ from export.half.report import describe, finite, print_report
 from export.half.study import StreamStudy, random_pixels, study_stream, whole_image_pixels
 from export.weights.checkpoints import find_checkpoints
 from networks import WeightsError
-from networks.random_weights import MARKER
+from networks.weights.random_weights import MARKER
 
 EXTENSIONS = frozenset(IMAGE_SUFFIXES)
 

@@ -10,10 +10,10 @@ from rich.panel import Panel
 from rich.table import Table
 
 from export.difference import Difference
-from export.exporter import ModelExport
+from export.exporters.exporter import ModelExport
+from export.exporters.stream_export import StreamExport
 from export.half.arithmetic import STREAM, Range, widest
 from export.half.conversion import LARGEST
-from export.stream_export import StreamExport
 from export.weights.base_weights import BaseComparison, compare_bases
 from export.weights.checkpoints import FACE_DETECTOR_FILE
 from networks.faces import DETECTOR

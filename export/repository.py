@@ -19,7 +19,8 @@ from pathlib import Path
 from ensemble.contract import FACE_MODELS_KEY, PRECISION, SHA256, STATE, STREAMS_KEY, UNTRAINED
 from export.configure import configure
 from export.errors import RepositoryError
-from export.exporter import ModelExport
+from export.exporters.exporter import ModelExport
+from export.exporters.stream_export import StreamExport
 from export.layout import (
     CONFIGURATIONS,
     DATA_FILE,
@@ -31,7 +32,6 @@ from export.layout import (
     VERSION,
 )
 from export.state import weakest, weights_state
-from export.stream_export import StreamExport
 from export.weights.base_weights import compare_bases
 from networks.faces import DETECTOR, FACE_MODELS
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ensemble.contract import WEIGHTS_STATES
-from export.exporter import ModelExport
+from export.exporters.exporter import ModelExport
 from export.weights.hub import REPOSITORY
 from export.weights.published import is_known
-from networks.weights_manifest import TRAINING_RUN, read_manifest
+from networks.weights.manifest import TRAINING_RUN, read_manifest
 
 
 def weights_state(export: ModelExport) -> str:

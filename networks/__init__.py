@@ -4,11 +4,11 @@
 checkpoints in the same layout; what can go wrong is in `networks.errors`.
 """
 
-from networks.checkpoints import load_stream
 from networks.errors import WeightsError
-from networks.random_weights import PRESETS, is_untrained, write_random_weights
-from networks.stand_in import stand_in_note
 from networks.streams import StreamNetwork
+from networks.weights.checkpoints import load_stream
+from networks.weights.random_weights import PRESETS, is_untrained, write_random_weights
+from networks.weights.stand_in import stand_in_note
 
 __all__ = [
     "PRESETS",

@@ -1,7 +1,7 @@
 """The vision tower of CLIP (arXiv 2103.00020, openai/clip-vit-large-patch14), for inference at one resolution.
 
 Module names follow Hugging Face transformers 4.x, the misspelt `pre_layrnorm` included, so that parameter
-names equal those of the published checkpoints (`networks.checkpoints`).
+names equal those of the published checkpoints (`networks.weights.checkpoints`).
 """
 
 from typing import cast

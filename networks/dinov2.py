@@ -1,7 +1,7 @@
 """DINOv2 (arXiv 2304.07193) with the SwiGLU feed-forward of its giant size, for inference at one resolution.
 
 Module names follow Hugging Face transformers 4.x, so that parameter names equal those of the published
-checkpoints once LoRA is merged (`networks.checkpoints`).
+checkpoints once LoRA is merged (`networks.weights.checkpoints`).
 """
 
 from typing import cast

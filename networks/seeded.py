@@ -4,8 +4,8 @@ import torch
 
 from ensemble.streams import STREAMS, Stream
 from networks.architecture import StreamArchitecture
-from networks.random_weights import PRESETS, fill_seeded
 from networks.streams import StreamNetwork, build_stream
+from networks.weights.random_weights import PRESETS, fill_seeded
 
 
 def seeded_stream(stream: Stream, preset: str, device: str = "cpu") -> StreamNetwork:

@@ -1,7 +1,7 @@
 """How much arithmetic an image costs: multiplications and additions, matrix products alone."""
 
 from ensemble.streams import Stream
-from networks.random_weights import PRESETS
+from networks.weights.random_weights import PRESETS
 
 FACE_SEARCH = 0.2
 """TFLOP of RetinaFace for one image at 1024×1024 pixels; up to 13 times that where there is no face."""

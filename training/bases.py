@@ -14,9 +14,9 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2
 from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION
 from networks.architecture import CLIP, DINO, ClipArchitecture, Dinov2Architecture, StreamArchitecture, holds_clip
 from networks.attention import HEAD_SIZE
-from networks.checkpoint_file import PREFIXES, read_tensors
-from networks.checkpoints import read_checkpoint
 from networks.errors import WeightsError, shortened
+from networks.weights.checkpoint_file import PREFIXES, read_tensors
+from networks.weights.checkpoints import read_checkpoint
 from training.errors import BaseError
 from training.networks import Adapter, Network, checkpoint_activations, choose_what_learns
 from training.recipe import Recipe

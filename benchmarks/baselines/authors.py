@@ -25,8 +25,8 @@ from ensemble.streams import GLOBAL_TEXTURE, NORMALISATION_MEAN, NORMALISATION_S
 from ensemble.voting import score_logits
 from networks.architecture import DINO, LORA_TARGETS, ClipArchitecture, Dinov2Architecture, infer_architecture
 from networks.attention import HEAD_SIZE
-from networks.checkpoint_file import read_tensors
-from networks.checkpoints import LORA_SCALE
+from networks.weights.checkpoint_file import read_tensors
+from networks.weights.checkpoints import LORA_SCALE
 
 BATCH_SIZE = 16
 

@@ -16,8 +16,8 @@ from benchmarks.gpu_check.runner import Context, Detail, NotHereError
 from benchmarks.gpu_check.timing import forget_memory, peak_memory, timed
 from ensemble.streams import STREAMS
 from ensemble.voting import fake_probability, quantise
-from networks.random_weights import PRESETS
 from networks.seeded import seeded_stream
+from networks.weights.random_weights import PRESETS
 
 Found = Iterator[Figure | Detail]
 Labels = dict[str, str | int | float]

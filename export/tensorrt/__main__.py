@@ -21,8 +21,9 @@ from export.errors import ExportError
 from export.half.conversion import PRECISIONS
 from export.tensorrt.check import CAPABILITIES, Built, build_ahead, builder_version, weights_beyond_half
 from export.tensorrt.faults import refusals
-from export.tensorrt.subjects import FACES, Subject, face_subjects, smallest_half_stream, stream_subjects
+from export.tensorrt.subjects import Subject, face_subjects, smallest_half_stream, stream_subjects
 from networks import PRESETS
+from networks.faces import FACE_MODELS
 
 _STREAMS = {stream.name: stream for stream in STREAMS}
 
@@ -49,7 +50,7 @@ class Job:
     """Work of one process: a network in all its precisions, or the models with a fault (no name).
 
     Attributes:
-        name: Of a stream, of `FACES`, or empty.
+        name: Of a stream, of `FACE_MODELS`, or empty.
         preset: Size of the streams.
         precisions: Of a stream.
         capabilities: To build for.
@@ -69,7 +70,7 @@ class Job:
 @click.option(
     "--preset", type=click.Choice(list(PRESETS)), default="tiny", help="Size of the streams; giant takes long."
 )
-@click.option("--only", type=click.Choice([*_STREAMS, *FACES]), multiple=True,
+@click.option("--only", type=click.Choice([*_STREAMS, *FACE_MODELS]), multiple=True,
               help="Build this network alone; may be given several times.  [default: all]")  # fmt: skip
 @click.option("--precision", "precisions", type=click.Choice(PRECISIONS), multiple=True,
               help="Of the streams; may be given several times.  [default: all]")  # fmt: skip
@@ -86,7 +87,7 @@ def main(
     models that have to be refused. No kernel is run: results and speed are not seen here.
     """
     targets = tuple(map(int, capabilities)) or CAPABILITIES
-    names = only or (*_STREAMS, *FACES)
+    names = only or (*_STREAMS, *FACE_MODELS)
     jobs = [Job(name, preset, precisions or PRECISIONS, targets) for name in (*names, "")]
     console = Console()
     try:
@@ -112,7 +113,7 @@ def work(job: Job) -> list[Row | tuple[str, bool]]:
     with tempfile.TemporaryDirectory(prefix="engines-") as folder:
         if not job.name:
             return list(refusals(smallest_half_stream(Path(folder)), job.capabilities[0]))
-        if job.name in FACES:
+        if job.name in FACE_MODELS:
             subjects = face_subjects(job.name, Path(folder))
         else:
             subjects = stream_subjects(_STREAMS[job.name], job.preset, job.precisions, Path(folder))

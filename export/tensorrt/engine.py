@@ -38,7 +38,7 @@ from export.onnx.interface import INPUT
 from export.parity import compare, require_parity
 from export.samples import Pixels
 from export.tensorrt.platform import Platform
-from networks.weights_manifest import sha256_of
+from networks.weights.manifest import sha256_of
 
 OPTIMAL_BATCH = 8
 """The batch size that kernels are chosen for; smaller and larger ones work."""

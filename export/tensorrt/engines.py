@@ -8,10 +8,10 @@ from typing import TypeVar
 from ensemble.faces.retinaface import LONGEST_SIDE, SHORTER_SIDE
 from export import samples
 from export.difference import Difference
-from export.exporter import ModelExport
+from export.exporters.exporter import ModelExport
+from export.exporters.stream_export import StreamExport
 from export.layout import CONFIGURATIONS, PROVENANCE
 from export.samples import Pixels
-from export.stream_export import StreamExport
 from export.tensorrt.engine import build_engine, read_profile
 from export.tensorrt.platform import Platform
 from networks.faces import DETECTOR

@@ -23,7 +23,7 @@ from export.onnx.interface import (
     stream_interface,
 )
 from export.tensorrt.engine import EngineProfile, read_profile
-from networks.faces import DETECTOR
+from networks.faces import ALIGNER, DETECTOR
 from networks.faces.gfpgan_checkpoints import (
     load_face_aligner,
     load_face_restorer,
@@ -32,10 +32,8 @@ from networks.faces.gfpgan_checkpoints import (
     write_random_parsenet,
 )
 from networks.faces.retinaface_weights import load_retinaface, write_random_retinaface
-from networks.random_weights import PRESETS
 from networks.seeded import seeded_stream
-
-FACES = ("face_detector", "face_aligner", "face_restorer")
+from networks.weights.random_weights import PRESETS
 
 RESTORER_WIDTHS = (16, 16)
 """Channels of GFPGAN and ParseNet: fewer than published, with the same layers, so that they are built in seconds."""
@@ -71,12 +69,12 @@ def stream_subjects(stream: Stream, preset: str, precisions: Sequence[str], fold
 
 
 def face_subjects(name: str, folder: Path) -> Iterator[Subject]:
-    """One of `FACES`: the detector in FP32 and FP16, the others, which get no engine when served, in FP32."""
+    """One of `FACE_MODELS`: the detector in FP32 and FP16, the others, which get no engine when served, in FP32."""
     any_size = read_profile(CONFIGURATIONS / f"{DETECTOR}.tensorrt.pbtxt")
-    if name == "face_detector":
+    if name == DETECTOR:
         write_random_retinaface(weights := folder / "retinaface.h5")
         graphs = _graphs(load_retinaface(weights), DETECTOR_INTERFACE, ("fp32", "fp16"), folder)
-    elif name == "face_aligner":
+    elif name == ALIGNER:
         write_random_face_aligner(weights := folder / "aligner.pth")
         graphs = _graphs(load_face_aligner(weights), ALIGNER_INTERFACE, ("fp32",), folder)
     else:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from networks.architecture import DINO
-from networks.checkpoint_file import read_tensors
+from networks.weights.checkpoint_file import read_tensors
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from export.weights.manifest import require_hashes, require_sizes
 from export.weights.published import KNOWN, is_known
 from export.weights.transfer import Location, fetch_file, unfinished
 from networks.errors import ManifestError
-from networks.weights_manifest import Entry, read_manifest, record, sha256_of
+from networks.weights.manifest import Entry, read_manifest, record, sha256_of
 
 _PUBLISHED = (GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION)
 

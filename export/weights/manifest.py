@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from networks.errors import ManifestError
-from networks.weights_manifest import MANIFEST_FILE, read_manifest
+from networks.weights.manifest import MANIFEST_FILE, read_manifest
 
 
 def require_sizes(paths: Iterable[Path]) -> None:

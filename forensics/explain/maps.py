@@ -18,7 +18,7 @@ from forensics.common.scoring.server import Server
 from forensics.explain.saliency import Map
 from forensics.explain.score_cam import forwards, score_cam
 from networks import StreamNetwork, WeightsError, load_stream
-from networks.weights_manifest import sha256_of
+from networks.weights.manifest import sha256_of
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

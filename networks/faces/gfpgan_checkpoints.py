@@ -18,12 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from networks.checkpoint_file import check_storage, only_tensors, read_pickle
 from networks.errors import CheckpointLayoutError, CheckpointValueError, shortened
 from networks.faces import gfpgan, gfpgan_parsenet
 from networks.faces.gfpgan import FaceRestorer, Gfpgan
 from networks.faces.gfpgan_aligner import FaceAligner
 from networks.faces.gfpgan_parsenet import ParseNet
+from networks.weights.checkpoint_file import check_storage, only_tensors, read_pickle
 
 GFPGAN_FILE = "GFPGANv1.4.pth"
 PARSENET_FILE = "parsing_parsenet.pth"

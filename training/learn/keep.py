@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from ensemble.streams import STREAMS
-from networks.checkpoint_file import PREFIXES, read_tensors
-from networks.stand_in import MARKER
-from networks.weights_manifest import describe_file, write_manifest
+from networks.weights.checkpoint_file import PREFIXES, read_tensors
+from networks.weights.manifest import describe_file, write_manifest
+from networks.weights.stand_in import MARKER
 from training.errors import RunError
 from training.learn.photographs import PHOTOGRAPHS, TEST
 

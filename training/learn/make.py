@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from networks.stand_in import write_marker
+from networks.weights.stand_in import write_marker
 from training.learn.base import save_bases, train_base
 from training.learn.photographs import PHOTOGRAPHS, split_of
 from training.learn.plan import PHASES, SEED, Effort, fit_options

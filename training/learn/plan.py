@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION
 from training.learn.base import Settings
 from training.learn.spectral import CLIP, DINO
 from training.run.fit import Options
@@ -85,7 +86,7 @@ def fit_options(phase: Phase, folder: Path, dino: Path, clip: Path, manifest: Pa
     """What `python -m training fit` would be given for a phase."""
     runs = folder / "runs"
     from_base = phase.start == "base"
-    checkpoint = "dinov2_252.pth" if phase.start == "global" else "dinov2_clip.pth"
+    checkpoint = (GLOBAL_TEXTURE if phase.start == "global" else SEMANTIC_FUSION).checkpoint
     return Options(
         recipe=phase.recipe,
         overrides=(*COMMON, *phase.overrides),

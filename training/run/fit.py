@@ -11,7 +11,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from rich.console import Console
 
 from networks.errors import shortened
-from networks.weights_manifest import TRAINING_RUN
+from networks.weights.manifest import TRAINING_RUN
 from training.bases import start
 from training.data.manifest import Item, read_manifest, require_both_classes
 from training.data.selection import Selection, select

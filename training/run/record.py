@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from ensemble.streams import Stream
 from networks.architecture import tensor_shapes
-from networks.checkpoints import read_checkpoint
 from networks.errors import ManifestError
-from networks.weights_manifest import Entry, describe_file, read_manifest, sha256_of, write_manifest
+from networks.weights.checkpoints import read_checkpoint
+from networks.weights.manifest import Entry, describe_file, read_manifest, sha256_of, write_manifest
 from training.data.manifest import Item
 from training.data.splits import Fingerprint
 from training.errors import RunError

@@ -9,7 +9,7 @@ import click
 
 from ..bulk.inputs import IMAGE_EXTENSIONS, Inputs, find_images, is_video
 from ..bulk.lists import STDIN, Columns, check_list
-from ..bulk.text_rows import CSV_COLUMNS, VERDICT_COLUMNS, WIDE_COLUMNS
+from ..bulk.output.text_rows import CSV_COLUMNS, VERDICT_COLUMNS, WIDE_COLUMNS
 from ..images.items import Faces, Item
 from ..text import printable
 from ..video import Sampling, VideoOptions, VideoVerdict

@@ -26,7 +26,7 @@ from export.weights.transfer import unfinished
 from networks import write_random_weights
 from networks.errors import ManifestError
 from networks.faces.retinaface_weights import write_random_retinaface
-from networks.weights_manifest import read_manifest
+from networks.weights.manifest import read_manifest
 from tests.fakes.hub import COMMIT, Hub, hub_on_loopback
 
 MIB = 2**20

@@ -17,9 +17,10 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 
 from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STREAMS, Stream
-from export import ExportError, StreamExport, export_stream, exporter, parity, stream_export
+from export import ExportError, StreamExport, export_stream, parity
 from export.__main__ import main
 from export.errors import HalfRangeError, MissingWeightsError, ParityError, RepositoryError
+from export.exporters import exporter, stream_export
 from export.layout import FUSED_FILE, SKELETON
 from export.onnx.fused_attention import fuse_attention
 from export.onnx.graph import INLINE_LIMIT
@@ -30,7 +31,7 @@ from export.samples import sample_batches
 from export.weights.checkpoints import find_checkpoints
 from networks import StreamNetwork, load_stream
 from networks.architecture import ClipArchitecture, Dinov2Architecture, StreamArchitecture, tensor_shapes
-from networks.random_weights import MARKER, seeded_tensor
+from networks.weights.random_weights import MARKER, seeded_tensor
 from tests.golden import ROWS
 from tests.unit.networks.test_networks import FEATURES, KEYS, golden_pixels
 

@@ -332,7 +332,7 @@ def test_a_weight_beyond_half_refuses_the_export(tiny: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_the_face_detector_in_half_agrees_with_torch(tmp_path: Path) -> None:
-    from export.face_models import export_face_detector
+    from export.exporters.face_models import export_face_detector
     from networks.faces.retinaface_weights import write_random_retinaface
 
     write_random_retinaface(tmp_path / "retinaface.h5")

@@ -13,7 +13,7 @@ import pytest
 from ensemble.streams import STREAMS
 from export import StreamExport
 from export.errors import RepositoryError
-from export.exporter import ModelExport
+from export.exporters.exporter import ModelExport
 from export.repository import describe, publish, require_space, staging
 
 

@@ -6,10 +6,10 @@ import pytest
 from deepfake_client import Provenance
 
 from ensemble.contract import STATE, UNTRAINED, WEIGHTS_STATES
+from export.exporters.stream_export import StreamExport
 from export.repository import describe
 from export.state import weakest, weights_state
-from export.stream_export import StreamExport
-from networks.weights_manifest import TRAINING_RUN, Entry, record
+from networks.weights.manifest import TRAINING_RUN, Entry, record
 from tests.unit.export.test_repository import stream_exports
 
 HUB = "https://huggingface.co/lpmkhoa/hcmusaqua-ntire26-weights"

@@ -23,7 +23,6 @@ from networks.architecture import (
     infer_architecture,
     tensor_shapes,
 )
-from networks.checkpoint_file import sharing_memory
 from networks.errors import (
     CheckpointError,
     CheckpointLayoutError,
@@ -32,7 +31,8 @@ from networks.errors import (
     UnreadableCheckpointError,
     UnsafeCheckpointError,
 )
-from networks.random_weights import MARKER, is_untrained, seeded_preset
+from networks.weights.checkpoint_file import sharing_memory
+from networks.weights.random_weights import MARKER, is_untrained, seeded_preset
 from tests.golden import EXPECTED
 
 BLOCK = "vision_model.base_model.model.encoder.layer"

@@ -262,7 +262,7 @@ def test_random_weights_are_told_from_others(files, restorer, aligner, tmp_path)
 @pytest.mark.timeout(900)  # two exports; half a minute each on two free cores
 def test_exported_models_restore_a_photograph_like_the_networks(files, restorer, aligner, tmp_path) -> None:
     pytest.importorskip("onnxscript")
-    from export.face_models import export_face_aligner, export_face_restorer
+    from export.exporters.face_models import export_face_aligner, export_face_restorer
 
     sessions = {}
     exports = {
@@ -309,8 +309,8 @@ def test_exported_models_restore_a_photograph_like_the_networks(files, restorer,
 @pytest.mark.heavy
 def test_export_refuses_models_that_compute_something_else(files, tmp_path, monkeypatch) -> None:
     pytest.importorskip("onnxscript")
-    from export import face_models
     from export.errors import ParityError
+    from export.exporters import face_models
 
     def load_other(path: Path) -> FaceAligner:
         network = load_face_aligner(path)
@@ -328,7 +328,7 @@ def test_export_refuses_models_that_compute_something_else(files, tmp_path, monk
 
 def test_export_of_a_wrong_file_says_which(files, tmp_path) -> None:
     pytest.importorskip("onnxscript")
-    from export.face_models import export_face_restorer
+    from export.exporters.face_models import export_face_restorer
 
     with pytest.raises(CheckpointError, match=PARSENET_FILE):
         export_face_restorer(files.gfpgan, files.gfpgan, tmp_path)

@@ -179,7 +179,7 @@ def test_random_weights_are_told_from_others(weights, tmp_path) -> None:
 @pytest.mark.slow
 def test_exported_model_agrees_with_the_package_at_any_size(weights, network, tmp_path) -> None:
     pytest.importorskip("onnxscript")
-    from export.face_models import export_face_detector
+    from export.exporters.face_models import export_face_detector
 
     stages: list[str] = []
     export = export_face_detector(weights, tmp_path, on_stage=stages.append)
@@ -202,8 +202,8 @@ def test_exported_model_agrees_with_the_package_at_any_size(weights, network, tm
 @pytest.mark.slow
 def test_export_refuses_a_model_that_computes_something_else(weights, tmp_path, monkeypatch) -> None:
     pytest.importorskip("onnxscript")
-    from export import face_models
     from export.errors import ParityError
+    from export.exporters import face_models
 
     def load_other(path: Path) -> RetinaFace:
         network = load_retinaface(path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from networks import write_random_weights
-from networks.stand_in import write_marker
+from networks.weights.stand_in import write_marker
 from training.errors import RunError
 from training.learn.keep import keep
 from training.learn.photographs import TEST

@@ -17,14 +17,14 @@ from typing import Any, Protocol, TextIO
 import click
 from rich.console import Console
 
-from ...bulk.contents import Contents
 from ...bulk.inputs import is_video
-from ...bulk.journal import key_of
 from ...bulk.once import Once
+from ...bulk.output.contents import Contents
+from ...bulk.output.journal import key_of
+from ...bulk.output.resumable import ResumableOutput
+from ...bulk.output.rows import KINDS, OutputError
+from ...bulk.output.text_rows import Sink, csv_rows, jsonl
 from ...bulk.parquet import ParquetError, require_pyarrow
-from ...bulk.resumable import ResumableOutput
-from ...bulk.rows import KINDS, OutputError
-from ...bulk.text_rows import Sink, csv_rows, jsonl
 from ...client import DetectorClient
 from ...images.items import Faces, Item
 from ...results import Verdict

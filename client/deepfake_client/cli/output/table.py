@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ...bulk.text_rows import Sink
+from ...bulk.output.text_rows import Sink
 from ...contract.contract import FACE_NONE, FACE_TOO_SMALL
 from ...results import STREAM_NAMES, Verdict
 from ...status import explain

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from click.testing import Result
-from deepfake_client.bulk import content, resumable, rows
-from deepfake_client.bulk.journal import FORMAT, Journal
+from deepfake_client.bulk.output import content, resumable, rows
+from deepfake_client.bulk.output.journal import FORMAT, Journal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -222,7 +222,7 @@ def test_content_is_the_same_however_it_is_read(tmp_path: Path, size: int) -> No
 
 KILL_BEFORE_A_SHARD = """
 import os, signal, sys
-from deepfake_client.bulk import resumable, rows
+from deepfake_client.bulk.output import resumable, rows
 from deepfake_client.cli import main
 resumable._COMMIT_SECONDS = 0
 write = resumable.ResumableOutput.write

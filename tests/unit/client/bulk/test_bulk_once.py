@@ -11,8 +11,8 @@ from pathlib import Path
 import grpc
 import pytest
 from deepfake_client import EarlyVerdict, Face, StreamVerdict, Verdict
-from deepfake_client.bulk.journal import Journal
 from deepfake_client.bulk.once import Once
+from deepfake_client.bulk.output.journal import Journal
 from deepfake_client.images.items import Item, read
 
 from tests.bulk import COMMAND, KINDS, make_images, printed, rows_of, score

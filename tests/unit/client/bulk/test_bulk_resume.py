@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from deepfake_client.bulk import rows as output_rows
-from deepfake_client.bulk.journal import Journal
+from deepfake_client.bulk.output import rows as output_rows
+from deepfake_client.bulk.output.journal import Journal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -324,7 +324,7 @@ def test_killed_while_failed_rows_are_taken_out(
 KILL_AT_COMMIT = """
 import os, signal, sys
 from pathlib import Path
-from deepfake_client.bulk import journal
+from deepfake_client.bulk.output import journal
 from deepfake_client.cli import main
 steps = 0
 def deadly(function):
@@ -362,7 +362,7 @@ def test_killed_at_every_step_of_a_commit(server: FakeTriton, tmp_path: Path, ki
 
 def test_parquet_shards_fill_up(server: FakeTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_rows, "SHARD_ROWS", 40)
-    monkeypatch.setattr("deepfake_client.bulk.resumable._COMMIT_SECONDS", 0)
+    monkeypatch.setattr("deepfake_client.bulk.output.resumable._COMMIT_SECONDS", 0)
     paths = make_images(tmp_path / "x", 100)
     (tmp_path / "x" / os.fsdecode(b"z\xe9.jpg")).write_bytes(b"0.3")
     output = tmp_path / "scores.parquet"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from deepfake_client import Verdict
-from deepfake_client.bulk import journal as journals
-from deepfake_client.bulk import resumable, rows
-from deepfake_client.bulk.content import content_of, find_changed
-from deepfake_client.bulk.journal import Journal, JournalError, key_of
-from deepfake_client.bulk.resumable import ResumableOutput
-from deepfake_client.bulk.rows import KINDS, OutputError, TextRows
+from deepfake_client.bulk.output import journal as journals
+from deepfake_client.bulk.output import resumable, rows
+from deepfake_client.bulk.output.content import content_of, find_changed
+from deepfake_client.bulk.output.journal import Journal, JournalError, key_of
+from deepfake_client.bulk.output.resumable import ResumableOutput
+from deepfake_client.bulk.output.rows import KINDS, OutputError, TextRows
 from deepfake_client.images.items import Item
 
 from tests.bulk import rows_of

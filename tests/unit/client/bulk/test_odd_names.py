@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from deepfake_client import DetectorClient, Verdict
 from deepfake_client.bulk.inputs import Inputs, find_images
-from deepfake_client.bulk.text_rows import CSV_COLUMNS, csv_header, csv_row, csv_rows, jsonl_row
+from deepfake_client.bulk.output.text_rows import CSV_COLUMNS, csv_header, csv_row, csv_rows, jsonl_row
 from deepfake_client.cli import main
 from deepfake_client.cli.output.table import table
 from deepfake_client.text import printable

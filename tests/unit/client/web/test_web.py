@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 import pytest
 from deepfake_client import DetectorClient
-from deepfake_client.bulk.text_rows import jsonl_row
+from deepfake_client.bulk.output.text_rows import jsonl_row
 
 from tests.fakes.triton import FakeTriton, fail_times, serving, untrained
 from tests.videos import greys, write_video

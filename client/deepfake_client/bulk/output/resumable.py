@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..results import Verdict
+from ...results import Verdict
 from .content import content_of
 from .journal import Journal, JournalError
 from .rows import KINDS, REPLACE, OutputError, sync_folder

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ensemble.streams import Stream
-from export.exporter import ModelExport, OnStage, Source, export_model
+from export.exporters.exporter import ModelExport, OnStage, Source, export_model
+from export.exporters.other_methods import adopt_model
 from export.onnx.graph import INLINE_LIMIT
 from export.onnx.interface import stream_interface
-from export.other_methods import adopt_model
 from export.samples import sample_batches
 from export.weights.base_weights import base_digests
 from networks import is_untrained, load_stream, stand_in_note
@@ -50,7 +50,7 @@ def export_stream(
 
     Args:
         stream: The stream.
-        checkpoint: Its checkpoint (`networks.load_stream`), or its ONNX model (`export.other_methods`).
+        checkpoint: Its checkpoint (`networks.load_stream`), or its ONNX model (`export.exporters.other_methods`).
         folder: Where the model's files are written; files of the same name are overwritten.
         precision: Of `export.half.conversion.PRECISIONS`; a model of another method stays as it is.
         inline_limit: Bytes of weights up to which they stay inside model.onnx.

@@ -9,9 +9,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..columns import file_row
-from ..results import Verdict
-from . import parquet
+from ...columns import file_row
+from ...results import Verdict
+from .. import parquet
 from .content import Content, content_of, find_changed
 from .journal import Journal
 from .text_rows import TEXT_COLUMNS, csv_header, csv_row, jsonl_row

@@ -26,11 +26,11 @@ from networks.architecture import (
     infer_architecture,
     tensor_shapes,
 )
-from networks.checkpoint_file import read_tensors, sharing_memory
 from networks.dinov2 import interpolate_positions
 from networks.errors import CheckpointLayoutError, CheckpointValueError, shortened
 from networks.pixels import fold_normalisation
 from networks.streams import StreamNetwork, build_stream
+from networks.weights.checkpoint_file import read_tensors, sharing_memory
 
 LORA_SCALE = 2.0
 """alpha / rank of the published training; alpha is not stored in the files."""

@@ -7,7 +7,7 @@ Around them are `ensemble.faces.retinaface` and `ensemble.faces.gfpgan`.
 from pathlib import Path
 
 from ensemble.faces.gfpgan import FACE_SIDE
-from export.exporter import ModelExport, OnStage, Source, export_model
+from export.exporters.exporter import ModelExport, OnStage, Source, export_model
 from export.onnx.interface import ALIGNER_INTERFACE, DETECTOR_INTERFACE, RESTORER_INTERFACE
 from export.samples import SCENE, batches_of_two_sizes, sample_batches
 from networks.faces import ALIGNER, DETECTOR, RESTORER

@@ -19,7 +19,7 @@ from export.onnx.session import onnx_outputs
 from export.parity import Outputs, compare, require_parity, torch_outputs
 from export.samples import SCENE, Pixels
 from export.weights.manifest import require_hashes
-from networks.weights_manifest import sha256_of
+from networks.weights.manifest import sha256_of
 
 OnStage = Callable[[str], object]
 """Called with what begins, for people."""
@@ -36,7 +36,7 @@ class Source:
         is_untrained: Whether the network that they gave has random weights.
         interface: Of the graph.
         batches: Images to compare on.
-        stand_in_note: What they were trained on where they are stand-ins (`networks.stand_in`); empty otherwise.
+        stand_in_note: What stand-ins were trained on (`networks.weights.stand_in`); empty otherwise.
         fuses_attention: Whether a second model with fused attention is written beside it.
         metadata: Further entries of the model's metadata.
     """

@@ -5,8 +5,8 @@ import sqlite3
 from dataclasses import asdict
 from typing import Any
 
-from ..early import EarlyVerdict
-from ..results import Face, StreamVerdict, Verdict
+from ...early import EarlyVerdict
+from ...results import Face, StreamVerdict, Verdict
 
 _SCHEMA = "CREATE TABLE IF NOT EXISTS content (key BLOB PRIMARY KEY, ok INTEGER NOT NULL, verdict TEXT NOT NULL)"
 

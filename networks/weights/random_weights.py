@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from ensemble.streams import STREAMS, Stream
 from networks.architecture import ClipArchitecture, Dinov2Architecture, Shape, StreamArchitecture, tensor_shapes
-from networks.checkpoint_file import PREFIXES, read_tensors
 from networks.errors import CheckpointError, RandomWeightsError
+from networks.weights.checkpoint_file import PREFIXES, read_tensors
 
 SEEDED_STREAMS = tuple(stream for stream in STREAMS if not stream.is_of_another_method)
 """Streams that random weights can be made for."""

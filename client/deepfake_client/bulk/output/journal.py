@@ -16,8 +16,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
-from ..images.items import Item
-from ..results import Verdict
+from ...images.items import Item
+from ...results import Verdict
 from .contents import Contents, entry
 
 FORMAT = 2

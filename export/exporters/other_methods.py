@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from ensemble.streams import CLASSES, Stream
 from export.errors import ExportError, ParityError
-from export.exporter import ModelExport, OnStage
+from export.exporters.exporter import ModelExport, OnStage
 from export.layout import FUSED_FILE
 from export.onnx.graph import INLINE_LIMIT, save_model
 from export.onnx.interface import INPUT
@@ -17,7 +17,7 @@ from export.onnx.session import onnx_outputs
 from export.parity import LOGITS, compare, require_parity
 from export.samples import sample_batches
 from export.weights.manifest import require_hashes
-from networks.weights_manifest import sha256_of
+from networks.weights.manifest import sha256_of
 
 
 def adopt_model(

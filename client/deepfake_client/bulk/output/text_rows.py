@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, TextIO
 
-from ..columns import COLUMNS, EARLY_COLUMNS, FILE_COLUMNS, file_row
-from ..results import Verdict
-from ..text import printable
+from ...columns import COLUMNS, EARLY_COLUMNS, FILE_COLUMNS, file_row
+from ...results import Verdict
+from ...text import printable
 
 _JSON_ESCAPES = {
     code: f"\\u{code:04x}"

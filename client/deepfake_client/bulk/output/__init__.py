@@ -1,0 +1,1 @@
+"""Rows, as text or Parquet, with the journal by which a run that was stopped goes on."""

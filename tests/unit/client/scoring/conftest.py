@@ -1,0 +1,20 @@
+"""A client of the server that only speaks the protocol, and both ways to ask about many images."""
+
+from collections.abc import Iterator
+
+import pytest
+from deepfake_client import DetectorClient
+
+from tests.fakes.triton import FakeTriton
+from tests.unit.client.scoring.asking import Scorer, score_many_asyncio, score_many_blocking
+
+
+@pytest.fixture
+def client(server: FakeTriton) -> Iterator[DetectorClient]:
+    with DetectorClient(server.url, timeout=10) as client:
+        yield client
+
+
+@pytest.fixture(params=[score_many_blocking, score_many_asyncio], ids=["blocking", "asyncio"])
+def score_many(request: pytest.FixtureRequest) -> Scorer:
+    return request.param
