@@ -12,7 +12,7 @@ from benchmarks.gpu_check.runner import Context, Detail, NotHereError
 
 def training(context: Context) -> Iterator[Figure | Detail]:
     """Optimiser steps of the global stream in bfloat16, with activations computed again."""
-    from benchmarks.training_step import measure_step
+    from benchmarks.training.step import measure_step
 
     for batch in (1,) if context.dry else (8, 32):
         measured = measure_step(context.preset, batch, "bfloat16", checkpointing=True, updates=1 if context.dry else 3)

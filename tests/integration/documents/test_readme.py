@@ -34,6 +34,10 @@ for _command in COMMANDS:
         _program = _words[: _words.index(_options[0])] if _options else _words
         PROGRAMS.setdefault(shlex.join(_program), set()).update(word.partition("=")[0] for word in _options)
 
+ROOMS = {path.name for path in ROOT.iterdir() if path.is_dir()} - {"build", "demo", "weights"}  # what commands make
+LATER = ROOT / "benchmarks/results/gpu_check.json"
+"""What a document names and nobody has made yet, for want of a GPU."""
+
 HERE = ("make ", "scripts/", "python -m ", "deepfake-client ", "python examples/", ".triton/bin/perf_analyzer ")
 """How commands begin that a test of this file tries."""
 
@@ -59,7 +63,17 @@ def test_make_targets_exist(command: str) -> None:
 
 @pytest.mark.parametrize("command", sorted({c for c in COMMANDS if c.startswith("scripts/")}))
 def test_scripts_exist_and_are_executable(command: str) -> None:
-    assert os.access(ROOT / command.split()[0], os.X_OK)
+    script, *words = command.split()
+    assert os.access(ROOT / script, os.X_OK)
+    assert [word for word in words if word.startswith("tests/") and not (ROOT / word).exists()] == []
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "SECURITY.md", ROOT / "samples/README.md"], ids=str)
+def test_links_and_paths_lead_somewhere(document: Path) -> None:
+    text = document.read_text()
+    links = [document.parent / link for link in re.findall(r"\]\((?!https?:)([^)#\s]+)", text)]
+    named = [ROOT / path for path in re.findall(r"`([a-z_]+/[\w./-]+)`", text) if path.split("/")[0] in ROOMS]
+    assert [str(path) for path in (*links, *named) if not path.exists() and path != LATER] == []
 
 
 @pytest.mark.parametrize("program", sorted(PROGRAMS))

@@ -12,7 +12,7 @@ from rich.console import Console
 from benchmarks.common.machine import circumstances
 from benchmarks.common.result import Figure, Result, write
 from benchmarks.common.serving import PHOTOGRAPHS
-from benchmarks.training_step import measure_step
+from benchmarks.training.step import measure_step
 from networks.weights.random_weights import PRESETS
 from training.data.images import TrainingImages
 from training.data.manifest import Item

@@ -1,0 +1,1 @@
+"""What training costs: `python -m benchmarks.training`."""
