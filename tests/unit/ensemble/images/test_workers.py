@@ -1,5 +1,6 @@
 """Decoding processes are expendable: what one image does to its process costs that image alone."""
 
+import fcntl
 import os
 import resource
 import signal
@@ -154,6 +155,17 @@ def test_large_images_come_in_memory_of_their_own_and_leave_it(decoders: Decoder
     kept = decoders.decode(header)
     assert_decodes(decoders)
     np.testing.assert_array_equal(kept, LARGE)
+
+
+def test_no_worker_can_change_the_size_of_the_memory_that_it_shares() -> None:
+    """One that shrank it would end by SIGBUS whoever reads the pixels."""
+    with workers._shared_memory(8192) as shared:
+        for size in (0, 4096, 16384):
+            with pytest.raises(PermissionError):
+                os.ftruncate(shared, size)
+        with pytest.raises(PermissionError):
+            fcntl.fcntl(shared, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)  # nor seal it further
+        assert os.pwrite(shared, b"pixels", 8000) == 6
 
 
 def test_an_image_stays_as_it_is_when_the_next_is_decoded(decoders: Decoders) -> None:
