@@ -5,6 +5,7 @@ import random
 import re
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -302,6 +303,12 @@ def test_clip_of_another_resolution_is_refused(tiny: Path, tmp_path: Path) -> No
     message = refusal(CheckpointLayoutError, content, tmp_path / "weights.pth", SEMANTIC_FUSION)
     assert "577 positions" in message
     assert "16×16 + 1 = 257" in message
+
+
+def test_an_image_holds_a_patch_at_least(tiny: Path) -> None:
+    load_stream(replace(GLOBAL_TEXTURE, pixels=14), tiny / GLOBAL_TEXTURE.checkpoint)
+    with pytest.raises(CheckpointLayoutError, match="patches of 14 pixels do not fit images of 13"):
+        load_stream(replace(GLOBAL_TEXTURE, pixels=13), tiny / GLOBAL_TEXTURE.checkpoint)
 
 
 def test_prefixes_must_be_known_and_the_same(tensors: Tensors, tmp_path: Path) -> None:

@@ -39,6 +39,21 @@ def probe(server: FakeTriton, timeout: float = 30.0, headers: dict[str, str] | N
         prober.close()
 
 
+def test_a_server_that_is_back_is_found_soon_and_past_any_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[dict[str, int]] = []
+
+    def channel(address: str, options: Any) -> Any:
+        given.append(dict(options))
+        return grpc.insecure_channel(address)
+
+    monkeypatch.setattr("server.supervision.probe.grpc", SimpleNamespace(insecure_channel=channel))
+    Prober("127.0.0.1:1").close()
+    (options,) = given
+    assert options["grpc.enable_http_proxy"] == 0
+    pauses = [options[f"grpc.{which}_reconnect_backoff_ms"] for which in ("initial", "min", "max")]
+    assert pauses == [100, 100, 500]
+
+
 def test_a_real_answer_counts(fake: FakeTriton) -> None:
     found = probe(fake)
     assert (found.kind, found.detail) == (Kind.ANSWERED, "")

@@ -1,0 +1,42 @@
+"""The manifest beside checkpoints: what each file is, and where it came from."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from networks.weights_manifest import MANIFEST_FILE, ManifestError, describe_file, read_manifest, write_manifest
+
+CONTENT = b"weights" * 1000
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "dinov2_252.pth"
+    path.write_bytes(CONTENT)
+    return path
+
+
+def test_a_file_is_described_by_its_content(file: Path) -> None:
+    entry = describe_file(file, "local")
+    assert (entry.size, entry.sha256) == (7000, hashlib.sha256(CONTENT).hexdigest())
+    assert (entry.source, entry.revision) == ("local", "")
+
+
+def test_a_hash_that_is_known_is_taken(file: Path) -> None:
+    assert describe_file(file, "https://hub", "main", sha256="ab12").sha256 == "ab12"
+
+
+def test_what_is_written_is_read_and_nothing_else_is_left(file: Path) -> None:
+    entries = {file.name: describe_file(file, "https://hub", "c0ffee")}
+    write_manifest(file.parent, entries)
+    assert read_manifest(file.parent) == entries
+    assert {path.name for path in file.parent.iterdir()} == {file.name, MANIFEST_FILE}
+
+
+def test_without_a_manifest_nothing_is_known_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
+    assert read_manifest(tmp_path) == {}
+    for text in ("", "{}", '{"files": {"a.pth": {"length": 1}}}', '{"files": []}'):
+        (tmp_path / MANIFEST_FILE).write_text(text)
+        with pytest.raises(ManifestError, match="cannot be read"):
+            read_manifest(tmp_path)
