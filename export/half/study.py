@@ -40,8 +40,8 @@ LARGEST_ALLOWED: Mapping[str, float] = {
 """Largest change of a probability; votes are steps of 0.1."""
 
 P999_ALLOWED: Mapping[str, float] = {"fp32": 1e-3, "fp16": 1e-2, HALF_SUMS: 1e-2, "bf16": 8e-2}
-"""The same for all but one in a thousand images. Weights that had learnt something reached 0.0054 in
-float16 and 0.073 in bfloat16 (docs/explanation/learnt.md)."""
+"""The same for all but one in a thousand images. What weights that had learnt something reached, and why bfloat16 has
+this bound, is in docs/explanation/learnt.md."""
 
 HIGHEST_GAIN = 2**12
 
