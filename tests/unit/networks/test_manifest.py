@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from networks.weights_manifest import MANIFEST_FILE, ManifestError, describe_file, read_manifest, write_manifest
+from networks.weights.manifest import MANIFEST_FILE, ManifestError, describe_file, read_manifest, write_manifest
 
 CONTENT = b"weights" * 1000
 
