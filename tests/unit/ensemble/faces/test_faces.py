@@ -92,6 +92,32 @@ def test_haar_finds_the_face_in_photographs_of_any_size() -> None:
         assert overlap / union > 0.5
 
 
+@pytest.mark.parametrize(
+    ("size", "searched", "smallest"),
+    [((400, 640), (400, 640), 40), ((641, 500), (640, 499), 49), ((4000, 1000), (640, 160), 16), ((8, 6), (8, 6), 1)],
+)
+def test_haar_searches_at_most_so_many_pixels_for_faces_that_count(
+    monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], searched: tuple[int, int], smallest: int
+) -> None:
+    """What a search costs is bounded, whatever the image."""
+    seen = []
+
+    class Cascade:
+        def __init__(self, file: str) -> None:
+            pass
+
+        def detectMultiScale3(self, grey: RgbImage, **options: object) -> tuple[object, ...]:  # noqa: N802 - OpenCV's
+            seen.append((grey.shape, options["minSize"]))
+            return [[10, 20, 30, 40]], None, [0.0]
+
+    monkeypatch.setattr(cv2, "CascadeClassifier", Cascade)
+    [[found]] = HaarDetector().detect([np.zeros((*size, 3), np.uint8)])
+    assert seen == [(searched, (smallest, smallest))]
+    scale = min(1, 640 / max(size))
+    assert found.box == pytest.approx((10 / scale, 20 / scale, 40 / scale, 60 / scale))
+    assert found.confidence == 0.5
+
+
 def test_an_image_without_a_face_is_used_whole() -> None:
     image = read_rgb(next(path for path in IMAGES if path.stem == "07_rocket"))
     [location] = locate_faces([image], [None], HaarDetector())
