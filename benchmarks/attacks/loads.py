@@ -28,6 +28,7 @@ from benchmarks.attacks.target import (
 
 SMALL = cv2.imencode(".jpg", cv2.imdecode(np.frombuffer(PHOTOGRAPH, np.uint8), cv2.IMREAD_COLOR))[1].tobytes()
 FILL_BYTES = 10_000_000
+PIECE_BYTES = 65_500
 QUIET_SECONDS = 5.0
 PAUSE = 0.05
 
@@ -112,11 +113,18 @@ def direct_bombs(target: Target) -> Finding:
 def fill_bytes(target: Target) -> Finding:
     """A JPEG with 10 MB of legal fill bytes, eight times, one after the other: what single images wait meanwhile.
 
-    The same again with 10 MB behind the image, where no decoder looks: what is beyond that is the fill bytes' part.
+    The same with the fill bytes in pieces between comments; and with 10 MB behind the image, where no decoder looks: what
+    is beyond that is the fill bytes' part.
     """
-    padded, trailed = SMALL[:2] + b"\xff" * FILL_BYTES + SMALL[2:], SMALL + bytes(FILL_BYTES)
+    pieces = (b"\xff" * PIECE_BYTES + b"\xff\xfe\0\2") * (FILL_BYTES // PIECE_BYTES)
+    images = {
+        "quiet": b"",
+        "trailer": SMALL + bytes(FILL_BYTES),
+        "fill": SMALL[:2] + b"\xff" * FILL_BYTES + SMALL[2:],
+        "pieces": SMALL[:2] + pieces + SMALL[2:],
+    }
     waits = {}
-    for name, image in (("quiet", b""), ("trailer", trailed), ("fill", padded)):
+    for name, image in images.items():
         with watching(target, [SMALL]) as watch:
             started = time.monotonic()
             for _ in range(8 if image else 0):
@@ -131,7 +139,11 @@ def fill_bytes(target: Target) -> Finding:
                 1e3 * (waits["fill"].median - waits["trailer"].median),
                 "ms",
             ),
-            "a neighbour waits, longest": (1e3 * waits["fill"].longest, "ms"),
+            "a neighbour waits longer by fill bytes in pieces, median": (
+                1e3 * (waits["pieces"].median - waits["quiet"].median),
+                "ms",
+            ),
+            "a neighbour waits, longest": (1e3 * max(waits["fill"].longest, waits["pieces"].longest), "ms"),
         },
         f"longest by bytes behind the image {1e3 * waits['trailer'].longest:.0f} ms, "
         f"without any {1e3 * waits['quiet'].longest:.0f} ms",

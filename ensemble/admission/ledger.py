@@ -111,7 +111,7 @@ class Ledger:
         return permit
 
     def lose(self, permit: int) -> None:
-        """Count a request no longer. Should it come all the same, its permit is known, until the slot is needed."""
+        """Count a request no longer. Should it leave all the same, its permit is known, until the slot is needed."""
         if slot := self._slot(permit):
             self._kinds[slot] = LOST
 
@@ -133,7 +133,7 @@ class Ledger:
             self._permits[slot] = 0
 
     def enter(self, permit: int, images: int, size: int, step: int) -> bool:
-        """Take the place of a permit in a step, until `leave`.
+        """Take the place of a permit in a step, once.
 
         Args:
             permit: Whatever number came with the request.
@@ -142,23 +142,18 @@ class Ledger:
             step: A power of two.
 
         Returns:
-            Whether there is such a permit, for as much at least, that is in no other request of that step.
+            Whether there is such a permit that is counted, for as much at least, with which no request has come to this
+            step before.
         """
         with self.locked():
             slot = self._slot(permit)
-            if not slot:
+            if not slot or self._kinds[slot] == LOST:
                 return False
             mine = Load(int(self._images[slot]), int(self._sizes[slot]))
             if mine.is_passed(NOTHING, images, size) or self._slots["steps"][slot] & step:
                 return False
             self._slots["steps"][slot] |= step
             return True
-
-    def leave(self, permit: int, step: int) -> None:
-        """A request has left a step that it had entered."""
-        with self.locked():
-            if slot := self._slot(permit):
-                self._slots["steps"][slot] &= ~step
 
     def _slot(self, permit: int) -> int:
         """Where a permit is that is out; 0 for any other number."""

@@ -105,7 +105,7 @@ class StepAdmission(_LaterStep):
         self._step = step
 
     def enter(self, permit: int, images: int, size: int) -> bool:
-        """Whether a request has been admitted with this permit. Then it must `leave`.
+        """Whether a request has been admitted with this permit, which takes it to this step once.
 
         Args:
             permit: Whatever number came with it.
@@ -113,11 +113,6 @@ class StepAdmission(_LaterStep):
             size: Bytes of its encoded images.
         """
         return self._ledger is not None and self._ledger.enter(permit, images, size, self._step)
-
-    def leave(self, permit: int) -> None:
-        """A request has left this step that had entered it."""
-        if self._ledger:
-            self._ledger.leave(permit, self._step)
 
     def admit(self, images: int, size: int) -> tuple[int, str | None]:
         """Ask for entry, as `Admission.admit`, for a request without a permit.

@@ -15,15 +15,22 @@ _SOI, _EOI, _SOS = 0xD8, 0xD9, 0xDA
 _STANDALONE = frozenset((0x01, *range(0xD0, 0xD8)))  # TEM and RST0 … RST7 have no length.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 … SOF15, without DHT, JPG and DAC
 _ARITHMETIC = frozenset(range(0xC9, 0xD0)) - {0xCC}
+_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 # Application data and comments that no pixel depends on. JFIF (APP0) and Adobe (APP14) tell the colours, Exif (APP1)
 # the orientation.
 _APPLICATION = frozenset((*range(0xE0, 0xF0), 0xFE))
 _IGNORED = _APPLICATION - {0xE0, 0xE1, 0xEE}
 _MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
 _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
-_FIRST_BLOCK, _BLOCK = 1 << 16, 1 << 18
-"""Bytes that are searched for a marker at once. The first block, all of a small file, takes an expression: it is quick,
-but holds up the other threads. So the others take NumPy, which does not, and is slow for few bytes."""
+_SMALL_FILE = 1 << 17
+"""Bytes of the largest file that is searched for markers by an expression: it is quick, but holds up the other threads.
+Larger files take NumPy, which holds up nobody."""
+_FIRST_BLOCK, _LARGEST_BLOCK = 1 << 8, 1 << 18
+"""Bytes of those that are searched at once: few first, so that markers close by cost little, then ever more."""
+
+_COEFFICIENTS = 64
+_NONE = 0xFF
+"""In the place of the lowest bit of a coefficient that is known: there is none yet."""
 
 MAX_SCANS = 64
 """Passes over all pixels that a JPEG may take; encoders write about ten. Each costs the decoder time, and few bytes."""
@@ -33,14 +40,15 @@ def read(data: bytes) -> Header:
     """The first image of a JPEG file.
 
     Raises:
-        ImageError: `truncated_image` where the pixels stop before their end marker or a colour has none at all;
+        ImageError: `truncated_image` where the pixels stop before their end marker, a colour has none at all, or the
+            last scans of a progressive file are missing;
             `unreadable_image` where the file is damaged before them.
     """
     parts = [b"\xff\xd8"]
     position = 2
     size: tuple[int, int] | None = None
-    components: frozenset[int] = frozenset()
-    missing: frozenset[int] = frozenset()  # Components of which no scan has told the mean of each block yet.
+    progressive = False
+    known: dict[int, bytearray] = {}  # Of each colour component, for each coefficient of a block: the lowest bit told.
     scans = 0
     for _ in range(MAX_PARTS):
         start = _next_marker(data, position)
@@ -57,11 +65,12 @@ def read(data: bytes) -> Header:
             raise _cut(scans > 0, start)
         if marker in _FRAMES and size is None:
             size, components = _frame(data[start + 4 : end])
-            missing = components
+            known = {each: bytearray([_NONE] * _COEFFICIENTS) for each in components}
+            progressive = marker in _PROGRESSIVE
         if marker == _SOS:
             if size is None:
                 raise unreadable("JPEG pixels without a header of their size")
-            missing -= _scanned_components(data[start + 4 : end])
+            _note_scan(known, data[start + 4 : end], progressive)
             scans += 1
             if scans > MAX_SCANS:
                 raise unreadable(f"a JPEG of more than {MAX_SCANS} scans; re-encode the image")
@@ -73,12 +82,10 @@ def read(data: bytes) -> Header:
         raise too_many_parts("JPEG segments")
     if size is None or not scans:
         raise unreadable("a JPEG without pixels")
-    if missing:
-        raise ImageError(
-            status.TRUNCATED_IMAGE,
-            f"the JPEG has pixels for {len(components) - len(missing)} of its {len(components)} colour components; "
-            "fetch the file again",
-        )
+    if absent := sum(bits[0] == _NONE for bits in known.values()):
+        raise _without_pixels(f"has pixels for {len(known) - absent} of its {len(known)} colour components")
+    if any(map(any, known.values())):
+        raise _without_pixels("stops before the scans of its last details")
     return Header("JPEG", *size, start + 2, b"".join((*parts, b"\xff\xd9")))
 
 
@@ -127,13 +134,18 @@ def _frame(payload: bytes) -> tuple[tuple[int, int], frozenset[int]]:
     return (width, height), frozenset(payload[6 : 6 + 3 * count : 3])
 
 
-def _scanned_components(payload: bytes) -> frozenset[int]:
-    """The components of which a scan gives the coefficients from the first on, the mean of each block."""
+def _note_scan(known: dict[int, bytearray], payload: bytes, progressive: bool) -> None:
+    """Takes note of the coefficients that a scan tells, down to which bit; one that is not progressive tells all."""
     count = payload[0] if payload else 0
     if len(payload) < 4 + 2 * count:
         raise unreadable("the JPEG header of a scan is too short")
-    first, successive = payload[1 + 2 * count], payload[3 + 2 * count]
-    return frozenset(payload[1 : 1 + 2 * count : 2]) if first == 0 and successive >> 4 == 0 else frozenset()
+    first, last, successive = payload[1 + 2 * count : 4 + 2 * count]
+    if not progressive and (first or successive >> 4):
+        return
+    told = range(first, min(last + 1, _COEFFICIENTS)) if progressive else range(_COEFFICIENTS)
+    for component in known.keys() & payload[1 : 1 + 2 * count : 2]:
+        for coefficient in told:
+            known[component][coefficient] = successive & 0x0F if progressive else 0
 
 
 def _next_marker(data: bytes, position: int, *, in_scan: bool = False) -> int:
@@ -149,24 +161,30 @@ def _next_marker(data: bytes, position: int, *, in_scan: bool = False) -> int:
     """
     if not in_scan and data[position : position + 1] == b"\xff" and data[position + 1 : position + 2] not in _NO_MARKER:
         return position
-    expression = _MARKER_IN_SCAN if in_scan else _MARKER
-    if near := expression.search(data, position, position + _FIRST_BLOCK):
-        return near.start()
-    position = min(position + _FIRST_BLOCK - 1, len(data))
+    if len(data) <= _SMALL_FILE:
+        expression = _MARKER_IN_SCAN if in_scan else _MARKER
+        found = expression.search(data, position)
+        return found.start() if found else len(data)
     pixels = np.frombuffer(data, np.uint8)
+    length = _FIRST_BLOCK
     while position + 1 < len(data):
-        block = pixels[position : position + _BLOCK]
+        block = pixels[position : position + length]
+        length = min(2 * length, _LARGEST_BLOCK)
         second = block[1:]
-        found = (block[:-1] == 0xFF) & (second != 0x00) & (second != 0xFF)
+        markers = (block[:-1] == 0xFF) & (second != 0x00) & (second != 0xFF)
         if in_scan:
-            found &= (second & 0xF8) != 0xD0
-        if found.any():
-            return position + int(found.argmax())
+            markers &= (second & 0xF8) != 0xD0
+        if markers.any():
+            return position + int(markers.argmax())
         position += len(block) - 1
     return len(data)
 
 
 _NO_MARKER = (b"", b"\x00", b"\xff")
+
+
+def _without_pixels(what: str) -> ImageError:
+    return ImageError(status.TRUNCATED_IMAGE, f"the JPEG {what}; fetch the file again")
 
 
 def _cut(scanned: bool, position: int) -> ImageError:

@@ -9,6 +9,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 # Ancillary chunks that pixels depend on: transparency, which OpenCV reads, and Exif's orientation. The others are
 # metadata, whose faults are of no account, or animation. Critical chunks (a capital first letter) are all kept.
 _KEPT = frozenset((b"tRNS", b"eXIf"))
+_END = b"\0\0\0\0IEND\xaeB`\x82"
+"""The last chunk. The file's own may be damaged, and no pixel depends on it."""
 
 
 def read(data: bytes) -> Header:
@@ -34,17 +36,17 @@ def read(data: bytes) -> Header:
             )
         if size is None:
             size = _size(kind, data[position + 8 : end - 4])
-        if kind[:1].isupper() or kind in _KEPT:
-            parts.append(data[position:end])
-        pixels |= kind == b"IDAT"
-        position = end
+        position, start = end, position
         if kind == b"IEND":
             break
+        if kind[:1].isupper() or kind in _KEPT:
+            parts.append(data[start:end])
+        pixels |= kind == b"IDAT"
     else:
         raise too_many_parts("PNG chunks")
     if not pixels:
         raise unreadable("a PNG without pixels")
-    return Header("PNG", *size, position, b"".join(parts))
+    return Header("PNG", *size, position, b"".join((*parts, _END)))
 
 
 def _size(kind: bytes, payload: bytes) -> tuple[int, int]:

@@ -65,11 +65,7 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         calls = [_call(request) for request in requests]
         admitted = [call for call in calls if self._admission.enter(call.permit, len(call.rows), call.encoded)]
-        try:
-            answers = iter(self._answer(admitted, self._detector))
-        finally:
-            for call in admitted:
-                self._admission.leave(call.permit)
+        answers = iter(self._answer(admitted, self._detector))
         return [next(answers) if call in admitted else self._let_in(call) for call in calls]
 
     def finalize(self) -> None:

@@ -48,7 +48,7 @@ class TritonPythonModel:
         self._decoders = Decoders()
         cv2.setNumThreads(1)  # The pool below is the parallelism.
         self._pool = ThreadPoolExecutor(os.cpu_count())
-        self._last: Future[Any] | None = None
+        self._under_way: set[Future[Prepared]] = set()
 
     def execute(self, requests: list[Any]) -> list[Any]:
         return [self._begin(request) for request in requests]
@@ -73,12 +73,15 @@ class TritonPythonModel:
         permit, refusal = self._admission.admit(len(images), size)
         if refusal is not None:
             return _refusal(refusal, pb_utils.TritonError.UNAVAILABLE)
-        idle = self._last is None or self._last.done()
+        idle = not self._under_way
         futures = [
             self._pool.submit(prepare, image, box, self._limits, self._decoders, self._rule)
             for image, box in zip(images, supplied, strict=True)
         ]
-        self._last = self._pool.submit(self._admission.note, permit, images)
+        self._pool.submit(self._admission.note, permit, images)
+        self._under_way.update(futures)
+        for future in futures:
+            future.add_done_callback(self._under_way.discard)
         if idle and len(futures) == 1 and wait(futures, QUICK).done:
             return self._answer(futures, permit, goes_on)
         sender = request.get_response_sender()

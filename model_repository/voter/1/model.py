@@ -19,6 +19,9 @@ from ensemble.contract import MAX_TEXT, STATUSES
 from ensemble.streams import STREAMS
 from ensemble.voting import EnsembleScore, score_logits
 
+FACE = ("FACE", "FACE_CONFIDENCE", "FACE_SOURCE")
+"""Given on as they come, where they come."""
+
 ScoreLogits = Callable[[npt.NDArray[np.float32]], EnsembleScore]
 
 
@@ -87,5 +90,6 @@ def _response(request: Any, score: ScoreLogits) -> Any:
             pb_utils.Tensor("STREAM_PROBABILITIES", result.stream_probabilities),
             pb_utils.Tensor("STREAM_VOTES", result.stream_votes),
             pb_utils.Tensor("STATUS", statuses),
+            *(face for name in FACE if (face := pb_utils.get_input_tensor_by_name(request, name)) is not None),
         ]
     )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc.aio as aio
 from deepfake_client import DetectorClient
-from tritonclient.grpc import InferInput
+from tritonclient.grpc import InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from tests.conftest import Server, start_server
@@ -63,12 +63,15 @@ def small_server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory
     assert server.stop() == 0
 
 
-async def ask(client: aio.InferenceServerClient, image: bytes, batch: int, timeout: float) -> str:
+async def ask(
+    client: aio.InferenceServerClient, image: bytes, batch: int, timeout: float, outputs: tuple[str, ...] = ()
+) -> str:
     tensor = InferInput("IMAGE", [batch, 1], "BYTES")
 
     tensor.set_data_from_numpy(np.array([[image]] * batch, np.object_))
     try:
-        await client.infer("deepfake_detector", [tensor], client_timeout=timeout)
+        wanted = [InferRequestedOutput(name) for name in outputs] or None
+        await client.infer("deepfake_detector", [tensor], outputs=wanted, client_timeout=timeout)
     except InferenceServerException as error:
         return f"{error.status()}: {error.message()}"
     return "ok"
@@ -123,6 +126,20 @@ def test_what_is_over_is_refused_while_a_network_keeps_its_batch(small_server: S
     assert {answer.partition(":")[0] for answer in refused} == {"StatusCode.UNAVAILABLE"}
     assert set(admitted) == {"ok"}
     assert len(admitted) >= LIMIT // 8 - 1  # the launcher's own request may have the place of one
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("outputs", [("FACE",), ("FACE_CONFIDENCE", "FACE_SOURCE"), ("STREAM_VOTES",)])
+def test_a_request_for_a_part_of_the_outputs_gives_its_place_back(
+    small_server: Server, outputs: tuple[str, ...]
+) -> None:
+    """As many images as the limit, again and again: Triton leaves out steps whose outputs nobody asks for."""
+
+    async def ask_again_and_again() -> list[str]:
+        async with aio.InferenceServerClient(small_server.url) as client:
+            return [await ask(client, b"no image", LIMIT, 60, outputs) for _ in range(3)]
+
+    assert asyncio.run(ask_again_and_again()) == ["ok"] * 3
 
 
 @pytest.mark.server

@@ -1,5 +1,6 @@
 """The reader of headers: size and span of the first image of every kind, and what it refuses without decoding."""
 
+import re
 import struct
 
 import cv2
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble import status
-from ensemble.images import ImageError
+from ensemble.images import ImageError, Limits, read_image
 from ensemble.images.headers import FORMATS, read_header
 from ensemble.images.headers import jpeg as jpeg_reader
 from tests import hostile
@@ -110,7 +111,8 @@ def test_markers_are_found_across_the_borders_of_the_blocks_that_are_searched() 
     scan = plain.index(b"\xff\xda") + 14
     for count in (*range(250, 262), *range(510, 518), *range(262_144 - 6, 262_144 + 6), *range(523_000, 525_000, 97)):
         data = plain[:scan] + b"\x55" * count + b"\xff\x00\xff\xd3\xff\xff\xd9tail\xff\xd9"
-        assert read_header(data).end == scan + count + 7
+        for trailer in (b"", bytes(1 << 17)):  # files of either way to search
+            assert read_header(data + trailer).end == scan + count + 7
 
 
 @pytest.mark.parametrize(
@@ -141,6 +143,24 @@ def test_the_number_of_scans_is_bounded() -> None:
     with pytest.raises(ImageError, match="more than 64 scans") as caught:
         read_header(of(65))
     assert caught.value.status == status.UNREADABLE_IMAGE
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if "progressive" in name])
+def test_a_progressive_jpeg_must_have_all_its_scans(name: str) -> None:
+    """Decoders find nothing wrong with one that is cut behind a scan and closed: they paint it without details."""
+    whole = FILES[name]
+    scans = [found.start() for found in re.finditer(b"\xff\xda", whole)]
+    assert len(scans) > 3
+    for end in scans[1:]:
+        with pytest.raises(ImageError, match=r"stops before the scans of its last details|colour components") as caught:
+            read_header(whole[:end] + b"\xff\xd9")
+        assert caught.value.status == status.TRUNCATED_IMAGE
+
+
+def test_a_damaged_end_of_a_png_costs_no_pixel() -> None:
+    data = FILES["png_RGB"]
+    damaged = data[:-4] + b"\0\0\0\0"
+    assert np.array_equal(read_image(damaged, Limits()), read_image(data, Limits()))
 
 
 def test_all_colours_must_have_pixels() -> None:
