@@ -113,8 +113,8 @@ def direct_bombs(target: Target) -> Finding:
 def fill_bytes(target: Target) -> Finding:
     """A JPEG with 10 MB of legal fill bytes, eight times, one after the other: what single images wait meanwhile.
 
-    The same with the fill bytes in pieces between comments; and with 10 MB behind the image, where no decoder looks: what
-    is beyond that is the fill bytes' part.
+    The same with the fill bytes in pieces between comments; and with 10 MB behind the image, where no decoder looks:
+    what is beyond that is the fill bytes' part.
     """
     pieces = (b"\xff" * PIECE_BYTES + b"\xff\xfe\0\2") * (FILL_BYTES // PIECE_BYTES)
     images = {
