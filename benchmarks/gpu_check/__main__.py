@@ -20,6 +20,11 @@ from benchmarks.gpu_check.runner import Context, Outcome, run_step
 from benchmarks.gpu_check.steps import STEPS
 from benchmarks.gpu_check.torch_steps import ALL
 
+RECORD = Path("benchmarks/results/gpu_check.json")
+
+DRY_RECORD = Path("build/gpu_check.json")
+"""Of a dry run, which is not to take the place of what a GPU told."""
+
 GOALS = {"H200": 190.0, "H100": 160.0}
 """Images/s of the three networks together in 16 bits, by a part of the GPU's name."""
 
@@ -82,8 +87,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=13.0, help="for all steps together (%(default)s)")
     parser.add_argument("--only", action="append", choices=[step.name for step in STEPS], help="may be repeated")
     parser.add_argument("--scratch", type=Path, help="folder for exported models: 15 GB at the giant size")
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/gpu_check.json"), help="%(default)s")
-    return parser.parse_args(arguments)
+    parser.add_argument("--output", type=Path, help=f"{RECORD} by default, {DRY_RECORD} of a dry run")
+    options = parser.parse_args(arguments)
+    options.output = options.output or (DRY_RECORD if options.dry else RECORD)
+    return options
 
 
 def _known(outcomes: dict[str, Outcome]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .contract.contract import CALIBRATION_PARAMETER, NO_CALIBRATION
 from .errors import InvalidResponseError
-from .results import Verdict
+from .results import Verdict, as_single
 
 _MOST_CHARACTERS = 16 << 20
 """Of a calibration: maps of ten thousand knots for each stream take a tenth of it."""
@@ -78,7 +78,11 @@ def parse_calibration(reply: Any) -> Calibration | None:
             raise ValueError
         document = json.loads(text)
         points = tuple(
-            OperatingPoint(_rate(each["far"]), _rate(each["threshold"]), _interval(each["false_alarm_interval"]))
+            OperatingPoint(
+                far=_rate(each["far"]),
+                threshold=as_single(_rate(each["threshold"])),
+                false_alarm_interval=_interval(each["false_alarm_interval"]),
+            )
             for each in document["operating_points"]
         )
     except (ValueError, KeyError, TypeError, RecursionError) as error:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from .results import Decision, Verdict
+from .results import Decision, Verdict, as_single
 
 
 @dataclass(frozen=True)
@@ -11,8 +11,8 @@ class Decide:
     """A request for verdicts alone.
 
     Attributes:
-        threshold: On the probability: fake strictly above it, else real. None: by the score, as `results.decide` reads
-            it.
+        threshold: On the probability: fake strictly above it, else real; the float32 next to what was given. None: by
+            the score, as `results.decide` reads it.
     """
 
     threshold: float | None = None
@@ -20,6 +20,8 @@ class Decide:
     def __post_init__(self) -> None:
         if self.threshold is not None and not 0 <= self.threshold <= 1:
             raise ValueError(f"threshold is {self.threshold}; it must be a probability from 0 to 1")
+        if self.threshold is not None:
+            object.__setattr__(self, "threshold", as_single(self.threshold))
 
 
 @dataclass(frozen=True)

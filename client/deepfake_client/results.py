@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import Any, Literal
 
+import numpy as np
+
 from .contract.contract import STATE, WEIGHTS_STATES
 from .contract.streams import STREAMS
 
@@ -103,13 +105,13 @@ class Verdict:
     def verdict(self) -> Decision | None:
         """The score in a word (see `decide`), or what the threshold says. None where the image was not scored."""
         if self.threshold is not None and self.probability is not None:
-            return "fake" if self.probability > self.threshold else "real"
+            return decide_by(self.probability, self.threshold)
         return None if self.score is None else decide(self.score)
 
     def decided_by(self, threshold: float | None) -> "Verdict":
         """The same, decided by a threshold on the probability; its faces as well."""
         faces = self.faces and tuple(face.decided_by(threshold) for face in self.faces)
-        return replace(self, threshold=threshold, faces=faces)
+        return replace(self, threshold=None if threshold is None else as_single(threshold), faces=faces)
 
     def rows(self) -> "Iterable[Verdict]":
         """What has a row of its own in a file: for an image itself."""
@@ -164,6 +166,19 @@ def decide(score: float) -> Decision:
     if score == 0.5:
         return "uncertain"
     return "fake" if score > 0.5 else "real"
+
+
+def decide_by(probability: float, threshold: float) -> Decision:
+    """The word for a probability at a threshold, which is compared as the server compares it: see `as_single`."""
+    return "fake" if probability > as_single(threshold) else "real"
+
+
+def as_single(value: float | np.float32) -> float:
+    """The float32 next to a number, as the shortest decimal that stands for it (0.3, not 0.30000001192092896).
+
+    Probabilities and thresholds are FP32 in the protocol. Taken so at both ends, they compare alike at both.
+    """
+    return float(str(np.float32(value)))
 
 
 @dataclass(frozen=True)

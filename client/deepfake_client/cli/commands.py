@@ -97,8 +97,9 @@ def score(
     With --once, one of several images with equal content is sent, and all get its verdict, or its failure. The journal
     keeps the verdicts, so that a run which goes on sends none of them again. Videos are scored each for itself.
 
-    With --forecast, images drawn at random from all are scored for half a minute, first by all streams and then with
-    --verdict-only. It says hours, images a second and energy of both runs, as far as this machine's meters can be read.
+    With --forecast, images drawn at random from all are scored for half a minute, by turns by all streams and with
+    --verdict-only, past the answers that a server keeps. It says hours, images a second and energy of both runs, as far
+    as this machine's meters can be read, and which images could not be scored.
 
     A run with --output that was stopped, in whatever way, goes on where it was when the same command is given again; a
     run that was not stopped scores what is new. FILE.journal keeps account of that (inside the folder, with Parquet).
@@ -114,7 +115,7 @@ def score(
       2    wrong command line
       3    the server cannot be reached, or went away for good
       4    rows cannot be written (a full disk): the run has not come to its end
-      5    no images were found
+      5    no images were found, or none that a forecast could be made from
       130  stopped by Ctrl-C
 
     \b

@@ -9,7 +9,7 @@ from .connection import Connection
 from .group import NO_IMAGES
 from .identity import ask_provenance
 from .operating_point import find_operating_point
-from .output.forecast import forecast, is_here
+from .output.forecast import NothingScoredError, forecast, is_here
 
 
 def tell_forecast(
@@ -26,9 +26,13 @@ def tell_forecast(
         client.server_info()
         ask_provenance(client, needed=False)
         threshold = None if far is None else find_operating_point(client, far).threshold
-    found = forecast(
-        connection, find_images(inputs), threshold, batch_size=batch_size, in_flight=in_flight, timeout=timeout
-    )
+    try:
+        found = forecast(
+            connection, find_images(inputs), threshold, batch_size=batch_size, in_flight=in_flight, timeout=timeout
+        )
+    except NothingScoredError as error:
+        click.echo(str(error), err=True)
+        return NO_IMAGES
     if found is None:
         click.echo(f"no images found (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
         return NO_IMAGES

@@ -15,7 +15,7 @@ from ..early import EarlyVerdict
 from ..errors import InvalidResponseError
 from ..images.faces import FoundFace, FoundFaces
 from ..images.items import MAX_IMAGE_BYTES, EncodedImage
-from ..results import STREAM_NAMES, Decision, Face, Provenance, StreamVerdict, Verdict
+from ..results import STREAM_NAMES, Decision, Face, Provenance, StreamVerdict, Verdict, as_single
 
 _DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "BYTES": np.object_}
 
@@ -261,8 +261,7 @@ def _box(values: NDArray[np.float32]) -> tuple[float, float, float, float] | Non
 
 
 def _number(value: np.float32) -> float | None:
-    """A float32 as the shortest decimal that stands for it (0.3, not 0.30000001192092896); None for NaN."""
-    return None if np.isnan(value) else float(str(value))
+    return None if np.isnan(value) else as_single(value)
 
 
 def _text(value: object) -> str:

@@ -110,6 +110,7 @@ def find_faces_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[
 def probe_call(settings: Settings, timeout: float) -> Call[None]:
     """Scores a grey square: the only sign that every step of the ensemble is alive."""
     images = [read(PROBE)]
+    settings = replace(settings, fresh=True)  # every step must answer
     full = replace(settings, model=ENSEMBLE_NAME, decide=None) if settings.decide else settings
 
     def parse(result: Any) -> None:
@@ -117,9 +118,7 @@ def probe_call(settings: Settings, timeout: float) -> Call[None]:
         if not verdict.ok:
             raise ServerUnavailableError(f"the server answers a test image with {verdict.status!r}")
 
-    call = _infer_call(full, images, timeout, parse)
-    # Not from the server's response cache, where it has one: every step must answer.
-    return replace(call, arguments=call.arguments | {"parameters": {"fresh": True}})
+    return _infer_call(full, images, timeout, parse)
 
 
 def provenance_call(settings: Settings) -> Call[Provenance | None]:
@@ -192,9 +191,11 @@ def not_ready(settings: Settings, timeout: float, error: DetectorError) -> Serve
 def _infer_call(
     settings: Settings, images: Sequence[EncodedImage], timeout: float, parse: Callable[[Any], T]
 ) -> Call[T]:
+    # By this parameter the server's response cache, where there is one, neither answers nor keeps the answer.
+    past_the_cache = {"parameters": {"fresh": True}} if settings.fresh else {}
     return Call(
         "infer",
-        {"model_name": settings.model, "inputs": build_inputs(images), "headers": settings.headers},
+        {"model_name": settings.model, "inputs": build_inputs(images), "headers": settings.headers, **past_the_cache},
         timeout,
         parse,
         partial(_explain, settings.model),

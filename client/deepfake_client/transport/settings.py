@@ -42,6 +42,8 @@ class Settings:
     headers: Mapping[str, str] = field(default_factory=dict)
     decide: Decide | None = None
     """Set where verdicts alone are asked for."""
+    fresh: bool = False
+    """Whether answers that a server keeps are passed over."""
 
     def __post_init__(self) -> None:
         if not self.urls:
@@ -101,6 +103,7 @@ class ClientBase:
         client_cert: str | os.PathLike[str] | None = None,
         client_key: str | os.PathLike[str] | None = None,
         headers: Mapping[str, str] | None = None,
+        fresh: bool = False,
     ) -> None:
         """Makes a client; nothing is sent yet.
 
@@ -125,6 +128,8 @@ class ClientBase:
             client_key: PEM file of its private key.
             headers: Sent with each request, such as tokens. A server started with
                 `--grpc-restricted-protocol=inference:KEY=VALUE` wants {"triton-grpc-protocol-KEY": "VALUE"}.
+            fresh: Whether every image is to be computed, also where a server keeps answers (`--response-cache`): for
+                measuring.
 
         Raises:
             ValueError: A value is out of range, or a file is not what it should be.
@@ -138,6 +143,7 @@ class ClientBase:
             batch_size,
             Tls(*map(_path, (ca, client_cert, client_key))) if tls or ca or client_cert or client_key else None,
             {name.lower(): value for name, value in (headers or {}).items()},
+            fresh=fresh,
         )
 
     def _deciding(self, threshold: float | None) -> Self:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
 
-from ..results import STREAM_NAMES, Decision, decide
+from ..results import STREAM_NAMES, Decision, decide, decide_by
 from .tracks import Box, Tracker
 
 WINDOW_SECONDS = 3.0
@@ -46,7 +46,7 @@ class Sample:
         """What is said of it alone."""
         if threshold is None:
             return decide(self.score)
-        return "fake" if self.probability > threshold else "real"
+        return decide_by(self.probability, threshold)
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,13 @@ def test_without_a_gpu_the_dry_run_is_named(
     assert "make gpu-check DRY=1" in capsys.readouterr().err
 
 
+def test_a_dry_run_does_not_take_the_place_of_what_a_gpu_told() -> None:
+    told, dry = command._parse([]).output, command._parse(["--dry"]).output
+    assert told == Path("benchmarks/results/gpu_check.json")
+    assert dry.parts[0] == "build", "not in the records of the repository"
+    assert command._parse(["--dry", "--output", "x.json"]).output == Path("x.json")
+
+
 def test_the_driver_is_asked_for_the_first_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / "nvidia-smi"
     program.write_text("#!/bin/sh\necho 'NVIDIA H200, 9.0, 580.1, 143771 MiB, 1980 MHz, 700.00 W'\necho other\n")

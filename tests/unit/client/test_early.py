@@ -1,16 +1,21 @@
 """Verdicts alone: what is believed of an answer, and the rows that it becomes."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pytest
-from deepfake_client import EarlyVerdict, InvalidResponseError
+from deepfake_client import EarlyVerdict, InvalidResponseError, Verdict
 from deepfake_client.columns import file_row
 from deepfake_client.contract import contract
 from deepfake_client.early import Decide
 from deepfake_client.images.items import read
 from deepfake_client.transport.answers import parse_decisions
 from deepfake_client.transport.wire import PROBE, build_decision_inputs
+from deepfake_client.video.rule import Sample
+
+from ensemble.decision import verdicts
+from ensemble.voting import EnsembleScore
 
 NAN = float("nan")
 
@@ -123,3 +128,21 @@ def test_the_threshold_is_sent_for_each_image() -> None:
 def test_a_threshold_is_a_probability(threshold: float) -> None:
     with pytest.raises(ValueError, match="threshold is"):
         Decide(threshold)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "decision"),
+    [(0.3, "real"), (0.2999999999, "real"), (0.3000000001, "real"), (0.29999995, "fake"), (0.30000005, "real")],
+)
+def test_a_threshold_is_compared_in_float32_as_the_server_does(threshold: float, decision: str) -> None:
+    """At ties, all say the same: the server's step, a verdict by all streams, and a frame of a video."""
+    probability = np.float32(0.3)
+    score = EnsembleScore(*(np.full(1, probability) for _ in fields(EnsembleScore)))
+    assert verdicts(score, np.float32([threshold])) == [decision]
+    full = Verdict("a.jpg", "ok", score=0.3, probability=0.3, threshold=threshold)
+    assert full.verdict == full.decided_by(threshold).verdict == decision
+    assert Sample(0.0, 0.3, 0.3).decision(threshold) == decision
+    kept = Decide(threshold).threshold
+    assert kept == full.decided_by(threshold).threshold == float(str(np.float32(threshold)))
+    sent = np.frombuffer(build_decision_inputs([read(PROBE)], kept)[-1]._get_content(), np.float32)
+    assert sent == np.float32(threshold)

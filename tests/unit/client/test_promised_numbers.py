@@ -66,6 +66,7 @@ def test_a_client_without_options_is_made_as_its_documentation_says(client: type
         "client_cert": None,
         "client_key": None,
         "headers": None,
+        "fresh": False,
     }
 
 
