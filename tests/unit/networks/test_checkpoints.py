@@ -396,6 +396,14 @@ def test_truncated_files_are_refused(tiny: Path, tensors: Tensors, tmp_path: Pat
                 load_stream(GLOBAL_TEXTURE, path)
 
 
+def test_a_safetensors_file_that_was_cut_is_said_to_be_one(tensors: Tensors, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    save_file(tensors, path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(UnreadableCheckpointError, match=r"not a whole safetensors file .*; copy or download it again"):
+        load_stream(GLOBAL_TEXTURE, path)
+
+
 def test_a_flipped_bit_is_noticed(tiny: Path, tmp_path: Path) -> None:
     content = bytearray((tiny / GLOBAL_TEXTURE.checkpoint).read_bytes())
     content[len(content) // 2] ^= 1

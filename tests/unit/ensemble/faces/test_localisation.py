@@ -1,16 +1,18 @@
 """The cascade of attempts around a detector: order, first hit, boxes in the original image, bounded cost."""
 
 import json
+import math
 
 import cv2
 import numpy as np
 import pytest
 
+from ensemble import status
 from ensemble.faces.detection import Detection
 from ensemble.faces.haar import HaarDetector
-from ensemble.faces.localisation import RESTORED_PIXELS, locate_faces
+from ensemble.faces.localisation import RESTORED_PIXELS, FaceLocation, locate_faces
 from ensemble.faces.restoration import ATTEMPTS, with_face_restoration
-from ensemble.images import RgbImage
+from ensemble.images import ImageError, RgbImage
 from tests.golden import GOLDEN, IMAGES, read_rgb
 
 CASCADE_BOXES = json.loads((GOLDEN / "method" / "cascade_boxes.json").read_text())
@@ -151,3 +153,39 @@ def test_a_restored_face_is_found_by_the_attempt_that_restored_it() -> None:
     np.testing.assert_array_equal(given[0], NOISY)
     np.testing.assert_array_equal(given[1], detector.views[1][0])
     np.testing.assert_array_equal(detector.views[3][0], 255 - given[1])
+
+
+BOX = (1.5, -2.0, 30.25, 40.0)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        FaceLocation(BOX, 0.75, "raw"),
+        FaceLocation(BOX, None, "supplied"),
+        FaceLocation(None, 0.5, "too_small"),
+        FaceLocation(None, None, "none"),
+    ],
+)
+def test_a_location_is_the_same_at_the_next_step(location: FaceLocation) -> None:
+    assert FaceLocation.from_bytes(location.to_bytes()) == location
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"confidence": math.nan},
+        {"confidence": math.inf},
+        {"confidence": "high"},
+        {"box": [1, 2, 3]},
+        {"box": [1, 2, 3, math.inf]},
+        {"box": 7},
+        {"source": None},
+        {"source": "no name!"},
+    ],
+)
+def test_a_location_that_a_stranger_wrote_is_refused(change: dict[str, object]) -> None:
+    found = json.loads(FaceLocation(BOX, 0.75, "raw").to_bytes()) | change
+    with pytest.raises(ImageError) as caught:
+        FaceLocation.from_bytes(json.dumps(found).encode())
+    assert caught.value.status == status.UNREADABLE_IMAGE

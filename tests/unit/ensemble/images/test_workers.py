@@ -119,6 +119,11 @@ def test_an_image_that_takes_too_long_is_given_up(decoders: Decoders, monkeypatc
     assert_decodes(decoders)
 
 
+def test_each_pixel_adds_to_the_time_that_an_image_may_take() -> None:
+    times = [workers._seconds(Header("PNG", width, height, 0, b"")) for width, height in ((1, 1), (5000, 4000))]
+    assert times == pytest.approx([5, 15], abs=1e-3)
+
+
 def test_a_process_that_hangs_is_killed_and_another_decodes(
     others: set[int], decoders: Decoders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
