@@ -110,6 +110,12 @@ def test_a_webp_s_pixels_begin_with_their_header(kind: bytes, payload: bytes) ->
     refused(riff([(kind, payload)]), "do not begin with their header")
 
 
+@pytest.mark.parametrize(("kind", "payload"), [(b"VP8L", lossless(137, 101)[:5]), (b"VP8 ", LOSSY[:10])])
+def test_that_header_alone_tells_a_webp_s_size(kind: bytes, payload: bytes) -> None:
+    header = read_header(riff([(kind, payload)]))
+    assert (header.width, header.height) == (137, 101)
+
+
 @pytest.mark.parametrize(("width", "height"), [(0, 9), (9, 0), (1 << 14, 9)])
 def test_a_lossy_webp_of_no_size_is_refused(width: int, height: int) -> None:
     refused(riff([(b"VP8 ", LOSSY[:6] + struct.pack("<HH", width, height) + LOSSY[10:])]), "the WebP header declares")
