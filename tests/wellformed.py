@@ -152,7 +152,7 @@ def _exif(orientation: int) -> PIL.Image.Exif:
 
 def _jpegs() -> dict[str, bytes]:
     rgb = PHOTO
-    plain = pillow(rgb, "JPEG")
+    plain, cmyk = pillow(rgb, "JPEG"), pillow(rgb.convert("CMYK"), "JPEG")
     scan = plain.index(b"\xff\xda")
     profile = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
     files = {
@@ -160,7 +160,7 @@ def _jpegs() -> dict[str, bytes]:
         "progressive": pillow(rgb, "JPEG", progressive=True),
         "grey": pillow(rgb.convert("L"), "JPEG"),
         "grey_progressive": pillow(rgb.convert("L"), "JPEG", progressive=True),
-        "cmyk": pillow(rgb.convert("CMYK"), "JPEG"),
+        "cmyk": cmyk,
         "cmyk_progressive": pillow(rgb.convert("CMYK"), "JPEG", progressive=True),
         "rgb": pillow(rgb, "JPEG", keep_rgb=True),
         "restarts": pillow(rgb, "JPEG", restart_marker_blocks=3),
@@ -175,12 +175,19 @@ def _jpegs() -> dict[str, bytes]:
         "second_image": plain + plain,
         "thumbnail_in_exif": plain[:2] + _app1(b"Exif\0\0" + pillow(rgb.resize((16, 12)), "JPEG")) + plain[2:],
         "jfif_2": plain.replace(b"JFIF\0\x01", b"JFIF\0\x02"),
-        "adobe_9": plain[:2] + b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0\x09" + plain[2:],
+        "adobe_9": plain[:2] + _adobe(9) + plain[2:],
+        # Without JFIF's segment, Adobe's alone tells how colours are coded: as they are, or in YCCK.
+        "adobe_rgb": plain[:2] + _adobe(0) + plain[20:],
+        "adobe_ycck": cmyk.replace(_adobe(0), _adobe(2)),
     }
     files |= {f"quality_{quality}": pillow(rgb, "JPEG", quality=quality) for quality in (1, 30, 95)}
     files |= {f"subsampling_{name}": pillow(rgb, "JPEG", subsampling=name) for name in ("4:4:4", "4:2:2", "4:2:0")}
     files |= {f"exif_{number}": pillow(rgb, "JPEG", exif=_exif(number)) for number in range(1, 9)}
     return files
+
+
+def _adobe(transform: int) -> bytes:
+    return b"\xff\xee\x00\x0eAdobe\0\x64\0\0\0\0" + bytes([transform])
 
 
 def _app1(payload: bytes) -> bytes:
