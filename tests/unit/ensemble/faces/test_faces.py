@@ -183,3 +183,23 @@ def test_a_face_whose_edge_lies_on_the_centre_contains_it(box: tuple[float, floa
     """It is taken before a larger one beside the centre that comes nearly as sure."""
     at_centre, beside = Detection(box, 0.94), Detection((51.0, 51.0, 99.0, 99.0), 0.95)
     assert main_face([beside, at_centre], 100, 100) is at_centre
+
+
+@pytest.mark.parametrize(
+    ("box", "valid"),
+    [
+        ((-3.0, -3.0, 17.0, 17.0), True),  # a square of 26 by 26 pixels: four times the image
+        ((-4.0, -3.0, 17.0, 17.0), False),
+        ((-20.0, 2.0, -4.0, 8.0), False),  # which ends where the image begins
+        ((12.0, 12.0, 13.0, 13.0), True),
+        ((15.0, 2.0, 18.0, 5.0), False),
+        ((2.0, 15.0, 5.0, 18.0), False),
+        ((2.0, -20.0, 8.0, -4.0), False),
+        ((5.0, 5.0, 5.0, 9.0), False),
+        ((5.0, 9.0, 9.0, 5.0), False),
+        ((math.nan, 1.0, 5.0, 5.0), False),
+        ((1.0, 1.0, math.inf, 5.0), False),
+    ],
+)
+def test_a_box_is_one_of_a_face_in_the_image(box: tuple[float, float, float, float], valid: bool) -> None:
+    assert is_valid_box(box, 13, 13) is valid
