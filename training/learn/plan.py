@@ -30,7 +30,7 @@ class Effort:
     resamples: int = 1000
 
 
-FULL = Effort({"train": 400, "validation": 30, "test": 40}, 320, Settings(updates=120), ("jpeg", "noise", "blur"))
+FULL = Effort({"train": 400, "validation": 30, "test": 40}, 320, Settings(updates=120), ("jpeg", "noise"))
 QUICK = Effort({"train": 200, "validation": 12, "test": 40}, 200, Settings(updates=60), (), resamples=100)
 """About two minutes and a half: enough for probabilities to leave the one step of the vote around a half."""
 
