@@ -1,7 +1,8 @@
 """The streams as torch runs them on a GPU: seeded there, in 16 bits as they are exported, with fused attention.
 
-Types are those of `export.half.conversion`: products in 16 bits; every LayerNorm, the residual stream and the heads in
-single. Attention is `scaled_dot_product_attention`, save in the last block, whose probabilities are an output.
+Types are those of `export.half.conversion`: products in 16 bits; every LayerNorm, the residual stream, the heads and,
+with bfloat16, the projection of the patches in single. Attention is `scaled_dot_product_attention`, save in the last
+block, whose probabilities are an output.
 """
 
 from typing import Any, cast
@@ -72,9 +73,10 @@ class _InHalf(nn.Module):
 
 def _halve(network: nn.Module, dtype: torch.dtype) -> None:
     heads = {layer for name, layer in network.named_modules() if name.startswith(("last_layer", "fusion_head"))}
+    kinds = (nn.Linear,) if dtype is torch.bfloat16 else (nn.Linear, nn.Conv2d)
     for parent in list(network.modules()):
         for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Linear | nn.Conv2d) and layer not in heads:
+            if isinstance(layer, kinds) and layer not in heads:
                 setattr(parent, name, _InHalf(layer, dtype))
 
 

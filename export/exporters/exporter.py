@@ -132,7 +132,7 @@ def export_model(
     fused = fuse_attention(files[0]) if source.fuses_attention else None
     on_stage("validating it in ONNX Runtime")
     differences, ranges = validate(source, files[0], fused, expected, precision)
-    require_parity(source.name, differences)
+    require_parity(source.name, differences, precision)
     written = (*files, fused) if fused else tuple(files)
     return ModelExport(
         name=source.name,

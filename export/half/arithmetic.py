@@ -3,8 +3,8 @@
 ONNX Runtime's CPU provider computes float16 graphs in float32: it rounds less than a GPU, and nothing overflows. So the
 graph is rewritten: every product and sum in float32, as tensor cores accumulate, every result rounded to float16 as it
 would be stored. Within a softmax, too, the differences, the exponentials and their sum are rounded, though kernels may
-keep them in single: it is not to come out better than it may be. Beside the outputs it tells how large each float16
-value was before it was rounded.
+keep them in single: it is not to come out better than it may be. A convolution in single is given TF32, as GPUs do by
+default. Beside the outputs it tells how large each float16 value was before it was rounded.
 
 Fused attention may also accumulate its two products in float16, a step of tensor cores at a time. That is assumed where
 `half_sums` is asked for; everywhere else, sums in single are.
@@ -171,6 +171,8 @@ def _rewrite(model: ir.Model, half_type: ir.DataType) -> Mapping[str, str]:
             producer = source.producer() if source is not None else None
             if producer is not None and producer.op_type == "LayerNormalization":
                 node.replace_input_with(0, _insert(graph, node, "Mul", [source, gain]))
+        if not halves and node.op_type == "Conv":
+            _round_to_tf32(graph, node)
         if halves and node.op_type == "Softmax":
             _take_softmax_apart(graph, node, last_axis, half_type)
         for output in halves:
@@ -191,6 +193,13 @@ def _rewrite(model: ir.Model, half_type: ir.DataType) -> Mapping[str, str]:
                 largest.shape = ir.Shape([])
                 graph.outputs.append(largest)
     return kinds
+
+
+def _round_to_tf32(graph: ir.Graph, node: ir.Node) -> None:
+    """Give a convolution in single what GPUs make of its inputs by default. Float16 has as many digits as TF32."""
+    for index, value in enumerate(node.inputs[:2]):
+        half = _insert(graph, node, "Cast", [value], to=ir.DataType.FLOAT16)
+        node.replace_input_with(index, _insert(graph, node, "Cast", [half], to=ir.DataType.FLOAT))
 
 
 def _attention_products(graph: ir.Graph) -> list[tuple[ir.Node, int]]:

@@ -109,7 +109,7 @@ def build_engine(
         engine = model.with_name(ENGINE_FILE)
         engine.write_bytes(plan)
         differences = _compare(model, engine.read_bytes(), batches, precision)
-    require_parity(f"{name} (TensorRT against ONNX Runtime)", differences)
+    require_parity(f"{name} (TensorRT against ONNX Runtime)", differences, precision)
     manifest = model.with_name(ENGINE_MANIFEST)
     description = {
         **asdict(platform),

@@ -175,6 +175,31 @@ def test_every_value_is_rounded_as_float16_stores_it(tmp_path: Path) -> None:
     assert largest["y"] == pytest.approx(np.abs(pixels.astype(np.float32) @ wide).max(), rel=1e-5)
 
 
+def test_a_convolution_in_single_is_given_tf32(tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).normal(0, 0.1, (4, 3, 2, 2)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["PIXELS"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "w"], ["OUT"], strides=[2, 2]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "patches",
+        [helper.make_tensor_value_info("PIXELS", TensorProto.UINT8, [1, 3, 6, 6])],
+        [helper.make_tensor_value_info("OUT", TensorProto.FLOAT, [1, 4, 3, 3])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    ir.save(ir.passes.common.ShapeInferencePass()(ir.from_proto(model)).model, tmp_path / "model.onnx")
+    pixels = np.random.default_rng(1).integers(0, 256, (1, 3, 6, 6), dtype=np.uint8)
+    (actual,), _ = HalfArithmetic(tmp_path / "model.onnx").run(pixels)
+
+    def convolved(weights: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        return nn.functional.conv2d(torch.tensor(pixels).float(), torch.tensor(weights).float(), stride=2).numpy()
+
+    np.testing.assert_allclose(actual, convolved(weight.astype(np.float16)), rtol=1e-5, atol=1e-4)
+    assert np.abs(actual - convolved(weight)).max() > 1e-3
+
+
 def test_attention_that_accumulates_in_float16_is_rounded_after_every_step(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     weight = random.normal(0, 0.01, (64, 40)).astype(np.float16)  # the last step of the second sum is half a one

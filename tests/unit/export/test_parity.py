@@ -135,6 +135,19 @@ def test_every_batch_and_output_is_compared_and_all_faults_are_listed() -> None:
     assert "FEATURES on two" not in message
 
 
+@pytest.mark.parametrize(
+    ("precision", "advice"),
+    [
+        ("fp32", r"is allowed$"),
+        ("fp16", "; export with --precision fp32$"),
+        ("bf16", "; export with --precision fp16, "),
+    ],
+)
+def test_the_error_says_which_precision_to_take(precision: str, advice: str) -> None:
+    with pytest.raises(ParityError, match=advice):
+        require_parity("model", differences("FEATURES", floats(0), floats(1), precision), precision)
+
+
 def test_a_difference_as_large_as_allowed_is_within() -> None:
     assert Difference("scene", 1, "X", 1e-3, 1e-3).within
     assert not Difference("scene", 1, "X", float("nan"), 1e-3).within
