@@ -32,8 +32,8 @@ _FACE_EXPORTS: dict[str, Callable[..., ModelExport]] = {
 
 _COMPUTED = {
     "fp32": "ONNX Runtime",
-    "fp16": "float16 arithmetic, sums in float32,",
-    "bf16": "bfloat16 arithmetic, sums in float32,",
+    "fp16": "float16 arithmetic, sums in float32, scores of attention rounded,",
+    "bf16": "bfloat16 arithmetic, sums in float32, scores of attention rounded,",
 }
 
 

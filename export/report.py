@@ -37,8 +37,8 @@ def print_differences(console: Console, title: str, differences: Sequence[Differ
 
 
 def print_ranges(console: Console, ranges: Sequence[Range]) -> None:
-    """Print the kinds of tensor that come nearest to the end of float16."""
-    if ranges:
+    """Print the kinds of tensor that come nearest to the end of float16; bfloat16 ends where float32 does."""
+    if ranges and ranges[0].limit == LARGEST:
         nearest = [each for each in widest(ranges) if each.kind != STREAM][:_RANGES_SHOWN]
         listed = "; ".join(f"{each.kind} {each.largest:.3g}, {each.share:.2%}" for each in nearest)
         console.print(f"Nearest to the end of float16 ({LARGEST:.0f}): {listed}\n", highlight=False)
