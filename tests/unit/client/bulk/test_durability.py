@@ -56,6 +56,15 @@ def test_rows_are_on_the_disk_before_they_are_committed(tmp_path: Path, events: 
     assert events == ["write", "write", "sync file", "commit"]
 
 
+def test_a_run_without_images_leaves_no_shard(tmp_path: Path) -> None:
+    with ResumableOutput(tmp_path / "scores.parquet", {}) as output:
+        assert output.earlier == 0
+    assert not list((tmp_path / "scores.parquet").glob("*.parquet"))
+    with ResumableOutput(tmp_path / "scores.parquet", {}) as output:
+        write(output, "a.jpg")
+    assert [row["path"] for row in rows_of(tmp_path / "scores.parquet")] == ["a.jpg"]
+
+
 def test_a_new_output_is_on_the_disk_with_its_name(tmp_path: Path, events: list[str]) -> None:
     with ResumableOutput(tmp_path / "scores.csv", {}):
         assert events == ["commit", "write", "sync folder", "sync file", "commit"]

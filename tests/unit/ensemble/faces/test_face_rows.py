@@ -49,6 +49,10 @@ def supplied_only(images: Sequence[RgbImage], boxes: Sequence[Box | None]) -> li
     return [FaceLocation(box, None, "none" if box is None else "supplied") for box in boxes]
 
 
+LARGE = np.zeros((600, 600, 3), np.uint8)
+FOUND = FaceLocation(BOX, 0.9, "raw")
+
+
 def row(data: bytes = DATA, decoded: bytes = b"", box: Box | None = BOX, code: str = status.OK) -> Row:
     return Row(data, decoded, box, code)
 
@@ -79,6 +83,10 @@ def test_bad_rows_get_their_status_and_cost_their_batch_nothing(decoders: Decode
         (row(decoded=b"x"), status.UNREADABLE_IMAGE),
         (row(decoded=struct.pack("<?HII", False, 0, 60000, 60000)), status.UNREADABLE_IMAGE),
         (row(decoded=hand_over(PIXELS, False, b"{}")), status.UNREADABLE_IMAGE),
+        # A location without the frame that was cut there, a box without its location, and a location without its box.
+        (row(decoded=hand_over(LARGE, False, FOUND.to_bytes())), status.UNREADABLE_IMAGE),
+        (row(decoded=hand_over(PIXELS, False, FaceLocation(None, None, "none").to_bytes())), status.UNREADABLE_IMAGE),
+        (row(decoded=hand_over(PIXELS, False, FOUND.to_bytes()), box=None), status.UNREADABLE_IMAGE),
     ]
     batch = [each for pair in bad for each in (pair[0], row())]
     faces = localise(batch, Limits(), decoders, supplied_only)

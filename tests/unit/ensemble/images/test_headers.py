@@ -236,6 +236,10 @@ def test_arithmetic_coding_is_recognised() -> None:
     assert not jpeg_reader.is_arithmetic(still)
     assert jpeg_reader.is_arithmetic(still.replace(b"\xff\xc0", b"\xff\xc9"))
     assert not jpeg_reader.is_arithmetic(read_header(FILES["jpeg_progressive"]).still)
+    for name in ("adobe_rgb", "adobe_ycck", "grey", "subsampling_4:2:0"):  # whatever stands before it
+        still = read_header(FILES[f"jpeg_{name}"]).still
+        assert not jpeg_reader.is_arithmetic(still)
+        assert jpeg_reader.is_arithmetic(still.replace(b"\xff\xc0", b"\xff\xc9")), name
 
 
 @settings(max_examples=300, deadline=None)
