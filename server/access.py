@@ -10,10 +10,26 @@ import secrets
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+from server.errors import RefusedError
+
 ADMINISTRATION = ("shared-memory", "model-repository", "trace", "logging")
 INFERENCE = "inference"
 STATISTICS = "statistics"
 _OPTIONS = {"grpc": "--grpc-restricted-protocol", "http": "--http-restricted-api"}
+_OTHER_DOORS = tuple(
+    f"--{name}"
+    for name in (
+        "allow-sagemaker",
+        "sagemaker-port",
+        "sagemaker-safe-port-range",
+        "sagemaker-thread-count",
+        "allow-vertex-ai",
+        "vertex-ai-port",
+        "vertex-ai-thread-count",
+        "vertex-ai-default-model",
+    )
+)
+_OPTIONS_THAT_OTHERS_GO_ON = ("--grpc-use-ssl", "--rate-limit")  # they are no beginnings: each is an option itself
 _KEY_NAME = "deepfake-detector-key"
 _GRPC_HEADER = "triton-grpc-protocol-"  # what tritonserver puts before a key's name, over gRPC
 
@@ -23,21 +39,41 @@ def new_key() -> str:
     return secrets.token_hex(32)
 
 
+def is_given(option: str, word: str) -> bool:
+    """Whether a word gives an option of tritonserver, which takes the beginning of a name for the whole name."""
+    name = word.partition("=")[0]
+    return name == option or (
+        len(name) > len("--") and option.startswith(name) and name not in _OPTIONS_THAT_OTHERS_GO_ON
+    )
+
+
 def values_of(option: str, words: Sequence[str]) -> list[str]:
     """The values of a tritonserver option, written as `--option=value` or as two words."""
-    joined = [word.removeprefix(f"{option}=") for word in words if word.startswith(f"{option}=")]
-    return [*joined, *(value for word, value in pairwise(words) if word == option)]
+    return [
+        word.partition("=")[2] if "=" in word else following
+        for word, following in pairwise([*words, ""])
+        if is_given(option, word)
+    ]
 
 
 def is_on(option: str, words: Sequence[str], *, default: bool) -> bool:
     """Whether a switch is on; tritonserver goes by the last one given, and takes one without a value as true."""
-    found = default
-    for word, following in pairwise([*words, ""]):
-        name, joined, value = word.partition("=")
-        if name == option:
-            value = value if joined else following
-            found = value.lower() not in ("false", "0", "off")
-    return found
+    values = values_of(option, words)
+    return values[-1].lower() not in ("false", "0", "off") if values else default
+
+
+def refuse_other_doors(words: Sequence[str]) -> None:
+    """Refuse end-points that no key closes.
+
+    Raises:
+        RefusedError: With the way out.
+    """
+    for word in words:
+        if any(is_given(option, word) for option in _OTHER_DOORS):
+            raise RefusedError(
+                f"{word}: tritonserver's end-points for SageMaker and Vertex AI listen on every address and take "
+                "inference over HTTP without a key; leave it out, and use gRPC"
+            )
 
 
 def is_secured(words: Sequence[str]) -> bool:

@@ -63,6 +63,7 @@ def main() -> None:
         )
     repository = Path(environment.get("MODELS", MODELS))
     try:
+        access.refuse_other_doors(words)
         if (size := cache_size(words, environment)) is not None:
             folder = Path(tempfile.mkdtemp(prefix="deepfake_detector_"))  # it ends with the container
             lay_over(repository, folder, size)

@@ -32,15 +32,16 @@ def needs(layout: Layout, repository: Path, config_name: str, host: str, ports: 
 
 
 def refuse_own_options(extra: tuple[str, ...]) -> None:
-    """Refuse further options for tritonserver that this command sets itself.
+    """Refuse further options for tritonserver that this command sets itself, or that open what no key closes.
 
     Raises:
         RefusedError: With what to use instead.
     """
     for word in extra:
-        option = word.split("=")[0]
-        if option in OWN_OPTIONS:
-            raise RefusedError(f"{word}: this launcher sets {option} itself; use {OWN_OPTIONS[option]}")
+        for option, instead in OWN_OPTIONS.items():
+            if access.is_given(option, word):
+                raise RefusedError(f"{word}: this launcher sets {option} itself; use {instead}")
+    access.refuse_other_doors(extra)
 
 
 def refuse_exposure(host: str, exposed: bool) -> None:

@@ -133,6 +133,15 @@ def test_switches_are_read_as_tritonserver_reads_them(words: list[str], on: bool
     assert access.is_on("--allow-http", words, default=True) is on
 
 
+def test_beginnings_of_options_are_read_as_tritonserver_reads_them() -> None:
+    assert access.is_secured(("--grpc-restricted=inference:a=b",))
+    assert access.restrictions("http", ("--http-r", "trace:a=b")) == {"trace": ("a", "b")}
+    assert access.uses_tls(("--grpc-use-ssl-m=true",))
+    assert not access.is_on("--grpc-use-ssl-mutual", ("--grpc-use-ssl=true",), default=False)
+    assert not access.is_on("--allow-http", ("--allow-ht=false",), default=True)
+    assert access.values_of("--model-control-mode", ("--model-c=explicit",)) == ["explicit"]
+
+
 @pytest.mark.parametrize(
     ("host", "loopback"),
     [

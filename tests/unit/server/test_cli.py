@@ -85,8 +85,51 @@ def test_options_that_the_launcher_sets_itself_are_refused(word: str) -> None:
         refuse_own_options((word,))
 
 
+@pytest.mark.parametrize(
+    ("word", "option"),
+    [
+        ("--grpc-addr=0.0.0.0", "--grpc-address"),
+        ("--http-a=0.0.0.0", "--http-address"),
+        ("--model-control=explicit", "--model-control-mode"),
+        ("--model-rep", "--model-repository"),
+    ],
+)
+def test_beginnings_of_such_options_are_refused_by_their_whole_names(word: str, option: str) -> None:
+    with pytest.raises(RefusedError, match=f"{word}: this launcher sets {option} itself"):
+        refuse_own_options((word,))
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["--allow-sagemaker=true", "--allow-s", "--sagemaker-port=1", "--allow-vertex-ai", "--vertex-ai-default-model=x"],
+)
+def test_end_points_without_a_key_are_refused(word: str) -> None:
+    with pytest.raises(RefusedError, match="without a key"):
+        refuse_own_options((word,))
+
+
 def test_other_options_are_taken() -> None:
-    refuse_own_options(("--log-verbose=1", "--grpc-use-ssl", "true"))
+    """All of tritonserver 2.51 that are not refused."""
+    refuse_own_options(
+        (
+            "--log-verbose=1",
+            *("--grpc-use-ssl", "true", "--grpc-use-ssl-mutual=true", "--grpc-restricted-protocol=inference:a=b"),
+            *(
+                "--allow-http=true",
+                "--allow-grpc",
+                "--allow-metrics",
+                "--http-thread-count=2",
+                "--metrics-interval-ms=9",
+            ),
+            *(
+                "--rate-limit-resource=x:1",
+                "--model-load-thread-count=2",
+                "--model-namespacing=true",
+                "--exit-on-error",
+            ),
+            *("--grpc-server-cert=a", "--http-header-forward-pattern=x", "--backend-config=x", "--reuse-grpc-port=1"),
+        )
+    )
 
 
 def test_a_line_that_cannot_be_written_is_lost_and_nothing_else() -> None:
