@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import re
 import shutil
 import urllib.error
 import urllib.request
@@ -18,6 +19,7 @@ from export.errors import DownloadError, NoNetworkError
 
 _CHUNK = 1024**2
 _TIMEOUT = 30
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 Progress = Callable[[int, int], object]
 """Called with the bytes there and the bytes in all."""
@@ -127,8 +129,8 @@ def _announced_size(location: Location, answer: http.client.HTTPResponse, there:
         DownloadError: They do not, nobody tells, or the answer continues at another place than it was asked to.
     """
     where = _shown(location)
-    length = answer.headers.get("Content-Length")
-    told = there + int(length) if length is not None and length.isdecimal() else None
+    length = answer.headers.get("Content-Length", "")
+    told = there + int(length) if _LENGTH.fullmatch(length) else None
     total = location.size if location.size is not None else told
     if total is None:
         raise DownloadError(f"{where} does not say how large the file is: {location.advice}")
@@ -156,7 +158,8 @@ def _open(location: Location, there: int) -> http.client.HTTPResponse:
             urllib.request.Request(location.url, headers=headers), timeout=_TIMEOUT
         )
     except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        error.close()
+        if not there or error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise
         return _open(location, 0)  # all of it is there already, or more than all
     return answer

@@ -210,6 +210,26 @@ def test_a_range_that_the_server_does_not_have_starts_anew(server: Server, tmp_p
     assert [headers.get("range") for _, headers in server.asked] == ["bytes=1000-", None]
 
 
+def test_a_server_that_never_has_the_range_is_asked_once_more(server: Server, tmp_path: Path) -> None:
+    location = Location(server.url, content="hash")
+    server.answer = lambda handler: send(handler, b"", 416)
+    with pytest.raises(DownloadError, match="answers HTTP 416"):
+        fetch(location, tmp_path)
+    assert len(server.asked) == 1
+    break_off(server, location, tmp_path)
+    server.asked.clear()
+    server.answer = lambda handler: send(handler, b"", 416)
+    with pytest.raises(DownloadError, match="answers HTTP 416"):
+        fetch(location, tmp_path)
+    assert [headers.get("range") for _, headers in server.asked] == ["bytes=1000-", None]
+
+
+def test_a_length_of_thousands_of_digits_is_none(server: Server, tmp_path: Path) -> None:
+    server.answer = lambda handler: send(handler, b"x", length=None, Content_Length="9" * 5000)
+    with pytest.raises(DownloadError, match="does not say how large"):
+        fetch(Location(server.url), tmp_path)
+
+
 @pytest.mark.parametrize(("free", "fits"), [(4000, True), (3999, False)])
 def test_the_disk_has_to_hold_what_is_missing(
     free: int, fits: bool, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
