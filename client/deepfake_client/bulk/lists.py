@@ -10,8 +10,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TextIO
 
+from ..images.files import open_file
 from ..images.items import Item, make_item
 from . import parquet
 
@@ -51,7 +52,7 @@ def check_list(source: str, columns: Columns) -> None:
     """Looks whether a list can be read, as far as its beginning tells.
 
     Raises:
-        OSError: There is no such file, or it cannot be opened.
+        OSError: There is no such file, or it cannot be opened, or is a pipe, a socket or a device.
         ValueError: It has no such columns, or is damaged.
     """
     match _kind(source):
@@ -65,8 +66,8 @@ def check_list(source: str, columns: Columns) -> None:
                 f"{source} is a list of paths alone, without face boxes; give a .csv, .tsv or .parquet file"
             )
         case _:
-            if source != STDIN and Path(source).is_file():
-                Path(source).open("rb").close()
+            if source != STDIN:
+                _open(source).close()
             return
     if missing := [name for name in columns.names if name not in found]:
         raise ValueError(f"{source} has no column {', '.join(missing)}; it has {', '.join(found) or 'none'}")
@@ -101,7 +102,7 @@ def _records(source: str, columns: Columns) -> Iterator[list[Any]]:
                     if line:
                         yield [line[place] if place < len(line) else None for place in places]
         case _:
-            with _open_stdin() if source == STDIN else Path(source).open("rb") as raw:
+            with _open_stdin() if source == STDIN else _open(source) as raw:
                 yield from ([path] for line in _text_lines(raw) if (path := line.rstrip("\r\n")))
 
 
@@ -120,14 +121,24 @@ def _text_lines(raw: Iterable[bytes]) -> Iterator[str]:
     yield rest
 
 
-def _open_csv(source: str) -> Any:
-    with Path(source).open("rb") as file:
-        # Spreadsheets begin their files with a mark.
-        encoding = "utf-16" if file.read(2) in _UTF_16 else "utf-8-sig"
-    return Path(source).open(newline="", encoding=encoding, errors="surrogateescape")
+def _open(source: str) -> BinaryIO:
+    try:
+        return open_file(
+            source, instead="save the list as a file, or write a list of paths to standard input and give -"
+        )
+    except OSError as error:
+        raise OSError(f"{source}: {error.strerror or error}") from None
 
 
-def _csv_lines(file: Any, source: str) -> Iterator[list[str]]:
+def _open_csv(source: str) -> TextIO:
+    file = _open(source)
+    # Spreadsheets begin their files with a mark.
+    encoding = "utf-16" if file.read(2) in _UTF_16 else "utf-8-sig"
+    file.seek(0)
+    return io.TextIOWrapper(file, newline="", encoding=encoding, errors="surrogateescape")
+
+
+def _csv_lines(file: TextIO, source: str) -> Iterator[list[str]]:
     csv.field_size_limit(max(csv.field_size_limit(), _MOST_FIELD))
     return csv.reader(file, delimiter=_DELIMITERS[_kind(source)])
 

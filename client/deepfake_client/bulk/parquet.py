@@ -97,11 +97,14 @@ def _is_usable(pa: Any, kind: Any) -> bool:
 
 
 def _files(path: str) -> list[Path]:
-    if not Path(path).is_dir():
-        return [Path(path)]
-    files = sorted(file for file in Path(path).glob("*.parquet") if not file.name.startswith(("_", ".")))
+    files = [Path(path)]
+    if files[0].is_dir():
+        files = sorted(file for file in files[0].glob("*.parquet") if not file.name.startswith(("_", ".")))
     if not files:
         raise ParquetError(f"the folder {path} holds no .parquet files")
+    for file in files:
+        if file.exists() and not file.is_file():  # pyarrow would wait for what comes out of a pipe
+            raise ParquetError(f"{file} is not a file; save the list as one")
     return files
 
 

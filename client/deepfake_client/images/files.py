@@ -31,26 +31,30 @@ class FilePart:
     size: int
 
 
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+def open_file(path: str | os.PathLike[str], *, instead: str = "give a file with the image in it") -> BinaryIO:
     """Opens a file for reading.
+
+    Args:
+        path: Its name.
+        instead: What helps where it is none.
 
     Raises:
         OSError: It cannot be opened, or is a folder, a pipe, a socket or a device.
         ValueError: There is a NUL character in its name.
     """
-    _require_file(os.stat(path).st_mode)  # noqa: PTH116 - to open a device may do something to it
+    _require_file(os.stat(path).st_mode, instead)  # noqa: PTH116 - to open a device may do something to it
     descriptor = os.open(path, _FLAGS)
     try:
-        _require_file(os.fstat(descriptor).st_mode)
+        _require_file(os.fstat(descriptor).st_mode, instead)
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
         raise
 
 
-def _require_file(mode: int) -> None:
+def _require_file(mode: int, instead: str) -> None:
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(mode):
         what = _KINDS.get(stat.S_IFMT(mode), "something else")
-        raise OSError(f"it is {what} and not a file; give a file with the image in it")
+        raise OSError(f"it is {what} and not a file; {instead}")

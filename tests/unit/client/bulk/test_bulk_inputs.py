@@ -315,6 +315,16 @@ def test_list_that_cannot_be_used_is_refused_before_anything(arguments: list[str
     assert message in " ".join(result.stderr.split())
 
 
+@pytest.mark.parametrize("name", ["l.csv", "l.tsv", "l.txt", "l.parquet", "folder.parquet/l.parquet"])
+def test_a_list_that_is_a_pipe_is_refused_and_waited_for_by_nobody(name: str) -> None:
+    Path(name).parent.mkdir(exist_ok=True)
+    os.mkfifo(name)
+    result = score("localhost:1", "-l", name.partition("/")[0])
+    assert result.exit_code == 2
+    assert f"{name}" in result.stderr
+    assert "not a file" in " ".join(result.stderr.split())
+
+
 def test_parquet_damaged_in_the_middle_says_from_where(server: FakeTriton) -> None:
     names = [str(path) for path in make_images(Path("x"), 300)]
     pq.write_table(pa.table({"path": names}), "list.parquet", row_group_size=100, compression="gzip")
