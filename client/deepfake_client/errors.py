@@ -38,6 +38,9 @@ _LOST = re.compile(
 )
 """How gRPC says that a connection broke while the server had the request, and not that none could be made."""
 
+_TOO_LARGE = "CLIENT: Received message larger than max"
+"""How gRPC says that it did not take an answer. Of a request that a server did not take it says SERVER."""
+
 _MOST_DETAIL = 2000
 """Most characters of a server's own words that are passed on."""
 
@@ -148,6 +151,11 @@ def from_triton(error: InferenceServerException, *, url: str, model: str, timeou
     words = (error.message() or "no details").replace("[request id: <id_unknown>] ", "").strip()
     detail = printable(words[:_MOST_DETAIL])
     match code:
+        case "RESOURCE_EXHAUSTED" if _TOO_LARGE in detail:
+            return InvalidResponseError(
+                f"the server at {url} answers with more than {model!r} can have to say ({detail}); check which server"
+                " answers there, and the model's name"
+            )
         case "UNAVAILABLE" if "protocol is restricted" in detail:
             header = detail.rpartition("header ")[2].strip("'\". ")
             return AccessDeniedError(

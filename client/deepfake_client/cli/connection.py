@@ -115,7 +115,7 @@ class Connection:
         """
         settings = self.make_client()._settings
         address = resolve(self.urls)[0]
-        return InferenceServerClient(**settings.channel(address)), dict(settings.headers)
+        return InferenceServerClient(**settings.channel(address, pixels=True)), dict(settings.headers)
 
 
 def connection_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -52,7 +52,7 @@ def inspect(settings: Settings, image: bytes, box: FaceBox | None = None) -> dic
     failure: DetectorError | None = None
     for address in resolve(settings.urls):
         try:
-            with InferenceServerClient(**settings.channel(address)) as connection:
+            with InferenceServerClient(**settings.channel(address, pixels=True)) as connection:
                 return _Steps(settings, connection, str(address)).run(image, box)
         except ServerUnavailableError as error:
             failure = error

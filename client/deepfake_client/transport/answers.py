@@ -22,6 +22,12 @@ _DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "BYTES": np.object_}
 _MOST_PROVENANCE = 1 << 20
 """Most bytes of the provenance model's answer."""
 
+_VOTE_STEPS = 100
+"""Votes are fractions of it: of the method in tenths, and of every calibration."""
+
+_FARTHEST = 1 << 21
+"""Most pixels of a face from an image's corner: OpenCV decodes sides of up to half of it, and a face may leave them."""
+
 _WORD = re.compile(rf"[a-z0-9_]{{1,{contract.MAX_TEXT}}}")
 
 
@@ -144,7 +150,10 @@ def _tensor(result: InferResult, name: str, dtype: type[np.generic], shape: tupl
 
 
 def _faces(row: dict[str, NDArray[Any]]) -> FoundFaces:
-    source, confidences = _source(row), _shares(row, "CONFIDENCES")
+    status, source = _status(row), _source(row)
+    if status != "ok":
+        return FoundFaces(status, 0, [])
+    confidences = _shares(row, "CONFIDENCES")
     faces = []
     for place, frame in enumerate(row["FRAMES"]):
         if frame:
@@ -154,7 +163,7 @@ def _faces(row: dict[str, NDArray[Any]]) -> FoundFaces:
             faces.append(
                 FoundFace(Face(_box(row["FACES"][place]), confidences[place], source), bytes(frame), frame_box)
             )
-    return FoundFaces(_status(row), int(row["FOUND"][0]), faces)
+    return FoundFaces(status, int(row["FOUND"][0]), faces)
 
 
 def _status(row: dict[str, NDArray[Any]]) -> str:
@@ -171,6 +180,15 @@ def _source(row: dict[str, NDArray[Any]]) -> str | None:
     return source or None
 
 
+def _with_numbers_that_count(row: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """A row without numbers where its status is not ok: an image that was not scored has none, whatever is said."""
+    if _text(row["STATUS"][0]) == "ok":
+        return row
+    return {
+        name: np.full_like(values, np.nan) if values.dtype == np.float32 else values for name, values in row.items()
+    }
+
+
 def _verdict(image: EncodedImage, row: dict[str, NDArray[Any]]) -> Verdict:
     try:
         return _believed(image, row)
@@ -180,14 +198,13 @@ def _verdict(image: EncodedImage, row: dict[str, NDArray[Any]]) -> Verdict:
 
 def _believed(image: EncodedImage, row: dict[str, NDArray[Any]]) -> Verdict:
     """The verdict of a row, which raises InvalidResponseError where it is outside the contract."""
-    status, source = _status(row), _source(row)
+    status, source, row = _status(row), _source(row), _with_numbers_that_count(row)
     (score,), (probability,), (confidence,) = (
-        _shares(row, name) for name in ("SCORE", "PROBABILITY", "FACE_CONFIDENCE")
+        _votes(row, "SCORE"),
+        *(_shares(row, name) for name in ("PROBABILITY", "FACE_CONFIDENCE")),
     )
-    probabilities, votes = _shares(row, "STREAM_PROBABILITIES"), _shares(row, "STREAM_VOTES")
-    if status != "ok":
-        score = probability = None  # an image that could not be scored has none, whatever else is said
-    elif None in (score, probability, *probabilities, *votes):
+    probabilities, votes = _shares(row, "STREAM_PROBABILITIES"), _votes(row, "STREAM_VOTES")
+    if status == "ok" and None in (score, probability, *probabilities, *votes):
         raise InvalidResponseError("the server says ok but gives no score")
     return Verdict(
         path=image.path,
@@ -207,12 +224,12 @@ def _decision(image: EncodedImage, row: dict[str, NDArray[Any]], threshold: floa
 
 
 def _believed_decision(image: EncodedImage, row: dict[str, NDArray[Any]], threshold: float | None) -> EarlyVerdict:
-    status, source = _status(row), _source(row)
+    status, source, row = _status(row), _source(row), _with_numbers_that_count(row)
     decision, run = _text(row["VERDICT"][0]), tuple(filter(None, _text(row["STREAMS_RUN"][0]).split(",")))
     if not set(run) <= set(STREAM_NAMES):
         raise InvalidResponseError(f"the server ran {str(run)[:200]}, which are not the streams that are known")
-    scores, probabilities = (_range(row, name) for name in ("SCORE_RANGE", "PROBABILITY_RANGE"))
-    said, votes = _shares(row, "STREAM_PROBABILITIES"), _shares(row, "STREAM_VOTES")
+    scores, probabilities = _range(_votes(row, "SCORE_RANGE")), _range(_shares(row, "PROBABILITY_RANGE"))
+    said, votes = _shares(row, "STREAM_PROBABILITIES"), _votes(row, "STREAM_VOTES")
     (confidence,) = _shares(row, "FACE_CONFIDENCE")
     if status == "ok" and (decision not in get_args(Decision) or scores is None or probabilities is None):
         raise InvalidResponseError(
@@ -234,12 +251,12 @@ def _believed_decision(image: EncodedImage, row: dict[str, NDArray[Any]], thresh
     )
 
 
-def _range(row: dict[str, NDArray[Any]], name: str) -> tuple[float, float] | None:
-    low, high = _shares(row, name)
+def _range(ends: list[float | None]) -> tuple[float, float] | None:
+    low, high = ends
     if low is None or high is None:
         return None
     if low > high:
-        raise InvalidResponseError(f"the server's {name} is from {low} to {high}")
+        raise InvalidResponseError(f"the server gives a range from {low} to {high}")
     return low, high
 
 
@@ -251,12 +268,23 @@ def _shares(row: dict[str, NDArray[Any]], name: str) -> list[float | None]:
     return [_number(value) for value in values]
 
 
+def _votes(row: dict[str, NDArray[Any]], name: str) -> list[float | None]:
+    """The values of an output that are votes, as `_shares`."""
+    votes, values = _shares(row, name), row[name].astype(np.float64)
+    nearest = np.round(values * _VOTE_STEPS) / _VOTE_STEPS
+    if np.any(np.abs(values - nearest) > np.finfo(np.float32).eps):  # NaN, which is no vote, compares as none
+        raise InvalidResponseError(f"the server's {name} is {row[name].tolist()}, not in steps of {1 / _VOTE_STEPS}")
+    return votes
+
+
 def _box(values: NDArray[np.float32]) -> tuple[float, float, float, float] | None:
     if np.all(np.isnan(values)):
         return None
     x1, y1, x2, y2 = (float(str(value)) for value in values)
-    if not (np.all(np.isfinite(values)) and x1 < x2 and y1 < y2):
-        raise InvalidResponseError(f"the server's FACE is {values.tolist()}, not x1 < x2, y1 < y2 in pixels")
+    if not (np.all(np.abs(values) <= _FARTHEST) and x1 < x2 and y1 < y2):
+        raise InvalidResponseError(
+            f"the server's FACE is {values.tolist()}, not x1 < x2, y1 < y2 in pixels of an image"
+        )
     return x1, y1, x2, y2
 
 

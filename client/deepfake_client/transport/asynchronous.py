@@ -29,7 +29,7 @@ class AsyncCalls(ClientBase):
     _fleet: Balancer | None = None
 
     @cached_property
-    def _channels(self) -> dict[Address, InferenceServerClient]:
+    def _channels(self) -> dict[tuple[Address, bool], InferenceServerClient]:
         return {}
 
     @cached_property
@@ -85,10 +85,10 @@ class AsyncCalls(ClientBase):
             return await self._send(balancer, server, call, state)
 
     async def _send(self, balancer: Balancer, server: Server, call: Call[T], state: RequestState | None = None) -> T:
-        address = server.address
-        if address not in self._channels:  # made on first use: a channel belongs to the event loop that is running then
-            self._channels[address] = InferenceServerClient(**self._settings.channel(address))
-        client, early_timeout = self._channels[address], partial(balancer.early_timeout, server, state, call.timeout)
+        address, kind = server.address, (server.address, call.pixels)
+        if kind not in self._channels:  # made on first use: a channel belongs to the event loop that is running then
+            self._channels[kind] = InferenceServerClient(**self._settings.channel(address, pixels=call.pixels))
+        client, early_timeout = self._channels[kind], partial(balancer.early_timeout, server, state, call.timeout)
         try:
             if call.scores and balancer.several:
                 response: Any = await ainfer(client, call.arguments, call.timeout, early_timeout)

@@ -101,7 +101,7 @@ class BlockingCalls(ClientBase):
 
     def _send(self, channels: ChannelPool, server: Server, call: Call[T], state: RequestState | None = None) -> T:
         early_timeout = partial(self._balancer.early_timeout, server, state, call.timeout)
-        client = channels.to(server.address)
+        client = channels.to(server.address, pixels=call.pixels)
         try:
             if call.scores and self._balancer.several:
                 response: Any = infer(client, call.arguments, call.timeout, early_timeout)

@@ -52,6 +52,7 @@ class Call(Generic[T]):
         explain: Turns its failure at an address into the error to raise; it is given the deadline that there was.
         scores: Whether it asks for scores.
         images: Images of the user's that it asks them for.
+        pixels: Whether its answer may hold pixels; see `Settings.channel`.
         optional: Whether what it asks for may be missing at the server; the result is None then.
         label: Adds to the result what its server said of its weights.
     """
@@ -63,6 +64,7 @@ class Call(Generic[T]):
     explain: Callable[[InferenceServerException, Address, float], DetectorError]
     scores: bool = False
     images: int = 0
+    pixels: bool = False
     optional: bool = False
     label: Callable[[T, Provenance | None], T] | None = None
 
@@ -104,6 +106,7 @@ def find_faces_call(settings: Settings, images: Sequence[EncodedImage]) -> Call[
         settings.timeout,
         lambda result: parse_faces(result, images),
         explain,
+        pixels=True,
     )
 
 

@@ -15,14 +15,21 @@ from ..early import Decide
 from .tls import Tls
 
 _CHANNEL_ARGS = [
-    # Triton has no message size limit; gRPC's own default of 4 MiB for answers is not ours to impose.
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),  # what a server takes is for the server to say
     # gRPC waits up to two minutes between attempts to reconnect; a restarted server is to be found at once.
     ("grpc.initial_reconnect_backoff_ms", 250),
     ("grpc.min_reconnect_backoff_ms", 5000),  # despite its name, the time that one attempt to connect may take
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
+
+_MOST_ANSWER = 4 << 20
+"""Most bytes of an answer without pixels, such as a configuration or provenance, …"""
+
+_MOST_ROW = 1 << 10
+"""… and of the scores of each image of a request, in all their outputs."""
+
+_MOST_PIXELS = 64 << 20
+"""Most bytes of an answer with pixels: every face of the images of a request, or what a step of the detector gives."""
 
 _LONGEST_TIMEOUT = 1e6
 """Seconds; gRPC gives a request at once up whose deadline overflows its clock."""
@@ -74,9 +81,16 @@ class Settings:
         """The addresses, for messages."""
         return ", ".join(self.urls)
 
-    def channel(self, address: Address) -> dict[str, Any]:
-        """The arguments of a tritonclient client for one server."""
-        options: dict[str, Any] = {"url": address.target, "channel_args": list(_CHANNEL_ARGS)}
+    def channel(self, address: Address, *, pixels: bool = False) -> dict[str, Any]:
+        """The arguments of a tritonclient client for one server.
+
+        Args:
+            address: Of the server.
+            pixels: Whether answers may hold pixels; one that is larger than its kind can be is not taken.
+        """
+        most = _MOST_PIXELS if pixels else _MOST_ANSWER + _MOST_ROW * self.batch_size
+        arguments = [*_CHANNEL_ARGS, ("grpc.max_receive_message_length", most)]
+        options: dict[str, Any] = {"url": address.target, "channel_args": arguments}
         if address.target != address.url:  # what the server is called, and its certificate is for, is the name
             options["channel_args"] += [("grpc.default_authority", address.url)]
         if self.tls is not None:

@@ -1,5 +1,6 @@
 """The wire contract has one source, and answers outside it are not believed."""
 
+import asyncio
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from deepfake_client import STATUS_HINTS, STREAM_NAMES, DetectorClient, InvalidResponseError
+from deepfake_client import STATUS_HINTS, STREAM_NAMES, AsyncDetectorClient, DetectorClient, InvalidResponseError
 from deepfake_client.contract import contract
 from deepfake_client.contract.streams import STREAMS
 from hypothesis import HealthCheck, given, settings
@@ -63,6 +64,10 @@ def garbled(server: FakeTriton, output: str, value: Any) -> None:
         ("FACE", (1.0, 9.0, 5.0, 9.0)),
         ("FACE", (1.0, math.nan, 5.0, 9.0)),
         ("FACE", (1.0, 1.0, math.inf, 9.0)),
+        ("FACE", (-3e38, -3e38, 3e38, 3e38)),
+        ("FACE", (1.0, 1.0, 2.0**21 + 1, 9.0)),
+        ("SCORE", 0.355),
+        ("STREAM_VOTES", (0.5, 0.372, 0.5)),
         ("STATUS", b"splendid"),
         ("STATUS", b""),
         ("STATUS", b"ok\x1b[2J"),
@@ -83,10 +88,31 @@ def test_a_row_outside_the_contract_is_not_believed_and_costs_no_other(
     assert row.error.isprintable()
 
 
-def test_an_image_that_was_not_scored_has_no_score(server: FakeTriton, client: DetectorClient) -> None:
+def test_an_image_that_was_not_scored_has_no_numbers(server: FakeTriton, client: DetectorClient) -> None:
     garbled(server, "STATUS", b"too_many_bytes")
-    row = list(client.score_many([b"0.1", b"0.2"]))[1]
+    row = list(client.score_many([b"0.1", b"0.9"]))[1]
     assert (row.status, row.score, row.probability, row.verdict) == ("too_many_bytes", None, None, None)
+    assert {(stream.probability, stream.vote) for stream in row.streams.values()} == {(None, None)}
+    assert (row.face.box, row.face.confidence) == (None, None)
+
+
+@pytest.mark.parametrize("vote", [step / 100 for step in range(101)])
+def test_every_step_of_a_calibrated_vote_is_believed(server: FakeTriton, client: DetectorClient, vote: float) -> None:
+    assert client.score(str(vote).encode()).score == vote
+
+
+def test_an_answer_that_is_larger_than_any_is_not_taken(server: FakeTriton, client: DetectorClient) -> None:
+    server.garble = lambda outputs: outputs["FACE_SOURCE"].fill(b"a" * (5 << 20))
+    (row,) = client.score_many([b"0.1"])
+    assert row.status == "request_failed"
+    assert "answers with more than" in (row.error or "")
+    with pytest.raises(InvalidResponseError, match="answers with more than"):
+        asyncio.run(score_by_asyncio(server.url))
+
+
+async def score_by_asyncio(url: str) -> None:
+    async with AsyncDetectorClient(url) as client:
+        await client.score(b"0.1")
 
 
 @given(values=st.lists(st.floats(width=32), min_size=4, max_size=4))
@@ -99,7 +125,7 @@ def test_numbers_that_are_believed_are_within_their_ranges(
     x1, y1, x2, y2 = face or (0, 0, 1, 1)
     assert x1 < x2
     assert y1 < y2
-    assert all(map(math.isfinite, (x1, y1, x2, y2)))
+    assert all(-(2**21) <= value <= 2**21 for value in (x1, y1, x2, y2))
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many", "9" * 30, "1_000"])

@@ -291,6 +291,17 @@ def test_scores_and_verdicts_are_asked_of_their_own_models() -> None:
     )
 
 
+def test_answers_are_bounded_by_what_they_may_hold() -> None:
+    def most(settings: Settings, *, pixels: bool) -> int:
+        arguments = dict(settings.channel(Address("h:1", "h:1"), pixels=pixels)["channel_args"])
+        return int(arguments["grpc.max_receive_message_length"])
+
+    assert calls.find_faces_call(SETTINGS, [image("a")]).pixels  # each face is a picture
+    assert not calls.score_call(SETTINGS, [image("a")]).pixels
+    assert 4 << 20 < most(SETTINGS, pixels=False) < most(replace(SETTINGS, batch_size=32), pixels=False) < 5 << 20
+    assert most(SETTINGS, pixels=True) == 64 << 20
+
+
 def test_a_connection_has_the_credentials_and_the_name_that_the_certificate_is_for() -> None:
     plain = SETTINGS.channel(Address("h:1", "h:1"))
     assert plain["url"] == "h:1"
