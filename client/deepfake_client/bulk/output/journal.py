@@ -100,6 +100,8 @@ class Journal:
 
     def check(self) -> None:
         """Raises JournalError where the entries are not those that were committed, or of another version."""
+        if self["run"] is None:  # an empty file, for example, becomes a journal without entries when it is opened
+            raise self._damaged()
         if self["format"] != FORMAT:
             raise JournalError(
                 f"its journal {self._path} is of format {self['format'] or 1}, and this client writes {FORMAT}; go on"

@@ -37,7 +37,7 @@ class Rows(Protocol):
     journal_path: Path
 
     def is_there(self) -> bool:
-        """Whether there is anything that a new run would replace."""
+        """Whether there are any files with rows. Raises OutputError where there is something else."""
 
     def start(self, journal: Journal) -> None:
         """Begins with no rows, in place of what is there."""
@@ -73,7 +73,11 @@ class TextRows:
         self._stage = path.with_name(path.name + ".staged")
 
     def is_there(self) -> bool:
-        return self._path.exists() and self._path.stat().st_size > 0
+        if not self._path.exists():
+            return False
+        header = self._header.encode()
+        with self._path.open("rb") as file:  # a run that was stopped at once leaves the header, or a part of it
+            return not header.startswith(file.read(len(header) + 1))
 
     def start(self, journal: Journal) -> None:
         self._open(Content())
@@ -147,7 +151,7 @@ class ParquetShards:
         names = [each.name for each in self._path.iterdir() if not each.name.startswith(self.journal_path.name)]
         if strange := [name for name in names if not re.fullmatch(r"(part|_staged)-\d{5,}\.parquet", name)]:
             raise OutputError(f"the folder holds other files, such as {strange[0]}; give another name")
-        return bool(names) or self.journal_path.exists()
+        return bool(names)
 
     def start(self, journal: Journal) -> None:
         for file in self._path.glob("*.parquet"):

@@ -143,6 +143,11 @@ def change(output: Path, statement: str, *values: Any) -> None:
         ("ALTER TABLE done RENAME COLUMN key TO other", "is damaged"),
         ("UPDATE value SET json = '1' WHERE name = 'format'", "is of format 1, and this client writes"),
         ("DELETE FROM value WHERE name = 'format'", "is of format 1, and this client writes"),
+        ("DELETE FROM value WHERE name = 'digests'", "is damaged"),
+        ("DELETE FROM value WHERE name = 'run'", "is damaged"),
+        ("UPDATE value SET json = 'null' WHERE name = 'run'", "is damaged"),
+        ("DELETE FROM value", "is damaged"),
+        ("DROP TABLE value", "is damaged"),
     ],
 )
 @pytest.mark.parametrize("kind", KINDS)
@@ -158,6 +163,57 @@ def test_a_journal_that_was_changed_is_an_error(
     assert result.exit_code == (0 if reason is None else 2)
     assert (reason or "") in told(result)
     assert rows_of(output) == before
+
+
+@pytest.mark.parametrize("name", ["scores.jsonl", "scores.csv"])
+def test_an_empty_journal_lets_no_run_replace_what_is_there(server: FakeTriton, tmp_path: Path, name: str) -> None:
+    make_images(tmp_path / "x", 2)
+    output = tmp_path / name
+    output.write_text("precious\n" * 50)
+    (tmp_path / f"{name}.journal").touch()
+    result = score(server.url, tmp_path / "x", "-o", output)
+    assert result.exit_code == 2
+    assert "is damaged" in told(result)
+    assert output.read_text() == "precious\n" * 50
+
+
+def test_an_empty_journal_lets_no_run_replace_shards(server: FakeTriton, tmp_path: Path) -> None:
+    make_images(tmp_path / "x", 2)
+    output = tmp_path / "scores.parquet"
+    assert score(server.url, tmp_path / "x", "-o", output).exit_code == 0
+    (output / "_journal").write_bytes(b"")
+    before = (output / "part-00000.parquet").read_bytes()
+    result = score(server.url, tmp_path / "x", "-o", output)
+    assert result.exit_code == 2
+    assert "is damaged" in told(result)
+    assert (output / "part-00000.parquet").read_bytes() == before
+
+
+KILL_BEFORE_THE_FIRST_COMMIT = """
+import os, signal, sys
+from deepfake_client.bulk.output.journal import Journal
+from deepfake_client.cli import main
+commit = Journal.commit
+def deadly(self):
+    if self["run"] is not None or sys.argv[1] == "0": os.kill(os.getpid(), signal.SIGKILL)
+    commit(self)
+Journal.commit = deadly
+main(["score", *sys.argv[2:]])
+"""
+
+
+@pytest.mark.parametrize("moment", ["0", "1"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_was_killed_before_its_first_commit_begins_anew(
+    server: FakeTriton, tmp_path: Path, kind: str, moment: str
+) -> None:
+    paths = make_images(tmp_path / "x", 3)
+    output = tmp_path / f"scores.{kind}"
+    words = [str(tmp_path / "x"), "-o", str(output), "--url", server.url]
+    killed = subprocess.run([sys.executable, "-c", KILL_BEFORE_THE_FIRST_COMMIT, moment, *words], capture_output=True)
+    assert killed.returncode == -9, killed.stderr
+    assert score(server.url, tmp_path / "x", "-o", output).exit_code == 0
+    assert Counter(row["path"] for row in rows_of(output)) == Counter(map(str, paths))
 
 
 def test_rows_that_wait_for_their_shard_are_known(tmp_path: Path) -> None:
