@@ -2,18 +2,77 @@
 
 import contextlib
 import ctypes
+import errno
 import os
+import platform
 import resource
+import struct
+import sys
+from collections.abc import Iterator
 
-_PR_SET_NO_NEW_PRIVS = 38  # from linux/prctl.h
 _NOBODY = 65534
 _ACCOUNT_BYTES = 1 << 16  # What the decoders may write about an image.
 
+_PR_SET_SECCOMP, _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 22, 1, 38  # from linux/prctl.h
+_FILTER = 2  # SECCOMP_MODE_FILTER; this and the answers are from linux/seccomp.h
+_ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
+_LOAD, _IF_EQUAL, _ANSWER = 0x20, 0x15, 0x06  # of 32 bits: BPF_LD, BPF_JMP | BPF_JEQ, BPF_RET; from linux/bpf_common.h
+_NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # where struct seccomp_data has them
+
+_ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+"""By `platform.machine`: AUDIT_ARCH of linux/audit.h, and the place of its numbers below."""
+
+_CALLS = {  # by how often a decoder needs them
+    "read": (0, 63),
+    "write": (1, 64),
+    "pread64": (17, 67),
+    "lseek": (8, 62),
+    "ftruncate": (77, 46),
+    "mmap": (9, 222),
+    "munmap": (11, 215),
+    "mremap": (25, 216),
+    "mprotect": (10, 226),
+    "madvise": (28, 233),
+    "brk": (12, 214),
+    "close": (3, 57),
+    "fstat": (5, 80),
+    "recvfrom": (45, 207),
+    "recvmsg": (47, 212),
+    "sendto": (44, 206),
+    "sendmsg": (46, 211),
+    "setitimer": (38, 103),
+    "futex": (202, 98),
+    "clock_gettime": (228, 113),
+    "clock_nanosleep": (230, 115),
+    "sched_yield": (24, 124),
+    "sched_getaffinity": (204, 123),
+    "rt_sigaction": (13, 134),
+    "rt_sigprocmask": (14, 135),
+    "rt_sigreturn": (15, 139),
+    "sigaltstack": (131, 132),
+    "restart_syscall": (219, 128),
+    "getrandom": (318, 278),
+    "getpid": (39, 172),
+    "gettid": (186, 178),
+    "getppid": (110, 173),
+    "exit": (60, 93),
+    "exit_group": (231, 94),
+}
+"""The system calls that a decoding process may make, with their numbers. All others are refused: those that open files
+or sockets, start processes or threads, send signals, or look into other processes."""
+
+_CALLS_WITH = {
+    "fcntl": ((72, 25), 1, (1, 3, 1030)),  # F_GETFD, F_GETFL, F_DUPFD_CLOEXEC; F_SETOWN would send signals
+    "prctl": ((157, 167), 0, (_PR_SET_PDEATHSIG,)),
+    "prlimit64": ((302, 261), 0, (0,)),  # of this process alone
+}
+"""Those that it may make with some values of one argument: their numbers, the argument's place, and these values."""
+
 
 def give_up_rights() -> None:
-    """Keeps this process from opening files or sockets, starting others, or writing more than a few lines.
+    """Keeps this process from opening files or sockets, reaching others, or writing more than a few lines.
 
-    Where it runs as root and may, it becomes nobody.
+    Where it runs as root and may, it becomes nobody. Where `can_filter` is False, limits are all that holds it.
     """
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)
@@ -24,7 +83,7 @@ def give_up_rights() -> None:
             os.setgroups([])
             os.setresgid(_NOBODY, _NOBODY, _NOBODY)
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     last = os.dup(null)
     os.close(last)
     os.close(null)
@@ -36,3 +95,62 @@ def give_up_rights() -> None:
         (resource.RLIMIT_CORE, 0),
     ):
         resource.setrlimit(limit, (value, value))
+    if can_filter():
+        _filter_calls()
+
+
+def can_filter() -> bool:
+    """Whether this machine's kernel filters system calls (seccomp), and their numbers are known here."""
+    # A kernel that can looks for the filter, which is nowhere.
+    return platform.machine() in _ARCHITECTURES and _prctl(_PR_SET_SECCOMP, _FILTER) == errno.EFAULT
+
+
+def warn_without_filter() -> None:
+    """Says on standard error, for the log, that nothing but limits will hold what this process forks off."""
+    if not can_filter():
+        print(
+            "deepfake-detector: this kernel does not filter system calls (seccomp), so limits and another user alone "
+            "hold the processes that decode; run it on Linux with seccomp, on x86_64 or aarch64",
+            file=sys.stderr,
+        )
+
+
+def _filter_calls() -> None:
+    """Refuses this process all system calls but those above, for good.
+
+    Raises:
+        OSError: The kernel does not take the filter.
+    """
+    steps = b"".join(struct.pack("=HBBI", *step) for step in _filter(*_ARCHITECTURES[platform.machine()]))
+    program = ctypes.create_string_buffer(steps)
+    # struct sock_fprog: the number of steps, and where they are.
+    header = ctypes.create_string_buffer(struct.pack("@HP", len(steps) // 8, ctypes.addressof(program)))
+    if failure := _prctl(_PR_SET_SECCOMP, _FILTER, ctypes.addressof(header)):
+        raise OSError(failure, "the filter of system calls was not taken")
+
+
+def _filter(architecture: int, place: int) -> Iterator[tuple[int, int, int, int]]:
+    """The filter's steps: what to do, the steps to pass over where a comparison holds and where not, and the value."""
+    yield _LOAD, 0, 0, _ARCHITECTURE
+    yield _IF_EQUAL, 1, 0, architecture
+    yield _ANSWER, 0, 0, _KILL  # numbers of another architecture mean other calls
+    yield _LOAD, 0, 0, _NUMBER
+    for numbers in _CALLS.values():
+        yield _IF_EQUAL, 0, 1, numbers[place]
+        yield _ANSWER, 0, 0, _ALLOW
+    for numbers, argument, values in _CALLS_WITH.values():
+        yield _IF_EQUAL, 0, 2 + 2 * len(values), numbers[place]
+        yield _LOAD, 0, 0, _ARGUMENTS + 8 * argument  # its lower half: these arguments have 32 bits
+        for value in values:
+            yield _IF_EQUAL, 0, 1, value
+            yield _ANSWER, 0, 0, _ALLOW
+        yield _ANSWER, 0, 0, _REFUSE
+    yield _ANSWER, 0, 0, _REFUSE
+
+
+def _prctl(option: int, value: int, further: int = 0) -> int:
+    """Sets something about this process; the error number, 0 where there is none."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    unused = ctypes.c_ulong(0)
+    done = libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(further), unused, unused)
+    return ctypes.get_errno() if done else 0

@@ -20,7 +20,7 @@ from ensemble import status
 from ensemble.images.decoding import decode_still
 from ensemble.images.errors import ImageError
 from ensemble.images.protocol import ANSWER, DESK_BYTES, JOB, LONGEST_MESSAGE, PID
-from ensemble.images.sandbox import give_up_rights
+from ensemble.images.sandbox import give_up_rights, warn_without_filter
 
 _DEBUG = 5  # from opencv2/core/utils/logger.defines.hpp
 _PR_SET_PDEATHSIG = 1  # from linux/prctl.h
@@ -31,6 +31,7 @@ def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     template = os.getpid()
     cv2.setNumThreads(1)
+    warn_without_filter()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # Nobody waits for the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's affair.
     while True:

@@ -19,7 +19,7 @@ from . import protocol
 from .copies import load_pillow, send_copies
 from .frames import load_av, send_frames
 from .limits import MEMORY, SECONDS
-from .sandbox import give_up_rights
+from .sandbox import give_up_rights, warn_without_filter
 from .source import Window
 
 JOBS: Mapping[str, Callable[..., None]] = {"frames": send_frames, "copies": send_copies}
@@ -39,6 +39,7 @@ def main(descriptor: int) -> None:
     template = os.getpid()
     load_av()
     load_pillow()
+    warn_without_filter()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the affair of those who ask
     while True:

@@ -19,6 +19,7 @@ import pytest
 from ensemble import status
 from ensemble.images import Decoders, ImageError, workers
 from ensemble.images.headers import Header, read_header
+from ensemble.images.sandbox import can_filter
 from tests import hostile
 from tests.golden import IMAGES, read_rgb
 from tests.wellformed import opencv, png, png_chunk
@@ -222,6 +223,7 @@ def test_a_worker_has_no_rights_that_it_does_not_need(others: set[int], decoders
     _, worker = started(others)
     state = dict(line.split(":\t", 1) for line in Path(f"/proc/{worker.pid}/status").read_text().splitlines())
     assert state["NoNewPrivs"] == "1"
+    assert state["Seccomp"] == ("2" if can_filter() else "0")  # what the filter refuses: test_sandbox.py
     assert worker.num_threads() == 1
     assert int(state["CapEff"], 16) == 0 or os.getuid() != 0
     if os.getuid() == 0:

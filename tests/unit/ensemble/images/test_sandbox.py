@@ -1,0 +1,99 @@
+"""What a process that decodes may still do, by its own attempts."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ensemble.images.sandbox import can_filter, warn_without_filter
+
+ATTEMPTS = """
+import ctypes, errno, fcntl, json, os, resource, signal, socket, sys, time
+from ensemble.images.sandbox import give_up_rights
+
+folder = sys.argv[1]
+report = os.dup(1)
+if os.getuid() == 0:  # what is attempted on a process of the same user is what counts
+    os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+victim = os.fork()
+if victim == 0:
+    os.close(report); os.close(1)
+    time.sleep(600)
+libc = ctypes.CDLL(None, use_errno=True)
+here, there, handle = socket.socket(), socket.socket(), os.pidfd_open(victim)
+old, new = os.path.join(folder, "old"), os.path.join(folder, "new")
+
+def call(name, *arguments):
+    if getattr(libc, name)(*arguments) < 0:
+        raise OSError(ctypes.get_errno(), name)
+
+attempts = {
+    "read a file": lambda: os.open("/etc/passwd", os.O_RDONLY),
+    "look at a file": lambda: os.stat("/etc/passwd"),
+    "write a file": lambda: os.open(new, os.O_WRONLY | os.O_CREAT),
+    "list a folder": lambda: os.listdir(folder),
+    "unlink": lambda: os.unlink(old),
+    "rename": lambda: os.rename(old, new),
+    "link": lambda: os.link(old, new),
+    "symlink": lambda: os.symlink(old, new),
+    "mkdir": lambda: os.mkdir(new),
+    "chmod": lambda: os.chmod(old, 0o777),
+    "make a socket": socket.socket,
+    "make a pair of sockets": socket.socketpair,
+    "connect": lambda: here.connect(("127.0.0.1", 1)),
+    "bind": lambda: there.bind(("127.0.0.1", 0)),
+    "listen": lambda: there.listen(),
+    "fork": os.fork,
+    "execute": lambda: os.execv(sys.executable, [sys.executable, "-c", ""]),
+    "kill": lambda: os.kill(victim, signal.SIGKILL),
+    "kill by a descriptor": lambda: signal.pidfd_send_signal(handle, signal.SIGKILL),
+    "open a process": lambda: os.pidfd_open(victim),
+    "kill by what a descriptor sends": lambda: fcntl.fcntl(here, fcntl.F_SETOWN, victim),
+    "ptrace": lambda: call("ptrace", 16, victim, 0, 0),
+    "read a memory": lambda: call("process_vm_readv", victim, None, 0, None, 0, 0),
+    "write a memory": lambda: call("process_vm_writev", victim, None, 0, None, 0, 0),
+    "limit another": lambda: resource.prlimit(victim, resource.RLIMIT_CPU, (0, 0)),
+    "slow another": lambda: os.setpriority(os.PRIO_PROCESS, victim, 19),
+    "mount": lambda: call("mount", b"none", folder.encode(), b"tmpfs", 0, None),
+    "a filter of its own": lambda: call("prctl", 22, 2, 0, 0, 0),
+    "anonymous files": lambda: os.memfd_create("x"),
+}
+give_up_rights()
+found = {}
+for name, attempt in attempts.items():
+    try:
+        attempt()
+        found[name] = "allowed"
+    except OSError as error:
+        found[name] = errno.errorcode[error.errno]
+os.write(report, json.dumps([victim, found]).encode())
+os._exit(0)
+"""
+
+needs_filter = pytest.mark.skipif(not can_filter(), reason="this kernel filters no system calls")
+
+
+@needs_filter
+def test_all_that_no_decoder_needs_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    (tmp_path / "old").write_text("kept")
+    (tmp_path / "old").chmod(0o666)
+    command = [sys.executable, "-c", ATTEMPTS, str(tmp_path)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, check=True, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    victim, found = json.loads(done.stdout)
+    os.kill(victim, 9)  # it was not ended
+    assert set(found.values()) == {"EPERM"}, found
+    assert [file.name for file in tmp_path.iterdir()] == ["old"]
+
+
+def test_a_machine_without_a_filter_is_told(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "riscv64")
+    assert not can_filter()
+    warn_without_filter()
+    assert "does not filter system calls" in capfd.readouterr().err
