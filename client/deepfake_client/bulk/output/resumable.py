@@ -55,15 +55,14 @@ class ResumableOutput:
         self._committed = time.monotonic()
         self._turn = threading.Lock()
         with self._named():
-            there = self._rows.is_there()
-            if there and not overwrite and not self._rows.journal_path.exists():
+            if self._rows.is_there() and not overwrite and not self._rows.journal_path.exists():
                 raise OutputError(f"it is there already, without a journal to go on by; {REPLACE}")
             self._rows.journal_path.parent.mkdir(exist_ok=True)
             self._journal = Journal(self._rows.journal_path)
         try:
             with self._named():
                 # Without rows there is nothing to lose: a run may have been stopped before its first commit.
-                if overwrite or not (there or self._journal.count_waiting()):
+                if overwrite or not self._rows.has_rows(self._journal):
                     self._start(run)
                 else:
                     self._go_on(run, retry_failed)

@@ -39,6 +39,9 @@ class Rows(Protocol):
     def is_there(self) -> bool:
         """Whether there are any files with rows. Raises OutputError where there is something else."""
 
+    def has_rows(self, journal: Journal) -> bool:
+        """Whether there is anything that a new run would replace, in files or in the journal alone."""
+
     def start(self, journal: Journal) -> None:
         """Begins with no rows, in place of what is there."""
 
@@ -78,6 +81,9 @@ class TextRows:
         header = self._header.encode()
         with self._path.open("rb") as file:  # a run that was stopped at once leaves the header, or a part of it
             return not header.startswith(file.read(len(header) + 1))
+
+    def has_rows(self, journal: Journal) -> bool:
+        return self.is_there()
 
     def start(self, journal: Journal) -> None:
         self._open(Content())
@@ -152,6 +158,9 @@ class ParquetShards:
         if strange := [name for name in names if not re.fullmatch(r"(part|_staged)-\d{5,}\.parquet", name)]:
             raise OutputError(f"the folder holds other files, such as {strange[0]}; give another name")
         return bool(names)
+
+    def has_rows(self, journal: Journal) -> bool:
+        return self.is_there() or journal.count() > 0
 
     def start(self, journal: Journal) -> None:
         for file in self._path.glob("*.parquet"):
