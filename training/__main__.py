@@ -79,14 +79,13 @@ def prepare_command(
     Each source is a group of its own: give a manifest with persons as groups where one person is in several.
     """
     from training.prepare.command import Settings, prepare
-    from training.prepare.faces import make_detector
+    from training.prepare.faces import describe_detector, make_detector
     from training.prepare.sources import find_sources
 
     with _errors():
         sources = find_sources(inputs, label)
-        frames, without = prepare(
-            sources, output, make_detector(retinaface), Settings(**settings), Console(stderr=True)
-        )
+        chosen = Settings(detector=describe_detector(retinaface), label=label or "", **settings)
+        frames, without = prepare(sources, output, make_detector(retinaface), chosen, Console(stderr=True))
         click.echo(
             f"{frames} frames of {len(sources)} sources in {output}; {without} gave none (unusable.txt)", err=True
         )

@@ -4,6 +4,7 @@ The published ones lie in `training/recipes`; any value can be overridden by its
 is an error: a misspelt learning rate must not cost days.
 """
 
+import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +18,9 @@ from training.errors import RecipeError
 
 RECIPES = Path(__file__).parent / "recipes"
 """The published recipes, one file each."""
+
+NO_CAP = -1
+"""A cap of a data set that caps nothing."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 PerClass = tuple[float, float]
@@ -86,6 +90,9 @@ class Data(_Strict):
 
     @model_validator(mode="after")
     def _check_rates(self) -> "Data":
+        for name, caps in self.caps.items():
+            if not all(cap >= NO_CAP for cap in caps):
+                raise ValueError(f"caps of {name} are {caps}; each must be a number of frames, or {NO_CAP} for no cap")
         for name, rates in self.drop_rates.items():
             if not all(0 <= rate <= 1 for rate in rates):
                 raise ValueError(f"drop_rates of {name} are {rates}; each must lie in [0, 1]")
@@ -126,6 +133,12 @@ class Recipe(_Strict):
     augmentation: Augmentation
     run: Run
 
+    @model_validator(mode="after")
+    def _check_balance(self) -> "Recipe":
+        if self.data.balanced and self.optimiser.batch < 2:
+            raise ValueError("optimiser.batch is 1; data.balanced draws half a batch of each class: give 2 or more")
+        return self
+
     @property
     def specification(self) -> Stream:
         """The stream whose checkpoint this run makes."""
@@ -146,7 +159,7 @@ def read_recipe(name_or_path: str, overrides: Iterable[str] = ()) -> Recipe:
 
     Args:
         name_or_path: Name of a published one, or a TOML file.
-        overrides: `section.key=value` each, the value as TOML writes it.
+        overrides: `section.key=value` each, as a line of TOML; a text may go without its quotes.
 
     Raises:
         RecipeError: There is none, it is no TOML, a key is unknown or absent, or a value is none it can have.
@@ -177,16 +190,27 @@ def _override(values: dict[str, Any], override: str) -> None:
     name, equals, text = override.partition("=")
     if not equals:
         raise RecipeError(f"{override!r}: give an override as section.key=value, such as optimiser.epochs=3")
-    *sections, key = name.strip().split(".")
-    for section in sections:
-        inner = values.setdefault(section, {})
-        if not isinstance(inner, dict):
-            raise RecipeError(f"{override!r}: {section} is a value, not a section")
-        values = inner
     try:
-        values[key] = tomllib.loads(f"value = {text}")["value"]
+        given = tomllib.loads(override)
     except tomllib.TOMLDecodeError:
-        values[key] = text.strip()
+        try:
+            given = tomllib.loads(f"{name} = {json.dumps(text.strip())}")
+        except tomllib.TOMLDecodeError as error:
+            raise RecipeError(
+                f"{override!r}: {name!r} is no name of TOML ({error}); put a part with other signs than letters, "
+                'digits, - and _ between quotes: data.caps."FaceForensics++"=[-1,2]'
+            ) from error
+    _merge(values, given, override)
+
+
+def _merge(values: dict[str, Any], given: Mapping[str, Any], override: str) -> None:
+    for key, value in given.items():
+        if not isinstance(value, dict):
+            values[key] = value
+        elif isinstance(inner := values.setdefault(key, {}), dict):
+            _merge(inner, value, override)
+        else:
+            raise RecipeError(f"{override!r}: {key} is a value, not a section")
 
 
 def _lists_to_tuples(value: Any) -> Any:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from degradation import from_bytes
+from ensemble.faces.crop import check_box, crop_face
 from ensemble.images import ImageError, Limits, RgbImage, read_image
 from ensemble.streams import Stream
 from training.data.augmentation import Floats, TooSmallError, augmented, degraded, frame, normalised
@@ -38,9 +39,25 @@ def read_framed(item: Item, stream: Stream) -> RgbImage:
     """The stream's input of an item, uint8 [side, side, 3].
 
     Raises:
-        ImageError, TooSmallError, OSError: It cannot be decoded, is too small, or its file is gone.
+        ImageError, TooSmallError, OSError: It cannot be decoded, is too small, its face box is not one of a face in
+            it, or its file is gone.
     """
-    return frame(read_image(item.read(), LIMITS), stream)
+    return framed(read_image(item.read(), LIMITS), item, stream)
+
+
+def framed(image: RgbImage, item: Item, stream: Stream) -> RgbImage:
+    """The stream's input of a decoded item: a stream of faces sees the crop around its box.
+
+    Without a box the image is taken for a face crop already, as `prepare` makes them.
+
+    Raises:
+        ImageError: The box is not one of a face in the image.
+        TooSmallError: Its centre is to be cut, and a side is too short.
+    """
+    if stream.sees_face and item.box is not None:
+        check_box(item.box, *image.shape[:2])
+        image = crop_face(image, item.box)
+    return frame(image, stream)
 
 
 class TrainingImages(Dataset[Loaded]):

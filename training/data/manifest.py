@@ -1,18 +1,18 @@
 """The labelled images of a data set: a folder with real/ and fake/, a CSV or Parquet manifest, or tar shards."""
 
 import csv
-import json
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ensemble.contract import IMAGE_SUFFIXES
+from training.data.shards import read_shard
 from training.errors import DataError
 
 EXTENSIONS = frozenset(IMAGE_SUFFIXES)
 LABELS = {"real": 0, "fake": 1, "0": 0, "1": 1}
+LABEL_NAMES = ("real", "fake")
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("path", "label", "dataset", "group", "video", "split", "x1", "y1", "x2", "y2")
 """Columns of a manifest; path and label are required, the others may be left out or empty."""
@@ -67,7 +67,7 @@ def read_manifest(source: Path) -> list[Item]:
     Args:
         source: A folder with real/ and fake/ at any depth inside, or with tar shards; a `.csv` or `.parquet` with
             `COLUMNS`, paths relative to it; or one `.tar` of WebDataset's layout (`key.png` and `key.json`, which has
-            `label` and the other columns).
+            `label` and the other columns, or `key.cls` with the label alone).
 
     Raises:
         DataError: There is no such data set, or a line of it is wrong; the message names it.
@@ -89,8 +89,13 @@ def read_manifest(source: Path) -> list[Item]:
     return items
 
 
-def require_both_classes(items: Iterable[Item], where: str) -> None:
+def require_both_classes(items: Iterable[Item], where: str, fix: str = "add some") -> None:
     """Refuses a set in which one class is absent.
+
+    Args:
+        items: The set.
+        where: Its name in the error.
+        fix: What to do about it.
 
     Raises:
         DataError: There is no real or no fake image.
@@ -98,9 +103,9 @@ def require_both_classes(items: Iterable[Item], where: str) -> None:
     counts = [0, 0]
     for item in items:
         counts[item.label] += 1
-    for name, count in zip(("real", "fake"), counts, strict=True):
+    for name, count in zip(LABEL_NAMES, counts, strict=True):
         if not count:
-            raise DataError(f"{where}: no {name} image among {sum(counts)}; both classes are needed")
+            raise DataError(f"{where}: no {name} image among {sum(counts)}; both classes are needed: {fix}")
 
 
 def item_from_row(row: Mapping[str, Any], folder: Path, where: str, **place: Any) -> Item:
@@ -108,18 +113,21 @@ def item_from_row(row: Mapping[str, Any], folder: Path, where: str, **place: Any
     unknown = [name for name in row if name not in COLUMNS]
     if unknown:
         raise DataError(f"{where}: unknown column {unknown[0]!r}; known are {', '.join(COLUMNS)}")
-    text = {name: "" if value is None else str(value).strip() for name, value in row.items()}
+    text = {name: "" if value is None or value != value else str(value).strip() for name, value in row.items()}
     label = text.get("label", "").lower()
     if label not in LABELS:
         raise DataError(f"{where}: the label is {text.get('label', '')!r}; it must be real or fake, 0 or 1")
     if not text.get("path"):
         raise DataError(f"{where}: no path")
+    if "\0" in text["path"]:
+        raise DataError(f"{where}: the path {text['path']!r} holds a NUL, which no file's name can")
     if (split := text.get("split", "")) not in ("", *SPLITS):
         raise DataError(f"{where}: the split is {split!r}; it must be one of {', '.join(SPLITS)}, or empty")
-    video = text.get("video") or text.get("group") or text["path"]
+    name = place.get("name", text["path"])
+    video = text.get("video") or text.get("group") or name
     return Item(
         path=place.get("path", folder / text["path"]),
-        name=place.get("name", text["path"]),
+        name=name,
         label=LABELS[label],
         dataset=text.get("dataset") or NO_DATASET,
         group=text.get("group") or video,
@@ -145,7 +153,7 @@ def _box(text: Mapping[str, str], where: str) -> tuple[float, float, float, floa
 
 
 def _read_folder(source: Path) -> Iterator[Item]:
-    for name, label in (("real", 0), ("fake", 1)):
+    for label, name in enumerate(LABEL_NAMES):
         folder = source / name
         if not folder.is_dir():
             found = ", ".join(sorted(each.name for each in source.iterdir())[:8]) or "nothing"
@@ -194,32 +202,17 @@ def _require_columns(source: Path, columns: Iterable[str]) -> None:
     given = list(columns)
     if unknown := [name for name in given if name not in COLUMNS]:
         raise DataError(f"{source}: unknown column {unknown[0]!r}; known are {', '.join(COLUMNS)}")
+    if len(set(given)) < len(given):
+        raise DataError(f"{source}: the column {_first_repeated(given)!r} is there twice; keep one")
     if missing := [name for name in ("path", "label") if name not in given]:
         raise DataError(f"{source}: no column {missing[0]!r}; path and label are required")
 
 
 def _read_shard(shard: Path) -> Iterator[Item]:
-    """Members in a row with the same key are one item, as in WebDataset."""
-    images: dict[str, tarfile.TarInfo] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                if not member.isfile():
-                    continue
-                key, _, extension = member.name.partition(".")
-                if f".{extension.lower()}" in EXTENSIONS:
-                    images[key] = member
-                elif extension == "json" and (file := tar.extractfile(member)) is not None:
-                    rows[key] = json.loads(file.read())
-    except (tarfile.TarError, OSError, ValueError, EOFError) as error:
-        raise DataError(f"{shard}: not a whole shard: {error}; write it again") from error
-    for key, member in images.items():
+    for member, row in read_shard(shard):
         name = f"{shard.name}#{member.name}"
-        if not isinstance(rows.get(key), dict):
-            raise DataError(f"{name}: no {key}.json beside it that says its label")
         place = {"path": shard, "name": name, "offset": member.offset_data, "size": member.size}
-        yield item_from_row({"path": member.name} | rows[key], shard.parent, name, **place)
+        yield item_from_row({"path": member.name} | row, shard.parent, name, **place)
 
 
 def _first_repeated(names: Iterable[str]) -> str | None:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from training.data.manifest import Item
-
-NO_CAP = -1
+from training.recipe import NO_CAP
 
 
 @dataclass(frozen=True)

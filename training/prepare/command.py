@@ -35,12 +35,16 @@ class Settings:
 
     Attributes:
         dataset: Name of the data set, which caps and drop rates go by.
+        detector: Which finds the faces, with the hash of its weights.
+        label: Of all sources; empty where their folders say it.
         frames: Of a video.
         keep_faceless: Whether a picture without a face is kept whole.
         shard: Sources of one tar; 0 writes files.
     """
 
     dataset: str
+    detector: str
+    label: str
     frames: int
     keep_faceless: bool
     shard: int
@@ -154,7 +158,11 @@ def _read_journal(path: Path, settings: Settings) -> list[list[Entry]]:
         return []
     head, *units = [json.loads(line) for line in _whole_lines(path)] or [None]
     if head is not None and head["settings"] != settings.__dict__:
-        raise DataError(f"{path.parent} was prepared with {head['settings']}; give the same again, or another --output")
+        before = head["settings"]
+        other = [
+            f"{name} {before.get(name)!r}, not {v!r}" for name, v in settings.__dict__.items() if before.get(name) != v
+        ]
+        raise DataError(f"{path.parent} was prepared with {'; '.join(other)}: give the same again, or another --output")
     return units
 
 

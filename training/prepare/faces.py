@@ -14,6 +14,7 @@ from ensemble.faces.selection import main_face
 from ensemble.images import RgbImage
 from networks.errors import WeightsError
 from networks.faces.retinaface_weights import load_retinaface
+from networks.weights.manifest import sha256_of
 from training.errors import DataError
 
 
@@ -43,6 +44,20 @@ class TorchRetinaFace:
 def make_detector(weights: Path | None) -> FaceDetector:
     """RetinaFace on its published weights; OpenCV's cascade without any."""
     return HaarDetector() if weights is None else TorchRetinaFace(weights)
+
+
+def describe_detector(weights: Path | None) -> str:
+    """What tells one detector from another.
+
+    Raises:
+        DataError: There is no such file.
+    """
+    if weights is None:
+        return HaarDetector.name
+    try:
+        return f"{TorchRetinaFace.name} {sha256_of(weights)}"
+    except OSError as error:
+        raise DataError(f"{weights}: cannot be read: {error}; give retinaface.h5, or leave --retinaface out") from error
 
 
 def face_frame(image: RgbImage, detector: FaceDetector) -> RgbImage | None:

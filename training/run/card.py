@@ -38,11 +38,13 @@ def model_card(
         "|---|---|",
         *(f"| {name} | {count} |" for name, count in record.counts.items()),
         "",
-        f"{progress.skipped} images could not be read during the run, counted once an epoch.",
+        f"{record.left_out} more cannot be used and were left out. {progress.skipped} images could not be used during "
+        "the run, counted once an epoch.",
         "",
         "## Training",
         "",
-        f"Recipe `{record.recipe}`, resolved in `recipe.toml`: stage {recipe.stage}, started from `{record.start}`.",
+        f"Recipe `{record.recipe}`, resolved in `recipe.toml`: stage {recipe.stage}, started from `{record.start}` "
+        f"(sha256 of its weights `{record.start_sha256}`).",
         f"{progress.updates} updates, {progress.epoch} whole epochs; ended: {ended}. The {kept} weights are kept"
         + (f", from update {progress.best_update}." if kept == "best" else "."),
         f"Code: commit `{record.commit or 'unknown'}`; "

@@ -4,6 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 from training.data.images import Batch, TrainingImages, collate
 from training.data.manifest import Item
 from training.data.order import Order, balanced, micro_batches, shuffled
-from training.errors import DataError, NotFiniteError
+from training.errors import DataError, NotFiniteError, RunError
 from training.networks import Network
 from training.recipe import Recipe
 from training.run.journal import Journal
@@ -98,8 +99,10 @@ class Training:
         Raises:
             NotFiniteError: The loss or the gradient is no number any more.
             DataError: No image can be read any more.
-            RunError: The state cannot be saved.
+            RunError: A file of the run cannot be written.
         """
+        if not self.progress.updates:
+            self.save(journal)  # from here on, the same command goes on
         if 0 < self.recipe.run.early_stop <= self.progress.since_best:
             return "early stop"  # an earlier call of the command came to that
         while self.progress.epoch < self.recipe.optimiser.epochs:
@@ -115,7 +118,7 @@ class Training:
         """Writes the state, in the main process."""
         self._saved = time.monotonic()
         if journal is not None:
-            self.progress.logged = journal.flush()
+            self.progress.logged, self.progress.unlogged = journal.flush()
             save_state(
                 self.folder,
                 State(self.identity, self.progress, learnt_tensors(self.network), self._optimiser.state_dict()),
@@ -163,17 +166,18 @@ class Training:
             skipped=self.progress.skipped + int(skipped),
         )
         if journal is not None:
-            journal.skipped(problems)
             seconds = max(time.monotonic() - began, 1e-9)
-            journal.update(
-                self.progress.updates,
-                loss=loss,
-                learning_rate=rate,
-                gradient_norm=norm,
-                images_per_second=all_images / seconds,
-                micro_batch=self.progress.micro_batch,
-                epoch=self.progress.epoch,
-            )
+            with self._saving_first(journal):
+                journal.update(
+                    self.progress.updates,
+                    loss=loss,
+                    learning_rate=rate,
+                    gradient_norm=norm,
+                    images_per_second=all_images / seconds,
+                    micro_batch=self.progress.micro_batch,
+                    epoch=self.progress.epoch,
+                )
+                journal.skipped(problems)
 
     def _micro_batches(self) -> Iterator[Micro]:
         """The rest of the epoch, from where the run is."""
@@ -216,16 +220,28 @@ class Training:
             for name, degraded in (("clean", False), ("degraded", True)):
                 judged = self.judge.judge(self.network, self.accelerator.device, degraded)
                 measures[name] = {dataset: asdict(each) for dataset, each in judged.by_dataset().items()}
-            journal.validation(self.progress.updates, measures)
             value = measures["clean"].get(ALL, {}).get("value")
-            if value is not None and (self.progress.best is None or value > self.progress.best):
-                write_atomically(self.folder / BEST_FILE, learnt_tensors(self.network))
+            better = value is not None and (self.progress.best is None or value > self.progress.best)
+            with self._saving_first(journal):
+                if better:
+                    write_atomically(self.folder / BEST_FILE, learnt_tensors(self.network))
+                journal.validation(self.progress.updates, measures)
+            if better:
                 self.progress = replace(self.progress, best=value, best_update=self.progress.updates, since_best=0)
             else:
                 self.progress = replace(self.progress, since_best=self.progress.since_best + 1)
         self.progress = replace(self.progress, validated=self.progress.updates)
         patience = self.recipe.run.early_stop
         return bool(self._agreed(int(patience > 0 and self.progress.since_best >= patience)))
+
+    @contextmanager
+    def _saving_first(self, journal: Journal) -> Iterator[None]:
+        """Where another file of the run cannot be written, its state is saved before it ends."""
+        try:
+            yield
+        except RunError:
+            self.save(journal)
+            raise
 
     def _stop_wanted(self) -> str:
         number = self._agreed(int(self.stop.asked or 0))
@@ -250,8 +266,8 @@ class Training:
         return (
             f"update {self.progress.updates + 1}: the loss is {losses[first].item():g} and the norm of the gradient "
             f"{norm:g}; epoch {self.progress.epoch}, micro-batch {self.progress.micro_batch + first}, images {names}. "
-            f"The update was not made; the last good state is in {self.folder}. Lower optimiser.learning_rate, use "
-            "run.precision=float32, or look at these images"
+            "The update was not made. Lower optimiser.learning_rate, use run.precision=float32, or look at these "
+            "images."
         )
 
 

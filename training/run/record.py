@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
 from safetensors.torch import save_file
 
 from ensemble.streams import Stream
@@ -19,8 +21,7 @@ from networks.architecture import tensor_shapes
 from networks.errors import ManifestError
 from networks.weights.checkpoints import read_checkpoint
 from networks.weights.manifest import Entry, describe_file, read_manifest, sha256_of, write_manifest
-from training.data.manifest import Item
-from training.data.splits import Fingerprint
+from training.data.manifest import LABEL_NAMES, Item
 from training.errors import RunError
 from training.networks import Network
 from training.recipe import Recipe
@@ -37,9 +38,11 @@ class Record:
     Attributes:
         recipe: Its name or file, as given.
         start: What it started from, as given.
+        start_sha256: Of the weights that it started from.
         data: The data set, as given.
         data_sha256: Of all rows and files.
-        counts: Images by split, data set and class.
+        counts: Images that can be used, by split, data set and class.
+        left_out: Images of these splits that cannot be used.
         versions: Of the libraries.
         commit: Of the project; empty outside a checkout.
         notes: What whoever reads the card should know.
@@ -47,9 +50,11 @@ class Record:
 
     recipe: str
     start: str
+    start_sha256: str
     data: str
     data_sha256: str
     counts: dict[str, int]
+    left_out: int
     versions: dict[str, str]
     commit: str
     notes: str = ""
@@ -81,26 +86,40 @@ def project_commit() -> str:
     return commit + ("+changes" if changes.stdout.strip() else "")
 
 
-def hash_rows(items: Sequence[Item]) -> str:
-    """Of what the manifest says, with each file's length: cheap, to know the data set again."""
+def hash_data(items: Sequence[Item]) -> str:
+    """SHA-256 of what a run learns from and is judged on: every row, and the contents of every file."""
+
+    def content(item: Item) -> str:
+        try:
+            return hashlib.sha256(item.read()).hexdigest()
+        except OSError:
+            return "gone"
+
     digest = hashlib.sha256()
-    for item in items:
-        size = item.size or (item.path.stat().st_size if item.path.is_file() else -1)
-        digest.update(f"{item.name}|{item.label}|{item.dataset}|{item.group}|{item.split}|{size}\n".encode())
+    with ThreadPoolExecutor() as pool:
+        for item, found in zip(items, pool.map(content, items), strict=True):
+            row = (item.name, item.label, item.dataset, item.group, item.video, item.split, item.box, found)
+            digest.update(f"{row}\n".encode())
     return digest.hexdigest()
 
 
-def hash_contents(items: Sequence[Item], fingerprints: Sequence[Fingerprint | None]) -> str:
-    """Of all rows and of the files' contents."""
-    digest = hashlib.sha256(hash_rows(items).encode())
-    for found in fingerprints:
-        digest.update((found.sha256 if found else "unreadable").encode())
+def hash_start(network: Network, checkpoint: Path | None) -> str:
+    """SHA-256 of the weights that a run starts from: the base, CLIP, and the checkpoint that it goes on from.
+
+    What the seed draws, LoRA and a head, is left out: the recipe says it.
+    """
+    digest = hashlib.sha256((sha256_of(checkpoint) if checkpoint else "").encode())
+    drawn = {id(parameter) for parameter in network.head.parameters()}
+    for name, value in sorted(network.state_dict(keep_vars=True).items()):
+        if id(value) not in drawn and ".lora_" not in name:
+            digest.update(name.encode())
+            digest.update(memoryview(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()))
     return digest.hexdigest()
 
 
 def count_items(items: Sequence[Item]) -> dict[str, int]:
     """Images by split, data set and class."""
-    counts = Counter(f"{item.split}/{item.dataset}/{('real', 'fake')[item.label]}" for item in items)
+    counts = Counter(f"{item.split}/{item.dataset}/{LABEL_NAMES[item.label]}" for item in items)
     return dict(sorted(counts.items()))
 
 

@@ -30,6 +30,7 @@ class Progress:
         validated: The updates made at the last validation.
         skipped: Images that could not be read so far.
         logged: Bytes of the metrics file that belong to it; what follows is of updates that will be made again.
+        unlogged: Lines of metrics that belong to it and found no room on the disk.
     """
 
     updates: int = 0
@@ -41,6 +42,7 @@ class Progress:
     validated: int = 0
     skipped: int = 0
     logged: int = 0
+    unlogged: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class State:
     """All of a run that changes.
 
     Attributes:
-        identity: What must be the same to go on: recipe, data and processes.
+        identity: What must be the same to go on: recipe, data, starting weights and processes.
         progress: Where it is.
         learnt: The tensors that learn, by name.
         optimiser: Adam's own.
@@ -115,7 +117,7 @@ def read_tensors_file(path: Path) -> dict[str, Tensor]:
 
 
 def write_atomically(path: Path, content: object) -> None:
-    """torch.save beside, flushed to the disk, then moved into place.
+    """torch.save beside, a text as it is, flushed to the disk, then moved into place.
 
     Raises:
         RunError: It cannot be written; what was at `path` is still there.
@@ -123,7 +125,10 @@ def write_atomically(path: Path, content: object) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         with partial.open("wb") as file:
-            torch.save(content, file)
+            if isinstance(content, str):
+                file.write(content.encode())
+            else:
+                torch.save(content, file)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -9,15 +9,22 @@ import cv2
 import numpy as np
 import pytest
 
-from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION
+from ensemble.faces.crop import crop_face
+from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION
 from tests.golden import IMAGES, read_rgb
 from training.data.augmentation import TooSmallError, frame
-from training.data.images import TrainingImages, ValidationImages
+from training.data.copies import Fingerprint, require_no_copies, require_one_label
+from training.data.images import TrainingImages, ValidationImages, read_framed
 from training.data.manifest import Item, read_manifest, require_both_classes
 from training.data.order import micro_batches, shuffled
-from training.data.splits import fingerprints, require_groups_apart, require_no_copies, split_by_group
+from training.data.splits import require_groups_apart, split_by_group
+from training.data.survey import survey
 from training.errors import DataError, RecipeError
 from training.recipe import published, read_recipe
+
+
+def fingerprints(items: list[Item]) -> list[Fingerprint | None]:
+    return [each.fingerprint for each in survey(items, GLOBAL_TEXTURE)]
 
 
 def manifest(folder: Path, text: str) -> Path:
@@ -39,6 +46,8 @@ def manifest(folder: Path, text: str) -> Path:
         ("path,label\na.png,real\na.png,fake\n", "a.png is there twice"),
         ("path,label\na.png\n", "line 2: not 2 values"),
         ("path,label\n", "no image in it"),
+        ("path,label,label\na.png,real,fake\n", "the column 'label' is there twice"),
+        ("path,label\na\0.png,real\n", "line 2: the path .* holds a NUL"),
         ("", "no column 'path'"),
     ],
 )
@@ -85,8 +94,9 @@ def test_parquet(tmp_path: Path) -> None:
     pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
     with pytest.raises(DataError, match="line 2: the face box"):
         read_manifest(tmp_path / "m.parquet")
-    pyarrow.parquet.write_table(table.drop_columns("x1"), tmp_path / "m.parquet")
-    assert [item.label for item in read_manifest(tmp_path / "m.parquet")] == [0, 1]
+    table = table.drop_columns("x1").append_column("group", pyarrow.array([float("nan")] * 2))
+    pyarrow.parquet.write_table(table, tmp_path / "m.parquet")
+    assert [(item.label, item.group) for item in read_manifest(tmp_path / "m.parquet")] == [(0, "a.png"), (1, "b.png")]
 
 
 def test_groups_stay_together_and_apart() -> None:
@@ -101,13 +111,30 @@ def test_groups_stay_together_and_apart() -> None:
         require_groups_apart(leak)
 
 
-@pytest.mark.parametrize("change", ["same", "jpeg", "smaller"])
+def test_a_split_has_both_classes_where_groups_allow_it() -> None:
+    """Ten images of each class: by the hashes alone, a class has no group in the validation in many of these draws."""
+    items = [Item(Path("x"), f"{n}.png", n % 2, group=f"{n}") for n in range(20)]
+    for seed in range(40):
+        split = split_by_group(items, 0.1, seed)
+        found = {(item.split, item.label) for item in split}
+        assert found == {(name, label) for name in ("train", "validation") for label in (0, 1)}
+        assert split_by_group(items, 0.1, seed) == split
+    assert {item.split for item in split_by_group(items, 0.0, 1)} == {"train"}
+    one_group = [Item(Path("x"), "a", 0, group="g"), Item(Path("x"), "b", 1, group="g")]
+    assert len({item.split for item in split_by_group(one_group, 0.1, 1)}) == 1
+    given = [Item(Path("x"), f"{n}", n % 2, group=f"{n}", split="train") for n in range(20)]
+    assert split_by_group(given, 0.1, 1) == given
+
+
+@pytest.mark.parametrize("change", ["same", "jpeg", "smaller", "mirrored"])
 def test_copies_between_splits_are_found(tmp_path: Path, change: str) -> None:
     image = cv2.imread(str(IMAGES[5]))
     original = IMAGES[5].read_bytes()
     jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
     smaller = cv2.imencode(".png", cv2.resize(image, (200, 200), interpolation=cv2.INTER_AREA))[1].tobytes()
-    (tmp_path / "copy").write_bytes({"same": original, "jpeg": jpeg, "smaller": smaller}[change])
+    mirrored = cv2.imencode(".png", image[:, ::-1])[1].tobytes()
+    changes = {"same": original, "jpeg": jpeg, "smaller": smaller, "mirrored": mirrored}
+    (tmp_path / "copy").write_bytes(changes[change])
     items = [
         Item(IMAGES[5], "a", 0, group="a", split="train"),
         Item(tmp_path / "copy", "b", 1, group="b", split="validation"),
@@ -116,6 +143,67 @@ def test_copies_between_splits_are_found(tmp_path: Path, change: str) -> None:
     with pytest.raises(DataError, match=r"a .*and b "):
         require_no_copies(items, fingerprints(items))
     require_no_copies(items[::2], fingerprints(items[::2]))
+
+
+def test_one_file_has_one_label(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(IMAGES[0].read_bytes())
+    items = read_manifest(manifest(tmp_path, "path,label,group\na.png,real,g\n./a.png,fake,g\n"))
+    with pytest.raises(DataError, match=r"a\.png \(real\) and \./a\.png \(fake\) are the same file"):
+        require_one_label(items, fingerprints(items))
+    require_one_label(items[:1] * 2, fingerprints(items[:1] * 2))
+
+
+def test_a_stream_of_faces_sees_the_face_in_its_box(tmp_path: Path) -> None:
+    image = cv2.resize(read_rgb(IMAGES[0]), (900, 700), interpolation=cv2.INTER_LINEAR)
+    cv2.imwrite(str(tmp_path / "a.png"), image[..., ::-1])
+    box = (100.0, 50.0, 400.0, 350.0)
+    rows = "path,label,x1,y1,x2,y2\na.png,real,100,50,400,350\n./a.png,real,,,,\na.png/../a.png,real,5000,1,5100,9\n"
+    boxed, whole, outside = read_manifest(manifest(tmp_path, rows))
+    np.testing.assert_array_equal(read_framed(boxed, LOCAL_FACIAL), crop_face(image, box)[2:254, 2:254])
+    np.testing.assert_array_equal(read_framed(boxed, GLOBAL_TEXTURE), image[224:476, 324:576])
+    np.testing.assert_array_equal(read_framed(whole, LOCAL_FACIAL), image[224:476, 324:576])
+    outside = Item(tmp_path / "a.png", "outside", 0, box=outside.box)
+    assert "face box (5000.0" in survey([outside], LOCAL_FACIAL)[0].problem
+    assert not survey([outside], GLOBAL_TEXTURE)[0].problem
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"./000.png": b"i", "./000.json": b'{"label": "fake"}'},
+        {"v1.0/000.png": b"i", "v1.0/000.json": b'{"label": "fake"}'},
+        {"000.cls": b"1\n", "000.png": b"i"},
+        {"000.PNG": b"i", "000.JSON": b'{"label": 1, "group": "ann"}'},
+        {"._000.png": b"not an image", "000.png": b"i", "000.cls": b"fake", "000.txt": b"caption"},
+    ],
+)
+def test_shards_as_others_write_them(tmp_path: Path, members: dict[str, bytes]) -> None:
+    (item,) = read_manifest(write_tar(tmp_path / "0.tar", members))
+    assert (item.label, item.read()) == (1, b"i")
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ({"v1/f.0001.png": b"i", "v1/f.0001.json": b'{"label": 1}'}, r"1 images with a dot before .*f\.0001\.png"),
+        ({".png": b"i"}, r"1 images with a dot"),
+        ({"000.jpg": b"i"}, r"000\.png and 000\.jpg have one key"),
+        ({"001.png": b"i"}, r"001\.png: no 001\.json or 001\.cls"),
+        ({"001.png": b"i", "001.json": b"[1]"}, "no object of JSON"),
+    ],
+)
+def test_no_image_of_a_shard_is_lost_in_silence(tmp_path: Path, lost: dict[str, bytes], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_manifest(write_tar(tmp_path / "0.tar", {"000.png": b"i", "000.cls": b"0"} | lost))
 
 
 def test_plain_surfaces_are_no_copies(tmp_path: Path) -> None:
@@ -185,5 +273,27 @@ def test_recipes_are_strict(tmp_path: Path) -> None:
         read_recipe("global_texture", ["network.alpha=32"])
     with pytest.raises(RecipeError, match="batch"):
         read_recipe("global_texture", ["optimiser.batch=0"])
+    with pytest.raises(RecipeError, match=r"data\.balanced draws half a batch of each class"):
+        read_recipe("global_texture", ["data.balanced=true", "optimiser.batch=1"])
+    with pytest.raises(RecipeError, match=r"caps of DFDCP are \(-5, 2\)"):
+        read_recipe("global_texture", ["data.caps.DFDCP=[-5,2]"])
+    with pytest.raises(RecipeError, match=r"between quotes: data\.caps\.\"FaceForensics\+\+\"="):
+        read_recipe("global_texture", ["data.caps.FaceForensics++=[1,2]"])
+    with pytest.raises(RecipeError, match="optimiser is a value"):
+        read_recipe("global_texture", ["optimiser=1", "optimiser.batch=2"])
     with pytest.raises(RecipeError, match=r"section\.key=value"):
         read_recipe("global_texture", ["epochs"])
+
+
+def test_every_number_can_be_overridden() -> None:
+    given = [
+        'data.caps."DeeperForensics-1.0"=[1, 1]',
+        "run.precision=bfloat16",
+        "optimiser.epochs = 3",
+        "data.drop_rates={DDL=[0.5, 0.5]}",
+    ]
+    recipe = read_recipe("global_texture", given)
+    assert recipe.data.caps["DeeperForensics-1.0"] == (1, 1)
+    assert recipe.data.caps["DFDCP"] == (-1, 2)
+    assert recipe.data.drop_rates["DDL"] == (0.5, 0.5)
+    assert (recipe.run.precision, recipe.optimiser.epochs) == ("bfloat16", 3)

@@ -42,7 +42,7 @@ def test_the_same_command_goes_on_bit_for_bit(data: Path, tiny: Path, tmp_path: 
     finish(data, tiny, straight)
     state = killed / "run" / STATE_FILE
     with subprocess.Popen(command(data, tiny, killed), cwd=ROOT, stderr=subprocess.DEVNULL) as process:
-        while not state.exists() and process.poll() is None:
+        while process.poll() is None and not ((reached := read_state(killed / "run")) and reached.progress.updates):
             time.sleep(0.01)
         process.kill()
     assert process.returncode == -signal.SIGKILL

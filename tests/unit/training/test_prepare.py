@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from ensemble.faces.haar import HaarDetector
 from tests.golden import IMAGES, read_rgb
 from training.__main__ import main
 from training.data.manifest import read_manifest
+from training.prepare import faces
 from training.prepare.sources import spread
 
 
@@ -95,6 +97,20 @@ def test_without_a_label(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["prepare", str(tmp_path / "a.png"), "--output", str(tmp_path / "out")])
     assert result.exit_code == 1
     assert "give --label" in result.output
+
+
+def test_another_label_or_detector_is_refused(sources: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that are there keep their label and their faces: a second call must not look as if it had changed them."""
+    prepare(sources / "fake" / "no_face.png", "--output", tmp_path)
+    arguments = ["prepare", str(sources / "fake"), "--output", str(tmp_path)]
+    other = CliRunner().invoke(main, [*arguments, "--label", "real"])
+    assert other.exit_code == 1
+    assert "label '', not 'real'" in other.output
+    (tmp_path / "retinaface.h5").write_bytes(b"weights")
+    monkeypatch.setattr(faces, "make_detector", lambda weights: HaarDetector())
+    other = CliRunner().invoke(main, [*arguments, "--retinaface", str(tmp_path / "retinaface.h5")])
+    assert other.exit_code == 1
+    assert "detector 'haar', not 'retinaface 9a129038" in other.output.replace("\n", "")
 
 
 @pytest.mark.parametrize(
