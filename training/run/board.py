@@ -27,9 +27,13 @@ class Board:
     def __init__(self, folder: Path, done: int) -> None:
         folder.mkdir(exist_ok=True)
         self._file = (folder / f"events.out.tfevents.{time.time_ns()}").open("wb")
-        self._records = RecordWriter(self._file)
-        self._write(Event(file_version="brain.Event:2"))
-        self._write(Event(step=done, session_log=SessionLog(status=SessionLog.START)))
+        try:
+            self._records = RecordWriter(self._file)
+            self._write(Event(file_version="brain.Event:2"))
+            self._write(Event(step=done, session_log=SessionLog(status=SessionLog.START)))
+        except OSError:
+            self.close()
+            raise
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Adds the scalars of one update, by name."""

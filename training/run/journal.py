@@ -58,6 +58,7 @@ class Journal:
         self._made, self._began = 0, 0.0
 
     def __enter__(self) -> "Journal":
+        self._write_lines()  # those that found no room at the last call
         self._bar.start()
         return self
 
@@ -117,6 +118,9 @@ class Journal:
 
     def _write(self, event: dict[str, Any]) -> None:
         self._unwritten += json.dumps(event).encode() + b"\n"
+        self._write_lines()
+
+    def _write_lines(self) -> None:
         try:
             while self._unwritten:
                 count = self._metrics.write(self._unwritten) or 0
@@ -135,6 +139,8 @@ class Journal:
         try:
             yield
         except OSError as error:
+            if self._board is not None:
+                self._board.close()
             self._board = None
             self.say(f"warning: TensorBoard's file cannot be written ({error}); the run goes on without it")
 

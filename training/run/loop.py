@@ -221,15 +221,15 @@ class Training:
                 judged = self.judge.judge(self.network, self.accelerator.device, degraded)
                 measures[name] = {dataset: asdict(each) for dataset, each in judged.by_dataset().items()}
             value = measures["clean"].get(ALL, {}).get("value")
-            better = value is not None and (self.progress.best is None or value > self.progress.best)
-            with self._saving_first(journal):
-                if better:
+            if value is not None and (self.progress.best is None or value > self.progress.best):
+                with self._saving_first(journal):
                     write_atomically(self.folder / BEST_FILE, learnt_tensors(self.network))
-                journal.validation(self.progress.updates, measures)
-            if better:
                 self.progress = replace(self.progress, best=value, best_update=self.progress.updates, since_best=0)
             else:
                 self.progress = replace(self.progress, since_best=self.progress.since_best + 1)
+            self.progress = replace(self.progress, validated=self.progress.updates)
+            with self._saving_first(journal):
+                journal.validation(self.progress.updates, measures)
         self.progress = replace(self.progress, validated=self.progress.updates)
         patience = self.recipe.run.early_stop
         return bool(self._agreed(int(patience > 0 and self.progress.since_best >= patience)))
