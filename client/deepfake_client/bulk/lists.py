@@ -66,7 +66,7 @@ def check_list(source: str, columns: Columns) -> None:
                 f"{source} is a list of paths alone, without face boxes; give a .csv, .tsv or .parquet file"
             )
         case _:
-            if source != STDIN:
+            if source != STDIN and not _is_inherited(source):
                 _open(source).close()
             return
     if missing := [name for name in columns.names if name not in found]:
@@ -121,7 +121,14 @@ def _text_lines(raw: Iterable[bytes]) -> Iterator[str]:
     yield rest
 
 
+def _is_inherited(source: str) -> bool:
+    """Whether it is a descriptor that this process was given, as a shell does for `<(command)`: read once, as stdin."""
+    return source.startswith("/dev/fd/")
+
+
 def _open(source: str) -> BinaryIO:
+    if _is_inherited(source):
+        return Path(source).open("rb")
     try:
         return open_file(
             source, instead="save the list as a file, or write a list of paths to standard input and give -"

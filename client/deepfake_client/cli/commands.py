@@ -225,10 +225,10 @@ def score(
     if failed_before:
         click.echo(f"{output} has rows from before of images that could not be scored: see --retry-failed", err=True)
     if not summary.total:
-        none = "every image has its row from before" if rows.earlier else "no images found"
-        click.echo(f"{none} (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
         if not rows.earlier:
+            click.echo(f"no images found (in folders: {' '.join(IMAGE_EXTENSIONS)})", err=True)
             ctx.exit(NO_IMAGES)
+        click.echo("every image has its row from before", err=True)
     lost = found.count > there
     if lost:
         click.echo(f"error: {found.count} inputs have {there} rows: give the same command again", err=True)
