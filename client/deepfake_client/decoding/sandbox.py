@@ -25,6 +25,7 @@ _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 _CALLS = {  # by how often a decoder needs them
     "read": (0, 63),
     "write": (1, 64),
+    "writev": (20, 66),
     "pread64": (17, 67),
     "lseek": (8, 62),
     "ftruncate": (77, 46),

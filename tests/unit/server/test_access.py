@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from server import access
+from server import access, container
 from server.errors import RefusedError
 from server.refusals import refuse_exposure, refuse_unwatchable
 from server.supervision import supervisor
@@ -131,6 +131,13 @@ def test_each_prober_asks_the_port_of_its_protocol(monkeypatch: pytest.MonkeyPat
 )
 def test_switches_are_read_as_tritonserver_reads_them(words: list[str], on: bool) -> None:
     assert access.is_on("--allow-http", words, default=True) is on
+
+
+def test_the_container_refuses_end_points_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["container", "--allow-vertex", "true"])
+    monkeypatch.setattr("os.execvp", lambda *_: pytest.fail("it was started"))
+    with pytest.raises(SystemExit, match="without a key"):
+        container.main()
 
 
 def test_beginnings_of_options_are_read_as_tritonserver_reads_them() -> None:
