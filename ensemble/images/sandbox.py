@@ -13,14 +13,18 @@ from collections.abc import Iterator
 _NOBODY = 65534
 _ACCOUNT_BYTES = 1 << 16  # What the decoders may write about an image.
 
-_PR_SET_SECCOMP, _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 22, 1, 38  # from linux/prctl.h
-_FILTER = 2  # SECCOMP_MODE_FILTER; this and the answers are from linux/seccomp.h
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # from linux/prctl.h
+_SET_FILTER = 1  # SECCOMP_SET_MODE_FILTER; this, the flag and the answers are from linux/seccomp.h
+_NO_MITIGATION = 4  # SECCOMP_FILTER_FLAG_SPEC_ALLOW: before Linux 5.16 a filter made processors cautious, and slow
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
 _LOAD, _IF_EQUAL, _ANSWER = 0x20, 0x15, 0x06  # of 32 bits: BPF_LD, BPF_JMP | BPF_JEQ, BPF_RET; from linux/bpf_common.h
 _NUMBER, _ARCHITECTURE, _ARGUMENTS = 0, 4, 16  # where struct seccomp_data has them
 
 _ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 """By `platform.machine`: AUDIT_ARCH of linux/audit.h, and the place of its numbers below."""
+
+_SECCOMP = (317, 277)
+"""The call that takes a filter."""
 
 _CALLS = {  # by how often a decoder needs them
     "read": (0, 63),
@@ -88,7 +92,7 @@ def give_up_rights() -> None:
             os.setgroups([])
             os.setresgid(_NOBODY, _NOBODY, _NOBODY)
             os.setresuid(_NOBODY, _NOBODY, _NOBODY)
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    ctypes.CDLL(None).prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     last = os.dup(null)
     os.close(last)
     os.close(null)
@@ -106,8 +110,7 @@ def give_up_rights() -> None:
 
 def can_filter() -> bool:
     """Whether this machine's kernel filters system calls (seccomp), and their numbers are known here."""
-    # A kernel that can looks for the filter, which is nowhere.
-    return platform.machine() in _ARCHITECTURES and _prctl(_PR_SET_SECCOMP, _FILTER) == errno.EFAULT
+    return platform.machine() in _ARCHITECTURES and _flags() is not None
 
 
 def warn_without_filter() -> None:
@@ -130,8 +133,13 @@ def _filter_calls() -> None:
     program = ctypes.create_string_buffer(steps)
     # struct sock_fprog: the number of steps, and where they are.
     header = ctypes.create_string_buffer(struct.pack("@HP", len(steps) // 8, ctypes.addressof(program)))
-    if failure := _prctl(_PR_SET_SECCOMP, _FILTER, ctypes.addressof(header)):
+    if failure := _seccomp(_flags() or 0, ctypes.addressof(header)):
         raise OSError(failure, "the filter of system calls was not taken")
+
+
+def _flags() -> int | None:
+    """With what a filter is given; None where the kernel takes none. One that does looks for it, which is nowhere."""
+    return next((flags for flags in (_NO_MITIGATION, 0) if _seccomp(flags, 0) == errno.EFAULT), None)
 
 
 def _filter(architecture: int, place: int) -> Iterator[tuple[int, int, int, int]]:
@@ -153,9 +161,9 @@ def _filter(architecture: int, place: int) -> Iterator[tuple[int, int, int, int]
     yield _ANSWER, 0, 0, _REFUSE
 
 
-def _prctl(option: int, value: int, further: int = 0) -> int:
-    """Sets something about this process; the error number, 0 where there is none."""
+def _seccomp(flags: int, address: int) -> int:
+    """Gives the kernel a filter; the error number, 0 where there is none."""
+    _, place = _ARCHITECTURES[platform.machine()]
     libc = ctypes.CDLL(None, use_errno=True)
-    unused = ctypes.c_ulong(0)
-    done = libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(further), unused, unused)
-    return ctypes.get_errno() if done else 0
+    arguments = map(ctypes.c_ulong, (_SECCOMP[place], _SET_FILTER, flags, address))
+    return ctypes.get_errno() if libc.syscall(*arguments) else 0
