@@ -234,6 +234,15 @@ def test_the_clients_decide_as_they_score(server: Server) -> None:
     assert [verdict.to_dict() for verdict in again] == [verdict.to_dict() for verdict in early]
 
 
+def test_thresholds_nearer_to_a_probability_than_float32_are_the_probability(server: Server) -> None:
+    """Both ways compare in float32, so both call the image real."""
+    with DetectorClient(server.url) as client:
+        full = client.score(IMAGES[0])
+        assert full.probability is not None
+        for threshold in (full.probability - 1e-10, full.probability, full.probability + 1e-10):
+            assert client.decide(IMAGES[0], threshold=threshold).verdict == full.decided_by(threshold).verdict == "real"
+
+
 def test_the_command_line_asks_for_verdicts_alone(server: Server, tmp_path: Path) -> None:
     def run(*options: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "deepfake_client", "score", str(IMAGES[0].parent), "--url", server.url]

@@ -123,6 +123,16 @@ def test_probes_are_answered_by_the_steps_themselves(cached: Server) -> None:
     assert executions(cached, "global_texture") > before
 
 
+def test_a_client_can_have_every_image_computed(cached: Server) -> None:
+    """As a forecast does, whose sample comes again and again."""
+    before, ran = [counts(cached, model) for model in (FULL, EARLY)], executions(cached, "global_texture")
+    with DetectorClient(cached.url, fresh=True) as client:
+        for asking in (client, client.deciding(0.3)):
+            assert asking.score(FILES[0]) == asking.score(FILES[0])
+    assert executions(cached, "global_texture") == ran + 4
+    assert [counts(cached, model) for model in (FULL, EARLY)] == before
+
+
 def test_it_ends_with_its_server_and_refuses_what_is_too_much(tiny_repository: Path, tmp_path: Path) -> None:
     """Another start of the same server looks at every image anew, and leaves nothing behind."""
     server = start_server(tiny_repository, tmp_path / "log", launcher=["--response-cache", "1"])
