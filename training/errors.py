@@ -4,7 +4,7 @@ TrainingError
 ├── RecipeError        a recipe or an override is not one
 ├── DataError          the data set cannot be trained on
 ├── BaseError          the starting weights cannot be read, or are not of the size asked for
-├── RunError           the folder of the run holds another run, or a checkpoint cannot be written
+├── RunError           the folder of the run holds another run, or a file of it cannot be written
 └── NotFiniteError     the loss is no number any more
 """
 
@@ -26,8 +26,8 @@ class BaseError(TrainingError):
 
 
 class RunError(TrainingError):
-    """The folder of the run holds another run, or a checkpoint cannot be written."""
+    """The folder of the run holds another run, or a file of it cannot be written."""
 
 
 class NotFiniteError(TrainingError):
-    """The loss is no number any more; the last good checkpoint is kept."""
+    """The loss is no number any more; the weights saved last are kept, to start another run from."""

@@ -164,6 +164,6 @@ def require_usable(
         require_both_classes(
             (item for item in usable if item.split == split),
             f"{data}, split {split}, of the images that {stream.name} can use",
-            f"the first that it cannot: {problems[0]}" if problems else SPLIT_FIX,
+            f"the first that it cannot use is {problems[0]}" if problems else SPLIT_FIX,
         )
     return usable

@@ -21,6 +21,7 @@ from training.data.splits import require_groups_apart, split_by_group
 from training.data.survey import survey
 from training.errors import DataError, RecipeError
 from training.recipe import published, read_recipe
+from training.run.begin import choose_images
 
 
 def fingerprints(items: list[Item]) -> list[Fingerprint | None]:
@@ -124,6 +125,12 @@ def test_a_split_has_both_classes_where_groups_allow_it() -> None:
     assert len({item.split for item in split_by_group(one_group, 0.1, 1)}) == 1
     given = [Item(Path("x"), f"{n}", n % 2, group=f"{n}", split="train") for n in range(20)]
     assert split_by_group(given, 0.1, 1) == given
+
+
+def test_a_split_without_a_class_names_what_sets_it(tmp_path: Path) -> None:
+    rows = "path,label,split\na.png,real,train\nb.png,fake,train\nc.png,real,validation\n"
+    with pytest.raises(DataError, match=r"split validation: no fake image among 1.*data\.validation_share"):
+        choose_images(manifest(tmp_path, rows), read_recipe("global_texture"))
 
 
 @pytest.mark.parametrize("change", ["same", "jpeg", "smaller", "mirrored"])

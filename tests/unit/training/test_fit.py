@@ -368,6 +368,9 @@ def test_a_micro_batch_without_a_readable_image_is_no_end(data: Path, tiny: Path
     assert run(chosen) == "finished"
     skipped = (tmp_path / "run" / "skipped.txt").read_text().splitlines()
     assert sorted(line.partition(":")[0] for line in skipped) == ["0.png", "3.png"]
+    made = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert made["left_out"] == 2
+    assert sum(count for name, count in made["counts"].items() if name.startswith("train/")) == 10
     assert len([row for row in events(tmp_path) if row["event"] == "update"]) == 6
 
 
