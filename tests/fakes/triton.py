@@ -179,10 +179,11 @@ def _outputs(images: list[bytes]) -> dict[str, np.ndarray]:
             score = float(image)
         except ValueError:
             score = 0.5
-        outputs["SCORE"][row] = score
+        vote = round(score, 2)  # as fine as those of any calibration
+        outputs["SCORE"][row] = vote
         outputs["PROBABILITY"][row] = score
         outputs["STREAM_PROBABILITIES"][row] = (score, 0.123, 0.9)
-        outputs["STREAM_VOTES"][row] = (score, 0.1, 0.9)
+        outputs["STREAM_VOTES"][row] = (vote, 0.1, 0.9)
         if score > 0.5:
             outputs["FACE"][row] = FACE
             outputs["FACE_CONFIDENCE"][row] = 0.97

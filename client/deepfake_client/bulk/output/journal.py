@@ -68,7 +68,7 @@ class Journal:
             self._contents = Contents(self._db)
             self._db.execute("COMMIT")
             if self._db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-                raise self._damaged()
+                raise self.damaged()
             self._db.executescript(_EARLIER)
             self._db.execute("BEGIN")
             self._digests = self._read_digests()
@@ -80,8 +80,11 @@ class Journal:
                 ) from None
             # The lowest byte is the kind. SQLITE_ERROR: there are tables of these names with other columns.
             if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-                raise self._damaged() from None
+                raise self.damaged() from None
             raise
+        except UnicodeDecodeError:  # what SQLite says of the damage has a part of it
+            self._db.close()
+            raise self.damaged() from None
         except BaseException:
             self._db.close()
             raise
@@ -100,15 +103,15 @@ class Journal:
 
     def check(self) -> None:
         """Raises JournalError where the entries are not those that were committed, or of another version."""
-        if self["run"] is None:  # an empty file, for example, becomes a journal without entries when it is opened
-            raise self._damaged()
+        if self["format"] is None and self["run"] is None:  # an empty file becomes such a journal when it is opened
+            raise self.damaged()
         if self["format"] != FORMAT:
             raise JournalError(
                 f"its journal {self._path} is of format {self['format'] or 1}, and this client writes {FORMAT}; go on"
                 " with the release that began it, or begin anew with --overwrite"
             )
         if self["digests"] != self._known_digests():
-            raise self._damaged()
+            raise self.damaged()
 
     def __getitem__(self, name: str) -> Any:
         """A value that was kept; None where there is none. Raises JournalError where it is damaged."""
@@ -116,7 +119,7 @@ class Journal:
         try:
             return None if row is None else json.loads(row[0])
         except (ValueError, TypeError):
-            raise self._damaged() from None
+            raise self.damaged() from None
 
     def __setitem__(self, name: str, value: Any) -> None:
         self._db.execute("INSERT OR REPLACE INTO value VALUES (?, ?)", (name, json.dumps(value)))
@@ -201,5 +204,6 @@ class Journal:
             del entries["content"]
         return {"value": blake2b(entry(*values), digest_size=16).hexdigest(), **entries}
 
-    def _damaged(self) -> JournalError:
+    def damaged(self) -> JournalError:
+        """The error where it does not hold what it should."""
         return JournalError(f"its journal {self._path} is damaged; delete it, and begin anew with --overwrite")

@@ -121,6 +121,8 @@ class ResumableOutput:
     def _go_on(self, run: Mapping[str, Any], retry_failed: bool) -> None:
         self._journal.check()
         before = self._journal["run"]
+        if before is None:  # a run that was to overwrite it was stopped before it began
+            raise self._journal.damaged()
         if changed := [name for name, value in run.items() if before.get(name) != value]:
             raise OutputError(f"it holds rows of a run with other {' and '.join(changed)}; {REPLACE}")
         self._replace_staged()

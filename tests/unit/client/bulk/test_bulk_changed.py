@@ -177,6 +177,23 @@ def test_an_empty_journal_lets_no_run_replace_what_is_there(server: FakeTriton, 
     assert output.read_text() == "precious\n" * 50
 
 
+def test_an_output_that_was_to_be_overwritten_is_there_until_that_is_said_again(
+    server: FakeTriton, tmp_path: Path
+) -> None:
+    """The run that was to overwrite it was stopped between forgetting its entries and emptying the file."""
+    make_images(tmp_path / "x", 2)
+    output = tmp_path / "scores.jsonl"
+    assert score(server.url, tmp_path / "x", "-o", output).exit_code == 0
+    before = output.read_bytes()
+    journal = Journal(tmp_path / "scores.jsonl.journal")
+    journal.clear()
+    journal.commit()
+    journal.close()
+    result = score(server.url, tmp_path / "x", "-o", output)
+    assert (result.exit_code, output.read_bytes()) == (2, before)
+    assert "begin anew with --overwrite" in told(result)
+
+
 def test_an_empty_journal_lets_no_run_replace_shards(server: FakeTriton, tmp_path: Path) -> None:
     make_images(tmp_path / "x", 2)
     output = tmp_path / "scores.parquet"

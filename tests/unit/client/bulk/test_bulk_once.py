@@ -53,7 +53,7 @@ def test_rows_are_those_of_a_run_that_sends_all(server: FakeTriton, tmp_path: Pa
 def test_a_run_that_goes_on_sends_no_content_again(server: FakeTriton, tmp_path: Path) -> None:
     paths = make_images(tmp_path / "x", 200)
     for n, path in enumerate(paths):
-        path.write_bytes(b"0.%d" % (1000 + n % 100))
+        path.write_bytes(b"0.%02d" % (n % 100))
     server.fault = hang(0.1)
     output = tmp_path / "scores.jsonl"
     command = [*COMMAND, str(tmp_path / "x"), "--once", "--batch-size", "2", "--in-flight", "1"]
