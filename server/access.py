@@ -29,6 +29,9 @@ _OTHER_DOORS = tuple(
         "vertex-ai-default-model",
     )
 )
+VERTEX_VARIABLE = "AIP_MODE"
+"""Where the environment says PREDICTION in it, tritonserver opens the end-point for Vertex AI by itself."""
+
 _OPTIONS_THAT_OTHERS_GO_ON = ("--grpc-use-ssl", "--rate-limit")  # they are no beginnings: each is an option itself
 _KEY_NAME = "deepfake-detector-key"
 _GRPC_HEADER = "triton-grpc-protocol-"  # what tritonserver puts before a key's name, over gRPC

@@ -70,6 +70,7 @@ def main() -> None:
             repository = folder
     except (RefusedError, OSError) as error:
         sys.exit(f"error: {error}")
+    environment.pop(access.VERTEX_VARIABLE, None)
     line = command(words, environment, repository)
     os.execvp(line[0], line)
 

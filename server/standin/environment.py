@@ -5,6 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from server.access import VERTEX_VARIABLE
+
 
 def has_cuda_provider() -> bool:
     """Whether this environment's ONNX Runtime can run on an NVIDIA GPU, judged without importing it."""
@@ -22,6 +24,7 @@ def server_environment() -> dict[str, str]:
         "MALLOC_ARENA_MAX": os.environ.get("MALLOC_ARENA_MAX", "2"),
     }
     environment.pop("PYTHONHOME", None)
+    environment.pop(VERTEX_VARIABLE, None)
     if not has_cuda_provider():
         # Else Triton would put on a GPU what this environment's ONNX Runtime cannot run there.
         environment["CUDA_VISIBLE_DEVICES"] = ""

@@ -79,10 +79,11 @@ def test_http_of_a_secured_server_listens_on_this_machine_alone(tmp_path: Path) 
 
 def test_the_stub_gets_this_environment_s_python_and_no_other_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONHOME", "/somewhere/else")
+    monkeypatch.setenv("AIP_MODE", "PREDICTION")
     monkeypatch.setenv("PATH", "/usr/bin")
     monkeypatch.setattr("server.standin.environment.has_cuda_provider", lambda: False)
     found = server_environment()
-    assert "PYTHONHOME" not in found
+    assert not {"PYTHONHOME", "AIP_MODE"} & set(found)
     assert found["PATH"] == f"{Path(sys.executable).parent}:/usr/bin"
     assert found["CUDA_VISIBLE_DEVICES"] == ""
     monkeypatch.setattr("server.standin.environment.has_cuda_provider", lambda: True)
