@@ -79,7 +79,7 @@ def circumstances(module: str) -> Circumstances:
         module: What was run with `python -m`.
     """
     return Circumstances(
-        command=" ".join([f"python -m {module}", *sys.argv[1:]]),
+        command=" ".join([f"python -m {module}", *map(_without_folder, sys.argv[1:])]),
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commit=_git("rev-parse", "--short", "HEAD") or "unknown",
         dirty=bool(_git("status", "--porcelain", "--untracked-files=no")),
@@ -93,6 +93,12 @@ def circumstances(module: str) -> Circumstances:
         },
         load_average=round(os.getloadavg()[0], 2),
     )
+
+
+def _without_folder(word: str) -> str:
+    """A word of a command; of an absolute path its name: where it lies on this machine tells others nothing."""
+    option, equals, value = word.rpartition("=")
+    return f"{option}{equals}{Path(value).name}" if value.startswith("/") else word
 
 
 def _git(*arguments: str) -> str:

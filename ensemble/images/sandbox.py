@@ -13,7 +13,8 @@ from collections.abc import Iterator
 _NOBODY = 65534
 _ACCOUNT_BYTES = 1 << 16  # What the decoders may write about an image.
 
-_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS = 1, 38  # from linux/prctl.h
+PR_SET_PDEATHSIG = 1  # from linux/prctl.h, as the next
+_PR_SET_NO_NEW_PRIVS = 38
 _SET_FILTER = 1  # SECCOMP_SET_MODE_FILTER; this, the flag and the answers are from linux/seccomp.h
 _NO_MITIGATION = 4  # SECCOMP_FILTER_FLAG_SPEC_ALLOW: before Linux 5.16 a filter made processors cautious, and slow
 _ALLOW, _REFUSE, _KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
@@ -72,7 +73,7 @@ or sockets, start processes or threads, send signals, or look into other process
 
 _CALLS_WITH = {
     "fcntl": ((72, 25), 1, (1, 3, 1030)),  # F_GETFD, F_GETFL, F_DUPFD_CLOEXEC; F_SETOWN would send signals
-    "prctl": ((157, 167), 0, (_PR_SET_PDEATHSIG,)),
+    "prctl": ((157, 167), 0, (PR_SET_PDEATHSIG,)),
     "prlimit64": ((302, 261), 0, (0,)),  # of this process alone
 }
 """Those that it may make with some values of one argument: their numbers, the argument's place, and these values."""

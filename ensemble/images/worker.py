@@ -20,10 +20,9 @@ from ensemble import status
 from ensemble.images.decoding import decode_still
 from ensemble.images.errors import ImageError
 from ensemble.images.protocol import ANSWER, DESK_BYTES, JOB, LONGEST_MESSAGE, PID
-from ensemble.images.sandbox import give_up_rights, warn_without_filter
+from ensemble.images.sandbox import PR_SET_PDEATHSIG, give_up_rights, warn_without_filter
 
 _DEBUG = 5  # from opencv2/core/utils/logger.defines.hpp
-_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 
 
 def main() -> None:
@@ -63,7 +62,7 @@ def _work(jobs: socket.socket, desk: mmap.mmap, template: int) -> None:
     cv2.setLogLevel(_DEBUG)  # So libtiff's complaints are heard.
     statistics = os.open("/proc/self/statm", os.O_RDONLY)
     give_up_rights()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != template:
         return
 

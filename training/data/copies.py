@@ -53,12 +53,11 @@ def require_one_label(items: Sequence[Item], fingerprints: Sequence[Fingerprint 
     Raises:
         DataError: Naming pairs.
     """
-    first: dict[str, Item] = {}
-    wrong = []
-    for item, found in zip(items, fingerprints, strict=True):
-        if found is not None and (known := first.setdefault(found.sha256, item)).label != item.label:
-            one, other = (f"{each.name} ({LABEL_NAMES[each.label]})" for each in (known, item))
-            wrong.append(f"{one} and {other} are the same file")
+    wrong = [
+        f"{known.name} ({LABEL_NAMES[known.label]}) and {item.name} ({LABEL_NAMES[item.label]}) are the same file"
+        for known, item in _equal_files(items, fingerprints)
+        if known.label != item.label
+    ]
     if wrong:
         raise DataError(f"{listed(wrong)}: one image cannot be both; keep one, with its label")
 
@@ -73,7 +72,11 @@ def require_no_copies(items: Sequence[Item], fingerprints: Sequence[Fingerprint 
     Raises:
         DataError: Naming pairs.
     """
-    leaks = list(_same_files(items, fingerprints)) or list(_same_pictures(items, fingerprints))
+    leaks = [
+        f"{known.name} ({known.split}) and {item.name} ({item.split}) are the same file"
+        for known, item in _equal_files(items, fingerprints)
+        if known.split != item.split
+    ] or list(_same_pictures(items, fingerprints))
     if leaks:
         raise DataError(
             f"{listed(leaks)}: in two splits; put both into one group, or leave one out (--allow-duplicates goes on). "
@@ -96,14 +99,12 @@ def _rising(grey: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
     return np.asarray(grey[:, 1:] > grey[:, :-1]).ravel()
 
 
-def _same_files(items: Sequence[Item], prints: Sequence[Fingerprint | None]) -> Iterator[str]:
+def _equal_files(items: Sequence[Item], prints: Sequence[Fingerprint | None]) -> Iterator[tuple[Item, Item]]:
+    """Each image whose file was there before, behind the first that holds the same."""
     first: dict[str, Item] = {}
     for item, found in zip(items, prints, strict=True):
-        if found is None:
-            continue
-        known = first.setdefault(found.sha256, item)
-        if known.split != item.split:
-            yield f"{known.name} ({known.split}) and {item.name} ({item.split}) are the same file"
+        if found is not None and (known := first.setdefault(found.sha256, item)) is not item:
+            yield known, item
 
 
 def _same_pictures(items: Sequence[Item], prints: Sequence[Fingerprint | None]) -> Iterator[str]:

@@ -19,13 +19,12 @@ from . import protocol
 from .copies import load_pillow, send_copies
 from .frames import load_av, send_frames
 from .limits import MEMORY, SECONDS
-from .sandbox import give_up_rights, warn_without_filter
+from .sandbox import PR_SET_PDEATHSIG, give_up_rights, warn_without_filter
 from .source import Window
 
 JOBS: Mapping[str, Callable[..., None]] = {"frames": send_frames, "copies": send_copies}
 """What can be asked for, by the job's name."""
 
-_PR_SET_PDEATHSIG = 1  # from linux/prctl.h
 _SIGN_SECONDS = 1.0
 
 
@@ -62,7 +61,7 @@ def _work(job: dict[str, Any], connection: socket.socket, descriptor: int, templ
     os.dup2(null, 2)
     os.close(null)
     give_up_rights()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != template:
         return
     resource.setrlimit(resource.RLIMIT_AS, (in_use + MEMORY, in_use + MEMORY))
