@@ -81,8 +81,9 @@ def main(
     with serve(models, model_config_name) as server, DetectorClient(server.url, batch_size=8) as client:
         for kind in kinds:
             images = _images(client, kind, retinaface)
-            natural[kind] = _share_decided(client, images, None)
-            for mix in _mixes(client, images):
+            opened = _open_ranges(client, images)
+            natural[kind] = _share_decided(opened)
+            for mix in _mixes(images, opened):
                 labels: dict[str, str | int | float] = {"face": kind, "decided early": mix.name}
                 full, early = _throughputs(client, mix, rounds, seconds)
                 figures += [_figure(labels, "full", full), _figure(labels, "early", early)]
@@ -130,29 +131,36 @@ def _images(client: DetectorClient, kind: str, retinaface: bool) -> list[Item]:
     return chosen
 
 
-def _share_decided(client: DetectorClient, images: Sequence[Item], threshold: float | None) -> float:
-    return float(np.mean(_decided(client, images, threshold)))
-
-
-def _decided(client: DetectorClient, images: Sequence[Item], threshold: float | None) -> list[bool]:
-    """Whether each image is decided by the streams that are asked first."""
-    verdicts = list(client.decide_many([(each.data, each.box) for each in images], threshold=threshold))
+def _open_ranges(client: DetectorClient, images: Sequence[Item]) -> list[EarlyVerdict]:
+    """What the streams that are asked first leave open of each image: at threshold 1 they decide every one."""
+    verdicts = list(client.decide_many([(each.data, each.box) for each in images], threshold=1.0))
     assert all(isinstance(verdict, EarlyVerdict) and verdict.ok for verdict in verdicts)
-    return [verdict.probability is None for verdict in verdicts]
+    return verdicts
 
 
-def _mixes(client: DetectorClient, images: list[Item]) -> list[Mix]:
-    """Nine of ten decided early, and none. The threshold is one that parts the images: their middle probability."""
-    scored = client.score_many([(each.data, each.box) for each in images])
-    threshold = float(np.median([verdict.probability or 0.0 for verdict in scored]))
-    undecided = [each for each, done in zip(images, _decided(client, images, threshold), strict=True) if not done]
-    assert undecided, "every image is decided at its own probability"
+def _share_decided(opened: Sequence[EarlyVerdict]) -> float:
+    """The share of images that the published reading of the score decides early."""
+    ranges = [verdict.score_range for verdict in opened if verdict.score_range]
+    return float(np.mean([low > 0.5 or high < 0.5 or low == high for low, high in ranges]))
+
+
+def _mixes(images: list[Item], opened: Sequence[EarlyVerdict]) -> list[Mix]:
+    """Nine of ten decided early, and none. Thresholds are chosen that part the images."""
+    ranges = np.array([verdict.probability_range for verdict in opened], np.float32)
+
+    def decided(threshold: float) -> list[bool]:
+        low, high = (ranges > np.float32(threshold)).T
+        return [bool(same) for same in low == high]
+
+    threshold = float(np.median(ranges.mean(axis=1)))
+    undecided = [each for each, done in zip(images, decided(threshold), strict=True) if not done]
+    assert undecided, "every image is decided at the middle of what is left open"
     for far in np.linspace(0, 1, 21):  # one at which most are decided, and that one image is near to
-        states = _decided(client, images, float(far))
+        states = decided(float(far))
         if any(states) and not all(states):
-            decided = [each for each, done in zip(images, states, strict=True) if done]
+            early = [each for each, done in zip(images, states, strict=True) if done]
             others = [each for each, done in zip(images, states, strict=True) if not done]
-            nine = list(islice(cycle(decided), 9))
+            nine = list(islice(cycle(early), 9))
             return [
                 Mix("nine of ten", float(far), [*nine[:4], others[0], *nine[4:]]),
                 Mix("none", threshold, undecided),
