@@ -450,7 +450,9 @@ def test_what_spoils_the_figures_is_told() -> None:
 
 def test_a_command_is_recorded_without_the_folders_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["x", "/srv/models", "--output=/srv/new.json", "--only", "results/old.json"])
-    assert circumstances("benchmarks").command == "python -m benchmarks models --output=new.json --only results/old.json"
+    assert (
+        circumstances("benchmarks").command == "python -m benchmarks models --output=new.json --only results/old.json"
+    )
 
 
 def test_circumstances_say_what_ran_where() -> None:

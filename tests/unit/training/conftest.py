@@ -1,6 +1,7 @@
-"""A small labelled set, and the tiny weights to start from."""
+"""A small labelled set, the tiny weights to start from, and a run that nothing disturbed."""
 
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -9,20 +10,8 @@ import pytest
 
 from networks import write_random_weights
 from tests.golden import IMAGES
-
-SMALL = (
-    "network.hidden=128",
-    "network.blocks=2",
-    "network.rank=4",
-    "network.alpha=8",
-    "network.head=512",
-    "optimiser.batch=2",
-    "optimiser.accumulation=2",
-    "optimiser.epochs=2",
-    "optimiser.warmup_updates=1",
-    "optimiser.learning_rate=1e-3",
-    "run.validations_per_epoch=1",
-)
+from tests.unit.training.fits import options, run
+from training import metrics
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +46,19 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.writeheader()
         writer.writerows(rows)
     return folder / "manifest.csv"
+
+
+@pytest.fixture(scope="module")
+def few_resamples() -> Iterator[None]:
+    """The card's intervals would take most of the time of a run this small."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "RESAMPLES", 20)
+        yield
+
+
+@pytest.fixture(scope="module")
+def straight(few_resamples: None, data: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing disturbed: two epochs of six micro-batches, three updates each."""
+    folder = tmp_path_factory.mktemp("straight")
+    assert run(options(data, tiny, folder)) == "finished"
+    return folder

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tests.golden import ROOT
-from tests.unit.training.conftest import SMALL
+from tests.unit.training.fits import SMALL
 from training.run.state import STATE_FILE, read_state
 
 VALUES = (*SMALL, "optimiser.epochs=10", "run.checkpoint_updates=1", "run.validations_per_epoch=0")

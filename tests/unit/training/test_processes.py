@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.golden import ROOT
-from tests.unit.training.conftest import SMALL
+from tests.unit.training.fits import SMALL
 
 
 def fit(data: Path, tiny: Path, folder: Path, batch: int, *launch: str) -> list[dict[str, float]]:

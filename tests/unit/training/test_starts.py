@@ -10,7 +10,7 @@ from transformers import Dinov2Model
 from ensemble.streams import GLOBAL_TEXTURE, STREAMS
 from networks import PRESETS, load_stream, write_random_weights
 from networks.weights.stand_in import MARKER, UNMARKED, stand_in_note, write_marker
-from tests.unit.training.conftest import SMALL
+from tests.unit.training.fits import SMALL
 from training.bases import dino_config, start
 from training.errors import BaseError, RecipeError
 from training.learn.manipulation import manipulated
