@@ -14,7 +14,18 @@ from ensemble.faces.detection import Box, Detection, FaceDetector
 from ensemble.faces.localisation import FaceLocation, locate_faces, main_faces
 from ensemble.faces.restoration import ATTEMPTS
 from ensemble.faces.rows import LocalFace, Row, localise
-from ensemble.images import FRAMINGS, Decoders, ImageError, ImageFraming, Limits, RgbImage, centre, shrink, square
+from ensemble.images import (
+    FRAMINGS,
+    Decoders,
+    ImageError,
+    ImageFraming,
+    Limits,
+    RgbImage,
+    centre,
+    frame_whole,
+    shrink,
+    square,
+)
 from ensemble.images.handover import HandOver, hand_over, take_over
 from ensemble.preparation import FACE_MARGINS, FramingRule, Prepared, prepare
 from tests.golden import BOXES, GOLDEN, IMAGES, read_rgb
@@ -95,6 +106,22 @@ def test_native_of_a_smaller_image_is_square(height: int, width: int) -> None:
     np.testing.assert_array_equal(native[0].pixels["global_texture"], square_[0].pixels["global_texture"])
     np.testing.assert_array_equal(native[0].pixels["semantic_fusion"], square_[0].pixels["semantic_fusion"])
     np.testing.assert_array_equal(native[1].pixels["local_facial"], square_[1].pixels["local_facial"])
+
+
+@pytest.mark.parametrize(("height", "width"), [(252, 600), (600, 252)])
+def test_native_takes_an_image_as_it_is_from_252_pixels_on(height: int, width: int) -> None:
+    image = np.zeros((height, width, 3), np.uint8)
+    assert frame_whole(image, True) is image
+    assert frame_whole(image, False).shape == (256, 256, 3)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "interpolation"), [(200, 300, cv2.INTER_CUBIC), (300, 200, cv2.INTER_AREA)]
+)
+def test_an_image_is_stretched_by_what_its_height_calls_for(height: int, width: int, interpolation: int) -> None:
+    image = np.random.default_rng(2).integers(0, 256, (height, width, 3), np.uint8)
+    expected = cv2.resize(image, (224, 224), interpolation=interpolation)
+    np.testing.assert_array_equal(shrink(image, 224), expected)
 
 
 @pytest.mark.parametrize("path", IMAGES, ids=[path.stem for path in IMAGES])

@@ -116,7 +116,9 @@ def test_the_probe_image_is_sent_as_a_binary_request_with_the_key(fake: FakeHttp
     ((method, _, headers, body),) = fake.asked
     assert (method, headers["the-key"]) == ("POST", "K")
     length = int(headers["Inference-Header-Content-Length"])
-    (tensor,) = json.loads(body[:length])["inputs"]
+    document = json.loads(body[:length])
+    (tensor,) = document["inputs"]
+    assert document["parameters"] == {"fresh": True}  # an answer that was kept says nothing of the networks
     image = IMAGE.read_bytes()
     assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("IMAGE", "BYTES", [1, 1])
     assert tensor["parameters"] == {"binary_data_size": len(image) + 4}
@@ -171,3 +173,13 @@ def test_a_server_that_speaks_no_http_tells_no_statistics() -> None:
         assert prober.counts(timeout=30.0) is None
         prober.close()
         thread.join()
+
+
+def test_a_probe_that_a_server_does_not_answer_holds_up_no_restart() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        prober = HttpProber(f"127.0.0.1:{listener.getsockname()[1]}", {})
+        pending = prober.start(60.0)
+        connection, _ = listener.accept()
+        prober.close()
+        assert pending.outcome() is None
+        connection.close()

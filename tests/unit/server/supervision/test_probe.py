@@ -7,6 +7,7 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from tritonclient.grpc import service_pb2 as pb
 
 from ensemble import admission
 from server.supervision.probe import (
@@ -123,6 +124,26 @@ def test_statistics_that_are_not_there_are_none(fake: FakeTriton) -> None:
     prober.close()
 
 
+def test_statistics_are_what_each_model_has_answered_well(fake: FakeTriton) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def statistics(request: object, context: grpc.ServicerContext) -> pb.ModelStatisticsResponse:
+        asked.extend(context.invocation_metadata())
+        reply = pb.ModelStatisticsResponse()
+        for name, well, badly in (("net", 7, 2), ("voter", 9, 0)):
+            stats = reply.model_stats.add(name=name, execution_count=5).inference_stats
+            stats.success.count, stats.fail.count = well, badly
+        return reply
+
+    fake.stop()
+    fake.ModelStatistics = statistics
+    fake.start()
+    prober = Prober(fake.url, {"triton-grpc-protocol-token": "secret"})
+    assert prober.counts(timeout=30.0) == {"net": 7, "voter": 9}
+    assert ("triton-grpc-protocol-token", "secret") in asked
+    prober.close()
+
+
 def test_the_request_holds_the_probe_image() -> None:
     image = IMAGE.read_bytes()
     request = probe_request(image)
@@ -130,18 +151,18 @@ def test_the_request_holds_the_probe_image() -> None:
     assert (request.inputs[0].name, list(request.inputs[0].shape)) == ("IMAGE", [1, 1])
     assert request.raw_input_contents[0] == len(image).to_bytes(4, "little") + image
     assert image.startswith(b"\x89PNG")
+    assert request.parameters["fresh"].bool_param  # an answer that was kept says nothing of the networks
 
 
 def test_the_words_of_the_first_step_s_refusals_are_understood() -> None:
     assert refusal_kind(f"{admission.OVERLOADED}: the queue is full") is Kind.BUSY
     assert refusal_kind(f"{admission.STUCK}: nothing has left for 10 s, and the queue is full") is Kind.STUCK
+    assert refusal_kind("Queue is full") is Kind.BUSY
     assert refusal_kind("Stub process is not healthy.") is None
 
 
 def test_answer_fault_of_a_good_answer_is_empty() -> None:
-    from tritonclient.grpc import service_pb2
-
-    answer = service_pb2.ModelInferResponse()
+    answer = pb.ModelInferResponse()
     answer.outputs.add(name="STATUS")
     answer.raw_output_contents.append(b"\x02\0\0\0ok")
     assert answer_fault(answer) == ""

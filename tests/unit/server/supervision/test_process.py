@@ -69,6 +69,8 @@ def test_the_command_line_is_whole(tmp_path: Path) -> None:
 def test_each_log_level_is_tritonserver_s(tmp_path: Path, level: str) -> None:
     command = arguments(Installation(tmp_path), options(log_level=level), "")
     assert {word for word in command if word.startswith("--log-")} == set(LOG_LEVELS[level])
+    own = arguments(Installation(tmp_path), options(log_level=level, extra=("--log-verbose=3",)), "")
+    assert own[-1] == "--log-verbose=3"  # tritonserver goes by the last one given: the user's
 
 
 def test_http_of_a_secured_server_listens_on_this_machine_alone(tmp_path: Path) -> None:
@@ -112,6 +114,17 @@ def test_an_exit_code_is_told(tmp_path: Path) -> None:
     process.kill()
 
 
+def test_a_kill_removes_the_shared_memory_of_this_server_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("server.supervision.process.SHARED_MEMORY", tmp_path)
+    process = TritonProcess(Installation(tmp_path), options(), lambda _: None)
+    own, other = tmp_path / f"{process._memory_prefix}a", tmp_path / f"deepfake_detector_{os.getpid()}_other_a"
+    for region in (own, other):
+        region.touch()
+    process.kill()
+    assert not own.exists()
+    assert other.exists()
+
+
 def test_a_forced_stop_kills_at_once_all_of_its_group_and_its_shared_memory(tmp_path: Path) -> None:
     import threading
 
@@ -150,44 +163,61 @@ def test_a_server_that_does_not_stop_is_killed_after_its_drain(tmp_path: Path, m
     assert process.exit_status() == "killed by SIGKILL"
 
 
-def test_it_ends_when_its_launcher_is_killed(tmp_path: Path) -> None:
-    installation = Installation(tmp_path)
+def test_it_is_asked_to_end_when_its_launcher_is_killed(tmp_path: Path) -> None:
+    program = f"""
+import signal, sys, time
+def end(*_):
+    open({str(tmp_path / "asked")!r}, "w").close()
+    sys.exit()
+signal.signal(signal.SIGTERM, end)
+print("ready", flush=True)  # and nothing else: who writes to a launcher that is gone ends by that
+time.sleep(600)
+"""
     code = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parents[4])!r})
+import sys, time; sys.path.insert(0, {str(Path(__file__).parents[4])!r})
 from pathlib import Path
 from tests.unit.server.supervision.test_process import Installation, options
 from server.supervision.process import TritonProcess
-process = TritonProcess(Installation(Path({str(tmp_path)!r})), options(), lambda _: None)
+log = []
+process = TritonProcess(Installation(Path({str(tmp_path)!r}), {program!r}), options(), log.append)
+while not log:
+    time.sleep(0.01)
 print(process.pid, flush=True)
-import time; time.sleep(60)
+time.sleep(600)
 """
-    assert installation.tritonserver.exists()
     launcher = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert launcher.stdout is not None
     server = psutil.Process(int(launcher.stdout.readline()))
     launcher.send_signal(signal.SIGKILL)
     launcher.communicate()
-    server.wait(60)
+    try:
+        server.wait(60)
+    finally:
+        if server.is_running():
+            server.kill()
+    assert (tmp_path / "asked").exists()
 
 
 def test_stubs_are_the_python_backend_s_processes_alone(tmp_path: Path) -> None:
     (tmp_path / "triton_python_backend_stub").write_text(f"#!{sys.executable}\nimport time; time.sleep(60)\n")
     program = f"""
 import subprocess, sys, time
-stub = subprocess.Popen(["{tmp_path}/triton_python_backend_stub"], executable=sys.executable, stdin=subprocess.PIPE)
-other = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
-print(stub.pid, flush=True)
+start = 'import subprocess, sys; stub = subprocess.Popen(["{tmp_path}/triton_python_backend_stub"], '
+start += 'executable=sys.executable, stdin=subprocess.PIPE); print(stub.pid, flush=True); '
+other = subprocess.Popen([sys.executable, "-c", start + "stub.wait()"], stdout=subprocess.PIPE)
+print(int(other.stdout.readline()), flush=True)  # a child's child
+exec(start)
 time.sleep(60)
 """
     log: list[str] = []
     process = TritonProcess(Installation(tmp_path, program), options(), log.append)
-    wait_for_log(log)
+    wait_for_log(log, 2)
     deadline = time.monotonic() + 30
-    while not (found := process.stubs()) and time.monotonic() < deadline:
+    while len(found := process.stubs()) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert [str(each.pid) for each in found] == log
+    assert {str(each.pid) for each in found} == set(log)
     process.kill()
-    assert has_ended(found[0])
+    assert all(map(has_ended, found))
     assert process.stubs() == []
 
 

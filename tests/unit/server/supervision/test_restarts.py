@@ -63,3 +63,5 @@ def test_the_next_server_is_told_for_its_metrics() -> None:
     restarts.server_ended(1.0, "")
     restarts.server_ended(1.0, DIGEST)
     assert restarts.environment == {"DEEPFAKE_DETECTOR_RESTARTS": "2", "DEEPFAKE_DETECTOR_LAST_REQUEST": DIGEST}
+    restarts.server_ended(1.0, "")  # which no request is to be blamed for
+    assert restarts.environment == {"DEEPFAKE_DETECTOR_RESTARTS": "3", "DEEPFAKE_DETECTOR_LAST_REQUEST": ""}

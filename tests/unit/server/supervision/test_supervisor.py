@@ -3,7 +3,7 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from server.supervision.probe import Kind, Outcome
 from server.supervision.process import Options
 from server.supervision.supervisor import Supervisor, local_address
 
+ALIVE: Any = type("Alive", (), {"pid": 76, "is_running": lambda _: True, "status": lambda _: "sleeping"})()
 QUICK = Policy(probe_interval=0.0, probe_timeout=7.0, stall=0.3, share=1.0)
 
 
@@ -42,6 +43,8 @@ class Script:
     stopped: list[bool] = field(default_factory=list)
     in_time: bool = True
     adopted_before_start: list[int] = field(default_factory=list)
+    stubs: list[Any] = field(default_factory=list)
+    closed: int = 0
 
 
 class FakeProcess:
@@ -61,7 +64,7 @@ class FakeProcess:
         return "exit code 7" if self._looks < 0 else None
 
     def stubs(self) -> list[Any]:
-        return []
+        return self._script.stubs
 
     def stop(self, force: threading.Event) -> bool:
         self._script.stopped.append(force.is_set())
@@ -90,7 +93,7 @@ class FakeProber:
         return self._script.counts()
 
     def close(self) -> None:
-        pass
+        self._script.closed += 1
 
 
 @pytest.fixture
@@ -170,7 +173,8 @@ def test_a_server_that_ends_while_it_loads_is_an_error(run: Callable[..., list[s
 
 
 def test_a_start_without_an_answer_in_time_is_an_error(run: Callable[..., list[str]]) -> None:
-    with pytest.raises(StartError, match=r"no answer within 0\.05 s; raise --startup-timeout"):
+    told = r"no answer within 0\.05 s; raise --startup-timeout if it only is slow; the last error: it is busy"
+    with pytest.raises(StartError, match=told):
         run(Script([[Kind.BUSY]]), lambda _: False, startup_seconds=0.05)
 
 
@@ -251,12 +255,10 @@ def test_the_address_under_which_this_machine_reaches_a_server(host: str, addres
 
 
 def test_a_model_s_process_that_died_is_a_restart(
-    run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., list[str]],
 ) -> None:
-    alive = type("Alive", (), {"pid": 76, "is_running": lambda _: True, "status": lambda _: "sleeping"})()
     dead = type("Dead", (), {"pid": 77, "is_running": lambda _: False})()
-    monkeypatch.setattr(FakeProcess, "stubs", lambda _: [alive, dead])
-    said = run(Script([[Kind.ANSWERED]]), lambda said: len(said) > 1)
+    said = run(Script([[Kind.ANSWERED]], stubs=[ALIVE, dead]), lambda said: len(said) > 1)
     assert said[1] == "RESTARTING because a model's stub (process 77) died"
 
 
@@ -299,3 +301,97 @@ def test_the_prober_goes_to_the_server_s_own_port_with_the_key_to_it(
         monkeypatch.setattr(supervisor, name, lambda *arguments, name=name: made.append((name, *arguments)))
     supervisor.make_prober(Options(Path(), "0.0.0.0", {"grpc": 1, "http": 2, "metrics": 3}, extra=extra, key="K"))
     assert made == [(kind, address, headers)]
+
+
+def test_a_server_that_answers_slowly_is_left_alone_for_as_long_as_that_calls_for(
+    run: Callable[..., list[str]],
+) -> None:
+    script = Script([[Kind.ANSWERED]], seconds=10.0)
+    began = time.monotonic()
+    run(script, lambda _: time.monotonic() - began > 0.3, Policy(probe_interval=0.0, share=0.02))
+    assert len(script.timeouts) == 1  # the next one comes after 500 s
+
+
+def test_each_server_has_a_connection_of_its_own_which_is_closed(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.ANSWERED]], ends=[2])
+    run(script, lambda said: said.count("ready") >= 3)
+    assert script.closed == script.starts + 1
+
+
+def test_the_request_under_way_when_it_ended_is_told_to_the_next(
+    run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[list[int]] = []
+
+    class Known:
+        def __init__(self, processes: Iterable[int]) -> None:
+            looked_at.append(list(processes))
+
+        def last(self) -> str:
+            return "ab12"
+
+    monkeypatch.setattr(supervisor, "InFlight", Known)
+    script = Script([[Kind.ANSWERED]], ends=[2], stubs=[ALIVE])
+    said = run(script, lambda said: said.count("ready") >= 2)
+    assert looked_at[0] == [ALIVE.pid]
+    assert said[1].endswith("; under way was the request with SHA-256 ab12")
+    assert [each["DEEPFAKE_DETECTOR_LAST_REQUEST"] for each in script.variables[:2]] == ["", "ab12"]
+
+
+def test_the_time_that_it_took_to_load_is_no_service(
+    run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a server that loads slowly and ends at once would never be called one that ends in a row."""
+    clock = itertools.count()  # a second later each time that it is looked at
+    monkeypatch.setattr(supervisor, "time", type("Time", (), {"monotonic": lambda: float(next(clock))}))
+    script = Script([[*[Kind.UNREACHABLE] * 50, Kind.ANSWERED]], ends=[52])
+    said = run(script, lambda said: sum("in a row" in line for line in said) > 0, startup_seconds=900.0)
+    assert "(number 2 in a row, 2 in all)" in "".join(said)
+
+
+def test_one_probe_is_under_way_at_a_time(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    script = Script([[Kind.ANSWERED]])
+    start = FakeProber.start
+
+    def waiting(prober: FakeProber, timeout: float) -> Any:
+        first, pending = not script.timeouts, start(prober, timeout)
+        return pending if first else type("Pending", (), {"outcome": lambda _: None})()
+
+    monkeypatch.setattr(FakeProber, "start", waiting)
+    run(script, lambda said: len(said) > 1, Policy(probe_interval=0.0, stall=0.1, share=1.0))
+    assert len(script.timeouts) <= 2 * (script.starts + 1)
+
+
+def test_statistics_that_do_not_come_are_no_progress(run: Callable[..., list[str]]) -> None:
+    numbers = itertools.cycle([{"net": 5}, None])
+    script = Script([[Kind.ANSWERED, Kind.BUSY]], counts=lambda: next(numbers))
+    said = run(script, lambda said: len(said) > 1)
+    assert "no model has answered anything" in said[1]
+
+
+@pytest.mark.timeout(60)
+def test_it_can_be_stopped_between_two_starts(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restarts.Restarts, "pause", 600.0)
+    said = run(Script([[Kind.ANSWERED]], ends=[2]), lambda said: len(said) > 1)
+    assert said[1].startswith("RESTARTING in 600 s")
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "name"),
+    [
+        ("127.0.0.1", "127.0.0.1:1", "localhost"),
+        ("0.0.0.0", "127.0.0.1:1", "localhost"),
+        ("10.0.0.5", "10.0.0.5:1", None),
+    ],
+)
+def test_with_certificates_of_its_own_the_prober_goes_over_grpc(
+    monkeypatch: pytest.MonkeyPatch, host: str, address: str, name: str | None
+) -> None:
+    """What is reached by loopback has no name of its own in a certificate; what is reached by its address has."""
+    made = []
+    monkeypatch.setattr(supervisor, "Prober", lambda *arguments, **options: made.append((*arguments, options)))
+    extra = ("--grpc-use-ssl-mutual=true", "--grpc-restricted-protocol=inference:a=b")
+    credentials: Any = object()
+    ports = {"grpc": 1, "http": 2, "metrics": 3}
+    supervisor.make_prober(Options(Path(), host, ports, extra=extra, credentials=credentials))
+    assert made == [(address, {"triton-grpc-protocol-a": "b"}, credentials, {"made_out_to": name})]
