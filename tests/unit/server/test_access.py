@@ -1,5 +1,6 @@
 """What is closed by default, what a user's own restrictions change, and what the launcher's own requests bear."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -123,6 +124,7 @@ def test_each_prober_asks_the_port_of_its_protocol(monkeypatch: pytest.MonkeyPat
         ([], True),
         (["--allow-http=false"], False),
         (["--allow-http=0"], False),
+        (["--allow-http=off"], False),
         (["--allow-http", "FALSE"], False),
         (["--allow-http=true"], True),
         (["--allow-http=false", "--allow-http=true"], True),
@@ -138,6 +140,20 @@ def test_the_container_refuses_end_points_without_a_key(monkeypatch: pytest.Monk
     monkeypatch.setattr("os.execvp", lambda *_: pytest.fail("it was started"))
     with pytest.raises(SystemExit, match="without a key"):
         container.main()
+
+
+def test_the_container_s_environment_opens_no_other_end_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By this variable tritonserver opens the one for Vertex AI by itself."""
+    monkeypatch.setattr("sys.argv", ["container", "--log-verbose=1"])
+    monkeypatch.setenv("AIP_MODE", "PREDICTION")
+    monkeypatch.setenv("MODELS", "/somewhere")
+    started: list[tuple[str, list[str]]] = []
+    monkeypatch.setattr("os.execvp", lambda program, line: started.append((program, line)))
+    container.main()
+    ((program, line),) = started
+    assert (program, line[0], line[-1]) == ("tritonserver", "tritonserver", "--log-verbose=1")
+    assert "--model-repository=/somewhere" in line
+    assert "AIP_MODE" not in os.environ
 
 
 def test_beginnings_of_options_are_read_as_tritonserver_reads_them() -> None:

@@ -74,6 +74,16 @@ def test_a_port_that_somebody_listens_on_is_taken_by_them() -> None:
     assert finding.fix == "choose another with --http-port"
 
 
+def test_a_port_that_somebody_only_calls_from_is_no_listener_s() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()) as caller,
+    ):
+        (finding,) = check_ports("127.0.0.1", {"http": caller.getsockname()[1]})
+    assert finding.level is Level.WRONG
+    assert "cannot be listened on (Address already in use)" in finding.detail
+
+
 def test_an_address_that_is_not_here_cannot_be_listened_on() -> None:
     (finding,) = check_ports("192.0.2.1", {"grpc": 50_123})
     assert finding.level is Level.WRONG

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -9,8 +10,8 @@ from click.testing import CliRunner
 from server import cli
 from server.diagnosis import checks
 from server.errors import RefusedError, RepositoryError
-from server.findings import Level
-from server.refusals import refuse_own_options
+from server.findings import Finding, Level
+from server.refusals import needs, refuse_own_options
 from server.repository import read_models
 from server.standin import checks as standin
 from tests.backends import save_net
@@ -79,7 +80,14 @@ def test_engines_are_for_nvidia_s_container_whether_they_are_built_or_not(tmp_pa
     assert "`make serve-gpu CONFIG=tensorrt`" in fix
 
 
-@pytest.mark.parametrize("word", ["--grpc-port=1", "--model-control-mode=poll", "--rate-limit", "--http-address=::"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("--grpc-port=1", "--http-port=1", "--metrics-port=1", "--grpc-address=::", "--http-address=::"),
+        *("--metrics-address=::", "--model-repository=a", "--model-store=a", "--model-config-name=a"),
+        *("--model-control-mode=poll", "--rate-limit", "--exit-timeout-secs=1", "--backend-directory=a"),
+    ],
+)
 def test_options_that_the_launcher_sets_itself_are_refused(word: str) -> None:
     with pytest.raises(RefusedError, match="this launcher sets"):
         refuse_own_options((word,))
@@ -106,6 +114,19 @@ def test_beginnings_of_such_options_are_refused_by_their_whole_names(word: str, 
 def test_end_points_without_a_key_are_refused(word: str) -> None:
     with pytest.raises(RefusedError, match="without a key"):
         refuse_own_options((word,))
+
+
+def test_before_a_start_everything_that_it_needs_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    def finds(name: str) -> Finding:
+        return Finding(name, Level.OK, "")
+
+    monkeypatch.setattr(checks, "check_ports", lambda host, ports: [finds(f"{host} {ports}")])
+    monkeypatch.setattr(checks, "check_repository", lambda *about: iter([finds(f"{about[0]} {about[1]}")]))
+    monkeypatch.setattr(checks, "check_shared_memory", lambda: finds("shared memory"))
+    monkeypatch.setattr(standin, "needs", lambda layout: iter([finds(f"{layout}")]))
+    layout: Any = "layout"
+    found = needs(layout, Path("models"), "openvino", "::1", {"grpc": 1})
+    assert {each.subject for each in found} == {"::1 {'grpc': 1}", "models openvino", "layout", "shared memory"}
 
 
 def test_other_options_are_taken() -> None:

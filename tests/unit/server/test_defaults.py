@@ -50,6 +50,12 @@ def test_the_container_starts_as_the_launcher_does(extra: tuple[str, ...], http_
     }
 
 
+@pytest.mark.parametrize("word", ["", "closed", "0", "no", "OPEN "])
+def test_one_word_alone_opens_inference_over_http_in_the_container(word: str) -> None:
+    options = as_options(command([], {"HTTP_INFERENCE": word}, Path("models")))
+    assert "inference" in options["--http-restricted-api"].partition(":")[0].split(",")
+
+
 def test_quantiles_are_measured_by_both() -> None:
     for options in (of_the_launcher(), as_options(command([], {}, Path("models")))):
         assert options["--metrics-config"] == "summary_latencies=true"

@@ -113,3 +113,14 @@ def test_the_connection_is_encrypted_where_anything_asks_for_it(tmp_path: Path) 
     assert Credentials(False, ca=file).channel_credentials() is not None
     assert Credentials(False, client_cert=file, client_key=file).channel_credentials() is not None
     assert "secret" not in repr(Credentials(False, headers={"token": "secret"}))
+
+
+def test_each_file_stands_for_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {name: tmp_path / f"{name}.pem" for name in ("ca", "client_cert", "client_key")}
+    for name, file in files.items():
+        file.write_text(name)
+    given: list[tuple[bytes | None, ...]] = []
+    monkeypatch.setattr("grpc.ssl_channel_credentials", lambda *pem: given.append(pem))
+    Credentials(**files).channel_credentials()
+    Credentials(ca=files["ca"]).channel_credentials()
+    assert given == [(b"ca", b"client_key", b"client_cert"), (b"ca", None, None)]  # gRPC takes the key first
