@@ -107,12 +107,13 @@ def test_haar_searches_at_most_so_many_pixels_for_faces_that_count(
             pass
 
         def detectMultiScale3(self, grey: RgbImage, **options: object) -> tuple[object, ...]:  # noqa: N802 - OpenCV's
-            seen.append((grey.shape, options["minSize"]))
+            seen.append((grey.shape, options))
             return [[10, 20, 30, 40]], None, [0.0]
 
     monkeypatch.setattr(cv2, "CascadeClassifier", Cascade)
     [[found]] = HaarDetector().detect([np.zeros((*size, 3), np.uint8)])
-    assert seen == [(searched, (smallest, smallest))]
+    options = {"scaleFactor": 1.1, "minNeighbors": 5, "outputRejectLevels": True}
+    assert seen == [(searched, options | {"minSize": (smallest, smallest)})]
     scale = min(1, 640 / max(size))
     assert found.box == pytest.approx((10 / scale, 20 / scale, 40 / scale, 60 / scale))
     assert found.confidence == 0.5
@@ -143,6 +144,8 @@ def test_a_batch_gives_what_each_image_gives_alone() -> None:
         Detection((900, 900, 990, 990), 0.99),
         Detection((-1e9, -1e9, 1e9, 1e9), 0.99),
         Detection((5, 5, 5, 5), 0.99),
+        Detection((60, 60, 180, 190), math.nan),
+        Detection((60, 60, 180, 190), math.inf),
     ],
 )
 def test_nonsense_detections_count_as_none(nonsense: Detection) -> None:
@@ -152,6 +155,11 @@ def test_nonsense_detections_count_as_none(nonsense: Detection) -> None:
     sensible = Detection((60, 60, 180, 190), 0.95)
     [location] = locate_faces([image], [None], FixedDetector(nonsense, sensible))
     assert location == FaceLocation(sensible.box, 0.95, "raw")
+
+
+def test_a_face_of_just_a_ninth_of_the_image_is_large_enough() -> None:
+    assert not is_too_small((10.0, 20.0, 40.0, 50.0), 90, 90)
+    assert is_too_small((10.0, 20.0, 40.0, 49.9), 90, 90)
 
 
 COORDINATES = st.floats(allow_nan=True, allow_infinity=True, width=32) | st.floats(-300, 600, width=32)
@@ -190,7 +198,9 @@ def test_a_face_whose_edge_lies_on_the_centre_contains_it(box: tuple[float, floa
     [
         ((-3.0, -3.0, 17.0, 17.0), True),  # a square of 26 by 26 pixels: four times the image
         ((-4.0, -3.0, 17.0, 17.0), False),
-        ((-20.0, 2.0, -4.0, 8.0), False),  # which ends where the image begins
+        ((-20.0, 2.0, -4.0, 8.0), False),  # which ends before the image begins
+        ((-10.0, 2.0, -2.0, 8.0), False),  # which ends where the image begins
+        ((2.0, -10.0, 8.0, -2.0), False),
         ((12.0, 12.0, 13.0, 13.0), True),
         ((15.0, 2.0, 18.0, 5.0), False),
         ((2.0, 15.0, 5.0, 18.0), False),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from ensemble.faces.detection import Detection
 from ensemble.faces.every import SMALLEST_SIDE, every_face, longer_side
 from ensemble.faces.haar import HaarDetector
 from ensemble.faces.restoration import ATTEMPTS, Attempt
-from ensemble.faces.served import ServedRetinaFace, choose_attempts, choose_detector
+from ensemble.faces.served import ServedRetinaFace, choose_attempts, choose_detector, infer_in
 
 
 class Network:
@@ -134,6 +135,40 @@ def test_faces_are_restored_by_the_aligner_and_then_the_restorer(
         ("face_aligner", gfpgan.ALIGNER_INPUT, gfpgan.ALIGNER_OUTPUTS, "a"),
         ("face_restorer", gfpgan.RESTORER_INPUT, gfpgan.RESTORER_OUTPUTS, "b"),
     ]
+
+
+def test_a_network_of_the_same_server_is_asked_and_its_failure_is_an_error_in_the_log() -> None:
+    """It costs these images their faces, which nobody would see otherwise."""
+    asked: list[dict[str, Any]] = []
+    logged: list[str] = []
+    failure: list[str] = []
+    answer = SimpleNamespace(has_error=lambda: bool(failure), error=lambda: SimpleNamespace(message=lambda: failure[0]))
+
+    def request(**about: Any) -> Any:
+        asked.append(about)
+        return SimpleNamespace(exec=lambda: answer)
+
+    backend = SimpleNamespace(
+        InferenceRequest=request,
+        Tensor=lambda name, pixels: (name, pixels.shape, pixels.flags["C_CONTIGUOUS"]),
+        PreferredMemory=lambda kind: kind,
+        TRITONSERVER_MEMORY_CPU="cpu",
+        Logger=SimpleNamespace(log_error=logged.append),
+        get_output_tensor_by_name=lambda response, name: SimpleNamespace(as_numpy=lambda: np.array([name])),
+    )
+    infer = infer_in(backend)
+    pixels = picture(1)[:, ::2][None]
+    assert [value.item() for value in infer("net", "PIXELS", ("ONE", "OTHER"), pixels)] == ["ONE", "OTHER"]
+    assert asked[0] == {
+        "model_name": "net",
+        "requested_output_names": ["ONE", "OTHER"],
+        "inputs": [("PIXELS", (1, 64, 32, 3), True)],
+        "preferred_memory": "cpu",
+    }
+    assert logged == []
+    failure.append("out of memory")
+    assert infer("net", "PIXELS", ("ONE",), pixels) == []
+    assert logged == ["net failed, no face is assumed: out of memory"]
 
 
 class Known:
