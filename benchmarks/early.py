@@ -145,9 +145,10 @@ def _blurred_noise(count: int) -> list[bytes]:
 
 def _open_ranges(client: DetectorClient, images: Sequence[Item]) -> list[EarlyVerdict]:
     """What the streams that are asked first leave open of each image: at threshold 1 they decide every one."""
-    verdicts = list(client.decide_many([(each.data, each.box) for each in images], threshold=1.0))
-    assert all(isinstance(verdict, EarlyVerdict) and verdict.ok for verdict in verdicts)
-    return verdicts
+    verdicts = client.decide_many([(each.data, each.box) for each in images], threshold=1.0)
+    opened = [verdict for verdict in verdicts if isinstance(verdict, EarlyVerdict) and verdict.ok]
+    assert len(opened) == len(images)
+    return opened
 
 
 def _share_decided(opened: Sequence[EarlyVerdict]) -> float:

@@ -119,8 +119,6 @@ def _from_base(recipe: Recipe, base: str, clip: str | None) -> Network:
 
 def _from_checkpoint(recipe: Recipe, path: Path, clip: str | None) -> Network:
     holder = SEMANTIC_FUSION if holds_clip(read_tensors(path)) else GLOBAL_TEXTURE
-    if recipe.stage == "whole":
-        raise BaseError(f"{path}: a whole base learns from --base; checkpoints hold LoRA")
     if holder.has_clip and not recipe.specification.has_clip:
         raise BaseError(
             f"{path}: a checkpoint of the stream {holder.name}; {recipe.stream} goes on from one without CLIP"
@@ -147,7 +145,7 @@ def _from_checkpoint(recipe: Recipe, path: Path, clip: str | None) -> Network:
 def _build(recipe: Recipe, dino: Dinov2Model, clip: CLIPVisionModel | None) -> Network:
     """LoRA and the head follow from the seed alone, wherever the base came from and whatever reading it drew."""
     torch.manual_seed(recipe.run.seed)
-    return Network(dino, None if recipe.stage == "whole" else adapter_of(recipe), clip)
+    return Network(dino, adapter_of(recipe), clip)
 
 
 def _load(network: Network, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -39,9 +39,9 @@ class Adapter:
 
 
 class Backbone(nn.Module):
-    """What the published names begin with: DINOv2, with LoRA or without, and a linear head on its CLS token."""
+    """What the published names begin with: DINOv2 with LoRA, and a linear head on its CLS token."""
 
-    def __init__(self, dino: Dinov2Model, adapter: Adapter | None) -> None:
+    def __init__(self, dino: Dinov2Model, adapter: Adapter) -> None:
         super().__init__()
         self.vision_model = _adapted(dino, adapter)
         self.last_layer = nn.Linear(dino.config.hidden_size, len(CLASSES))
@@ -81,18 +81,17 @@ class Network(nn.Module):
 
     Args:
         dino: The base.
-        adapter: LoRA that is laid onto it, and the fusion head; None leaves the base as it is.
+        adapter: LoRA that is laid onto it, and the fusion head.
         clip: The fusion stream's tower, frozen; None for the others.
     """
 
-    def __init__(self, dino: Dinov2Model, adapter: Adapter | None, clip: CLIPVisionModel | None = None) -> None:
+    def __init__(self, dino: Dinov2Model, adapter: Adapter, clip: CLIPVisionModel | None = None) -> None:
         super().__init__()
         self.dino = (dino,)  # a tuple: no second registration
         self.backbone: Backbone | FusionBackbone
         if clip is None:
             self.backbone = Backbone(dino, adapter)
         else:
-            assert adapter is not None
             self.backbone = FusionBackbone(dino, clip, adapter)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ class Network(nn.Module):
 
 
 def choose_what_learns(network: Network, stage: str) -> None:
-    """Freeze all but what a stage trains: `head`; `lora`, with the head; or `whole`.
+    """Freeze all but what a stage trains: `head`; or `lora`, with the head.
 
     The mask token never learns: it belongs to DINOv2's own pretraining, and no image ever meets it.
     """
@@ -114,7 +113,7 @@ def choose_what_learns(network: Network, stage: str) -> None:
         if name.startswith("backbone.clip_model.") or name.endswith("mask_token"):
             parameter.requires_grad_(False)
         else:
-            parameter.requires_grad_(stage == "whole" or (stage == "lora" and ".lora_" in name))
+            parameter.requires_grad_(stage == "lora" and ".lora_" in name)
     network.head.requires_grad_(True)
 
 
@@ -141,9 +140,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
         network.train(was_training)
 
 
-def _adapted(dino: Dinov2Model, adapter: Adapter | None) -> nn.Module:
-    if adapter is None:
-        return dino
+def _adapted(dino: Dinov2Model, adapter: Adapter) -> nn.Module:
     config = LoraConfig(
         r=adapter.rank,
         lora_alpha=adapter.alpha,

@@ -125,7 +125,7 @@ class Recipe(_Strict):
     """One training run. The TOML files explain the values."""
 
     stream: StreamName
-    stage: Literal["head", "lora", "whole"]
+    stage: Literal["head", "lora"]
     optimiser: Optimiser
     network: NetworkSizes
     loss: Loss

@@ -59,5 +59,4 @@ def keep_last_good(run: Training, file: str) -> str:
     restore_tensors(run.network, tensors)
     path = run.folder / f"good_{file}"
     write_checkpoint(run.network, run.recipe.specification, path)
-    option = "--base" if run.recipe.stage == "whole" else "--from"
-    return f"The weights after update {update} are good: go on from them with {option} {path}, and another --output"
+    return f"The weights after update {update} are good: go on from them with --from {path}, and another --output"
