@@ -1,5 +1,6 @@
 """What is over the limits is refused, permits come back, and those that never do are forgotten."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -55,6 +56,15 @@ def test_bytes_over_the_limit_are_refused_until_some_have_left() -> None:
     admission.release(2, 0.0)
     assert admission.admit(3, 1, MIB, 0.0) is None
     assert admission.size == 6 * MIB
+
+
+@pytest.mark.parametrize("others", [Load(5, 0), Load(0, 5 * MIB)])
+def test_what_others_have_inside_counts_in_images_and_in_bytes(others: Load) -> None:
+    admission = controller()
+    assert admission.admit(1, 1, MIB, 0.0, others) is None
+    assert admission.admit(2, 2, 2 * MIB, 0.0, others) is None
+    assert admission.admit(3, 1, MIB, 0.0, others) is not None
+    assert admission.admit(3, 1, MIB, 0.0) is None
 
 
 def test_a_permit_is_released_once_and_no_other_permit_counts() -> None:
@@ -135,6 +145,17 @@ def test_after_a_release_silence_is_measured_anew() -> None:
     admission.admit(4, 3, 1, SILENCE_SECONDS + 2)
     assert str(admission.admit(5, 8, 1, SILENCE_SECONDS + 35)).startswith(OVERLOADED)
     assert admission.admit(5, 8, 1, SILENCE_SECONDS + 37) is None
+
+
+def test_a_long_silence_is_remembered_after_short_ones() -> None:
+    admission = controller()
+    for permit in (1, 2, 3):
+        admission.admit(permit, 2, 1, 0.0)
+    admission.release(1, 12.0)
+    admission.release(2, 12.1)
+    admission.admit(4, 6, 1, 12.1)
+    assert str(admission.admit(5, 8, 1, 46.0)).startswith(OVERLOADED)  # 34 seconds are not unusual
+    assert admission.admit(5, 8, 1, 46.2) is None
 
 
 def test_silence_before_somebody_comes_is_no_sign() -> None:
@@ -281,6 +302,44 @@ def test_a_permit_taken_for_lost_counts_no_longer_and_lets_nobody_in() -> None:
     assert not ledger.enter(first, 1, 10, 1)
     assert ledger.load(0) == Load(6, 60)
     assert ledger.issue() is None
+
+
+def test_of_those_taken_for_lost_the_oldest_makes_room_first() -> None:
+    ledger = Ledger.create(2)
+    first, older = ledger.issue(), ledger.issue()
+    assert first is not None
+    assert older is not None
+    ledger.release(first)
+    newer = ledger.issue()  # in the slot before that of the older one
+    assert newer is not None
+    ledger.lose(newer)
+    ledger.lose(older)
+    assert ledger.issue() is not None
+    assert ledger.left_at(newer) is None
+    assert ledger.left_at(older) is not None
+
+
+def test_a_ledger_that_is_gone_leaves_no_descriptor() -> None:
+    def ledgers() -> int:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        return sum("deepfake_admission" in str(link.readlink()) for link in links)
+
+    gc.collect()  # those of other tests
+    before = ledgers()
+    ledger = Ledger.create(4)
+    found = Ledger.find([os.getpid()])
+    assert ledgers() >= before + 2
+    del ledger, found
+    gc.collect()
+    assert ledgers() == before
+
+
+def test_the_last_step_gives_back_all_permits_that_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger.create(4)
+    permits = [ledger.issue(1, 1) or 0 for _ in range(3)]
+    monkeypatch.setattr(Ledger, "find", lambda _: ledger)
+    Release()([permits[0], permits[0], permits[2]])
+    assert [ledger.left_at(permit) is None for permit in permits] == [False, True, False]
 
 
 STEPS = """
