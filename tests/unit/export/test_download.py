@@ -179,6 +179,17 @@ def test_a_disk_too_small_is_refused_before_anything_is_fetched(
     assert hub.transfers() == []
 
 
+def test_what_an_earlier_run_left_needs_no_room_again(hub: Hub, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights.mkdir()
+    content = CONTENT[CHECKPOINTS[0]]
+    tag = sha256(sha256(content).encode())[:8]
+    (weights / f".{CHECKPOINTS[0]}.{tag}.partial").write_bytes(content[:MIB])
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 8 * MIB}))
+    result = download(weights)
+    assert result.exit_code == 0, result.output
+    assert hub.transfers()[0] == (CHECKPOINTS[0], f"bytes={MIB}-")
+
+
 @pytest.mark.parametrize(
     ("status", "code", "advice"),
     [
@@ -239,6 +250,15 @@ def test_files_put_there_by_hand_do_without_a_network(weights: Path, monkeypatch
     assert result.exit_code == 0, result.output
     assert "not compared with the hub" in said(result)
     assert {entry.source for entry in read_manifest(weights).values()} == {"local"}
+
+
+def test_a_revision_that_is_asked_for_needs_a_network(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "ENDPOINT", "http://127.0.0.1:9")
+    weights.mkdir()
+    for name, content in CONTENT.items():
+        (weights / name).write_bytes(content)
+    assert download(weights, "--revision", "v1").exit_code == 3
+    assert read_manifest(weights) == {}
 
 
 def test_converted_checkpoints_are_not_joined_by_the_published_ones(hub: Hub, weights: Path) -> None:
@@ -393,6 +413,15 @@ def test_a_detector_of_ones_own_is_recorded_as_found(hub: Hub, weights: Path, re
     for name in ("retinaface.h5", "GFPGANv1.4.pth"):
         assert f"{name} is not the published file: recorded as found" in said(result)
         assert read_manifest(weights)[name].source == "local"
+
+
+def test_a_detector_put_there_by_hand_must_be_one(hub: Hub, weights: Path) -> None:
+    weights.mkdir()
+    (weights / "retinaface.h5").write_bytes(b"not HDF5")
+    result = download(weights)
+    assert result.exit_code == 1
+    assert "retinaface.h5" in said(result)
+    assert "retinaface.h5" not in read_manifest(weights)
 
 
 @pytest.mark.usefixtures("published")

@@ -67,6 +67,14 @@ def test_lora_and_heads_do_not_count(shared: Path, tmp_path: Path) -> None:
     assert base_digests(tmp_path / checkpoint.name) == base_digests(checkpoint)
 
 
+def test_a_narrower_type_of_the_same_values_is_no_difference(shared: Path, tmp_path: Path) -> None:
+    checkpoint = shared / STREAMS[0].checkpoint
+    tensors = {name: tensor.bfloat16() for name, tensor in torch.load(checkpoint, weights_only=True).items()}
+    torch.save(tensors, tmp_path / "half.pth")
+    torch.save({name: tensor.float() for name, tensor in tensors.items()}, tmp_path / "single.pth")
+    assert base_digests(tmp_path / "half.pth") == base_digests(tmp_path / "single.pth")
+
+
 def test_seeded_checkpoints_differ_and_that_is_no_alarm(tiny: Path) -> None:
     bases = compare(tiny)
     assert not bases.identical

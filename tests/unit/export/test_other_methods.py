@@ -73,6 +73,15 @@ def test_another_interface_is_told(options: dict[str, object], problem: str, tmp
         export_stream(OTHER, other_network(tmp_path / "other.onnx", **options), tmp_path)  # type: ignore[arg-type]
 
 
+def test_two_outputs_that_may_be_the_logits_are_one_too_many(tmp_path: Path) -> None:
+    model = onnx.load(other_network(tmp_path / "other.onnx"))
+    model.graph.node.append(helper.make_node("Neg", ["prediction"], ["negated"]))
+    model.graph.output.append(helper.make_tensor_value_info("negated", TensorProto.FLOAT, ["n", 2]))
+    onnx.save(model, tmp_path / "other.onnx")
+    with pytest.raises(ExportError, match=r"gives mean .*, negated .*; a stream needs one output"):
+        export_stream(OTHER, tmp_path / "other.onnx", tmp_path)
+
+
 def test_what_is_no_model_is_told(tmp_path: Path) -> None:
     (tmp_path / "other.onnx").write_bytes(b"\xff" * 100)
     with pytest.raises(ExportError, match="not an ONNX model"):

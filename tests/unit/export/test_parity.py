@@ -98,6 +98,12 @@ def test_the_largest_difference_of_all_images_counts() -> None:
     assert difference == Difference("scene", 3, "FEATURES", 0.25, 1e-3)
 
 
+def test_values_of_the_model_itself_widen_no_tolerance() -> None:
+    """Else a model would be the freer the farther it is off."""
+    (difference,) = differences("FEATURES", floats(1, 1), floats(1, -400))
+    assert (difference.largest, difference.tolerance) == (401, 1e-3)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("side", ["expected", "actual", "both"])
 def test_what_is_not_finite_is_no_parity(value: float, side: str) -> None:

@@ -167,6 +167,19 @@ def test_base_networks_are_compared(tmp_path: Path) -> None:
     assert describe([exports[0], other, exports[2]])["same_base_network"] is False
 
 
+def test_networks_of_another_method_have_no_base_to_compare(tmp_path: Path) -> None:
+    exports = stream_exports(tmp_path)
+    other = StreamExport(**{**vars(exports[2]), "base": {}})
+    assert describe([exports[0], exports[1], other])["same_base_network"] is True
+
+
+def test_one_stand_in_is_told_whichever_it_is(tmp_path: Path) -> None:
+    exports = stream_exports(tmp_path)
+    assert describe(exports)["stand_in"] == ""
+    last = StreamExport(**{**vars(exports[2]), "stand_in": "of samples"})
+    assert describe([*exports[:2], last])["stand_in"] == "of samples"
+
+
 @pytest.mark.parametrize(("free", "fits"), [(1000, True), (999, False)])
 def test_a_disk_has_to_hold_the_models(free: int, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
@@ -193,6 +206,15 @@ def test_the_repository_of_the_checkout_is_not_copied_onto_itself(
     with staging(tmp_path) as folder:
         assert folder.parent == tmp_path / "provenance", "tritonserver would take it for a model"
     assert {path.name for path in tmp_path.iterdir()} == {"provenance", *(stream.name for stream in STREAMS)}
+
+
+def test_that_repository_is_known_by_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.repository.SKELETON", tmp_path)
+    monkeypatch.setattr("shutil.copytree", lambda *_, **__: pytest.fail("it was copied"))
+    monkeypatch.chdir(tmp_path.parent)
+    for name in (Path(tmp_path.name), tmp_path / "provenance" / ".."):
+        with staging(name):
+            pass
 
 
 def test_staging_is_removed_whatever_happens(tmp_path: Path) -> None:

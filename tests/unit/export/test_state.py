@@ -10,7 +10,7 @@ from export.exporters.stream_export import StreamExport
 from export.repository import describe
 from export.state import weakest, weights_state
 from networks.weights.manifest import TRAINING_RUN, Entry, record
-from tests.unit.export.test_repository import stream_exports
+from tests.unit.export.test_repository import face_model, stream_exports
 
 HUB = "https://huggingface.co/lpmkhoa/hcmusaqua-ntire26-weights"
 
@@ -26,6 +26,7 @@ def exported(folder: Path, **changed: object) -> StreamExport:
         (None, "unknown"),
         (Entry(1, "12ab", HUB, "c0ffee"), "published"),
         (Entry(1, "other", HUB, "c0ffee"), "unknown"),
+        (Entry(1, "12ab", HUB), "unknown"),  # of no commit: the hub was not asked
         (Entry(1, "12ab", "local"), "unknown"),
         (Entry(1, "12ab", f"{TRAINING_RUN}june"), "own"),
     ],
@@ -52,6 +53,7 @@ def test_clients_read_what_the_export_wrote(tmp_path: Path) -> None:
         document = describe(exports)
         assert document[STATE] == state
         assert Provenance(bool(document[UNTRAINED]), document).state == state
+    assert describe([one], [face_model(tmp_path)])[STATE] == "unknown"  # its own weights are of no known origin
     assert Provenance(False, {}).state == "unknown"  # an export from before
     assert Provenance(True, document).state == "untrained"
     assert Provenance(False, {"stand_in": "of samples"}).state == "stand-in"

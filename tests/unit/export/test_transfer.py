@@ -104,6 +104,13 @@ def test_a_redirect_to_elsewhere_takes_no_token_along(host: str, server: Server,
         assert "authorization" not in second[1]
 
 
+@pytest.mark.parametrize("name", ["X-Api-Key", "x-api-key"])
+def test_no_header_of_ours_goes_elsewhere_however_it_is_written(name: str, server: Server, tmp_path: Path) -> None:
+    server.answer = redirect_to(f"http://localhost:{server.port}/elsewhere")
+    fetch(Location(server.url, {name: "secret"}), tmp_path)
+    assert [headers.get("x-api-key") for _, headers in server.asked] == ["secret", None]
+
+
 def test_a_redirect_within_the_server_keeps_the_token(server: Server, tmp_path: Path) -> None:
     server.answer = redirect_to("/moved")
     fetch(Location(server.url, SECRET), tmp_path)
@@ -144,6 +151,14 @@ def test_sizes_that_disagree_or_are_unknown_are_refused(
     with pytest.raises(DownloadError, match=problem):
         fetch(Location(server.url, size=size), tmp_path)
     assert unfinished(tmp_path / "file") == 0
+
+
+def test_a_signature_in_the_address_is_not_shown(server: Server, tmp_path: Path) -> None:
+    server.answer = lambda handler: send(handler, b"", 403)
+    with pytest.raises(DownloadError, match="/file answers HTTP 403") as caught:
+        fetch(Location(f"{server.url}?signature=s3cret"), tmp_path)
+    assert server.asked[0][0] == "/file?signature=s3cret"
+    assert "s3cret" not in str(caught.value)
 
 
 def test_a_body_that_ends_early_is_no_file(server: Server, tmp_path: Path) -> None:

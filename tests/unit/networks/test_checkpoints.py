@@ -7,7 +7,9 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -18,6 +20,7 @@ from torch import Tensor
 from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STREAMS, Stream
 from networks import PRESETS, load_stream, write_random_weights
 from networks.architecture import (
+    ArchitectureError,
     ClipArchitecture,
     Dinov2Architecture,
     StreamArchitecture,
@@ -32,8 +35,9 @@ from networks.errors import (
     UnreadableCheckpointError,
     UnsafeCheckpointError,
 )
-from networks.weights.checkpoint_file import sharing_memory
-from networks.weights.random_weights import MARKER, is_untrained, seeded_preset
+from networks.weights.checkpoint_file import read_tensors, sharing_memory
+from networks.weights.checkpoints import to_parameters
+from networks.weights.random_weights import MARKER, is_untrained, preset_bytes, seeded_preset
 from tests.golden import EXPECTED
 
 BLOCK = "vision_model.base_model.model.encoder.layer"
@@ -149,6 +153,23 @@ def test_untied_tensors_are_merged_where_they_lie(tensors: Tensors) -> None:
     }
 
 
+def test_lora_is_merged_into_the_memory_that_the_weights_have(tensors: Tensors) -> None:
+    bare = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
+    name = f"{BLOCK}.0.attention.attention.query.base_layer.weight"
+    there = bare[name].data_ptr()
+    parameters = to_parameters(bare, infer_architecture({key: tuple(each.shape) for key, each in bare.items()}), 252)
+    merged = parameters["vision_model.encoder.layer.0.attention.attention.query.weight"]
+    assert merged.data_ptr() == there
+    assert bare == {}  # used up on the way
+
+
+def test_what_lies_within_a_larger_tensor_shares_its_memory_whatever_lies_before_it() -> None:
+    buffer = np.zeros(100, np.float32)
+    parts = {"whole": buffer, "early": buffer[10:12], "late": buffer[50:60]}
+    shared = sharing_memory({name: torch.from_numpy(part) for name, part in parts.items()})
+    assert shared == {"whole", "early", "late"}
+
+
 # Sizes
 
 
@@ -218,6 +239,28 @@ def test_half_precision_is_widened(
         rtol=0,
         atol=tolerance,
     )
+
+
+@pytest.mark.parametrize("archive", [True, False])
+def test_an_archive_is_mapped_and_not_read_whole(
+    archive: bool, tensors: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, load, mapped = tmp_path / "weights.pth", torch.load, list[bool]()
+    torch.save(tensors, path, _use_new_zipfile_serialization=archive)
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        mapped.append(options["mmap"])
+        return load(*arguments, **options)
+
+    monkeypatch.setattr(torch, "load", watched)
+    read_tensors(path)
+    assert mapped == [archive]
+
+
+def test_a_network_that_was_read_is_for_inference(tiny: Path) -> None:
+    network = load_stream(GLOBAL_TEXTURE, tiny / GLOBAL_TEXTURE.checkpoint)
+    assert not network.training
+    assert not any(parameter.requires_grad for parameter in network.parameters())
 
 
 def test_obsolete_integer_buffers_are_ignored(tensors: Tensors, tmp_path: Path) -> None:
@@ -293,6 +336,10 @@ def test_sizes_that_cannot_be_are_refused(tensors: Tensors, tmp_path: Path) -> N
     assert "not a multiple of 64" in refusal(CheckpointLayoutError, narrow, tmp_path / "weights.pth")
     oblong = tensors | {f"{embeddings}position_embeddings": torch.zeros(1, 13, 128)}
     assert "not a square grid" in refusal(CheckpointLayoutError, oblong, tmp_path / "weights.pth")
+    of_clip = dict(tensor_shapes(StreamArchitecture(*PRESETS["tiny"])))
+    of_clip["clip_model.vision_model.embeddings.position_embedding.weight"] = (13, 128)
+    with pytest.raises(ArchitectureError, match="the position table of CLIP has 13 rows"):
+        infer_architecture(of_clip)
     flat = tensors | {f"{embeddings}cls_token": torch.zeros(128)}
     assert "not 3 dimensions" in refusal(CheckpointLayoutError, flat, tmp_path / "weights.pth")
 
@@ -314,6 +361,11 @@ def test_an_image_holds_a_patch_at_least(tiny: Path) -> None:
 def test_prefixes_must_be_known_and_the_same(tensors: Tensors, tmp_path: Path) -> None:
     mixed = {("module." if index % 2 else "") + name: value for index, (name, value) in enumerate(tensors.items())}
     assert "names are mixed" in refusal(CheckpointLayoutError, mixed, tmp_path / "mixed.pth")
+    first, *others = tensors
+    alone = {first: tensors[first]} | {name.removeprefix("backbone."): tensors[name] for name in others}
+    assert "1 tensors begin with 'backbone.', 60 do not" in refusal(
+        CheckpointLayoutError, alone, tmp_path / "alone.pth"
+    )
     bare = {name.removeprefix("backbone."): value for name, value in tensors.items()}
     assert "not in the layout of the published" in refusal(CheckpointLayoutError, bare, tmp_path / "bare.pth")
 
@@ -487,3 +539,23 @@ def test_random_weights_that_do_not_fit_are_refused(tmp_path: Path, monkeypatch:
     with pytest.raises(RandomWeightsError, match=r"take 15\.0 GB, 1\.0 GB are free"):
         write_random_weights(tmp_path, "giant")
     assert not list(tmp_path.glob("*.pth"))
+
+
+def test_room_is_needed_for_what_is_not_there_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing, *_ = write_random_weights(tmp_path, "tiny")
+    missing.unlink()
+    needed = preset_bytes("tiny", GLOBAL_TEXTURE)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 1.02 * needed}))
+    write_random_weights(tmp_path, "tiny")
+    assert missing.exists()
+
+
+def test_a_checkpoint_that_was_written_by_half_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(content: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_random_weights(tmp_path, "tiny")
+    assert [path.name for path in tmp_path.iterdir()] == [MARKER]  # which tells what a later run finds

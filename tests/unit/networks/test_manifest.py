@@ -34,6 +34,19 @@ def test_what_is_written_is_read_and_nothing_else_is_left(file: Path) -> None:
     assert {path.name for path in file.parent.iterdir()} == {file.name, MANIFEST_FILE}
 
 
+def test_an_interruption_leaves_the_old_manifest(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {file.name: describe_file(file, "local")}
+    write_manifest(file.parent, before)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_manifest(file.parent, {})
+    assert read_manifest(file.parent) == before
+
+
 def test_without_a_manifest_nothing_is_known_and_a_damaged_one_is_an_error(tmp_path: Path) -> None:
     assert read_manifest(tmp_path) == {}
     for text in ("", "{}", '{"files": {"a.pth": {"length": 1}}}', '{"files": []}'):
