@@ -2,8 +2,6 @@
 never saw from manipulations of them, through the served ensemble. `make learn` runs this."""
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.common.commands import run_module
 from benchmarks.common.machine import ROOT, circumstances
 from benchmarks.common.result import Figure, Result, write
 from benchmarks.common.serving import Endpoint, serve
@@ -52,7 +51,7 @@ def main(quick: bool, folder: Path, samples: Path | None, output: Path | None) -
         raise click.ClickException(str(error)) from error
     began = time.monotonic()
     repository = folder / "model_repository"
-    _run("export", "--weights", str(folder / "weights"), "--repository", str(repository))
+    run_module("export", "--weights", str(folder / "weights"), "--repository", str(repository))
     seconds["export"] = time.monotonic() - began
     with serve(repository) as server:
         began = time.monotonic()
@@ -99,14 +98,8 @@ def main(quick: bool, folder: Path, samples: Path | None, output: Path | None) -
         raise click.ClickException(f"the vote's AUC does not fall as {', '.join(level)} grows")
 
 
-def _run(module: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=False)
-    if done.returncode:
-        raise click.ClickException(f"python -m {module} ended with {done.returncode}; see above")
-
-
 def _forensics(server: Endpoint, command: str, data: Path, output: Path, *options: str) -> None:
-    _run("forensics", command, str(data), "--url", server.url, "--output", str(output), *options)
+    run_module("forensics", command, str(data), "--url", server.url, "--output", str(output), *options)
 
 
 def _areas(scores: Path) -> dict[str, dict[str, Any]]:

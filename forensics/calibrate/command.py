@@ -11,19 +11,24 @@ from deepfake_client.cli import Connection
 from rich.console import Console
 from rich.text import Text
 
-from ensemble.calibration import OperatingPoint
 from ensemble.calibration_file import ECHO_PARAMETER, FILE_PARAMETER, Calibration
 from ensemble.contract import NO_CALIBRATION, SHA256, STREAMS_KEY
 from forensics.calibrate.fit import Fit, count_rounds, fit_vote
 from forensics.calibrate.install import CALIBRATION_FILE, install_calibration
-from forensics.calibrate.operating_points import FALSE_ALARM_RATES, find_operating_points, images_needed
-from forensics.calibrate.report import calibration_tables, rules, write_calibration_report
+from forensics.calibrate.operating_points import FALSE_ALARM_RATES, find_operating_points, find_support
+from forensics.calibrate.report import (
+    calibration_tables,
+    describe_groups,
+    missing_points,
+    rules,
+    write_calibration_report,
+)
 from forensics.common.dataset import read_dataset
 from forensics.common.errors import ForensicsError
 from forensics.common.options import data_argument, output_option, resamples_option, server_options
 from forensics.common.progress import progress
-from forensics.common.report import headline, print_tables, write_page
-from forensics.common.scoring.scores import Floats, Scores, collect
+from forensics.common.report import Table, headline, print_tables, write_page
+from forensics.common.scoring.scores import Floats, collect
 from forensics.common.scoring.server import Server, ask_server, score_images
 
 REPORT_JSON = "calibration-report.json"
@@ -68,12 +73,18 @@ def command(
     DATA and the scores are as for `evaluate`: with the same output folder nothing is scored twice. The images should be
     like those to come, in the share of fake ones too, and none that the networks were trained on.
 
+    Pictures of one person, crops of one photograph or frames of one video are not independent. Name them in the column
+    group of a CSV (where it is left out, the column video counts), or put each group in a subfolder of real/ or fake/.
+    Groups are held out, resampled and counted whole: many images of a group count as one. An image without a group is
+    one of its own.
+
     By cross-validation it tries a map for each stream (temperature, Platt, isotonic), other vote weights than 2 : 1 : 2
     and other rounding steps than 0.1. The paper's choice stays wherever the interval of the gain holds 0; with fewer
-    than 50 real or 50 fake images nothing is changed, and isotonic maps are tried from 500 of each.
+    than 50 real or 50 fake groups nothing is changed, and isotonic maps are tried from 500 of each.
 
     Operating points are thresholds on the probability that keep false alarms (real images called fake) within a rate;
-    a rate needs one over it real images: 100 for 0.01. `deepfake-client score --operating-point far=0.01` applies one.
+    a rate needs one over it real groups: 100 for 0.01. One with fewer is marked as not supported and is not written.
+    Each is also tried on groups left out. `deepfake-client score --operating-point far=0.01` applies one.
 
     \b
     Written to the output folder:
@@ -95,8 +106,11 @@ def command(
     scores, unscored = collect(images, rows)
     with progress("resampling", count_rounds(scores) * resamples, "resamples") as advance:
         fit = fit_vote(scores, resamples=resamples, advance=advance)
+    labels, groups = scores.labels, scores.groups
     probability = _decimals(fit.vote.score(scores.streams).probability)
-    points = find_operating_points(scores.labels, probability, rates, resamples=resamples)
+    points = find_operating_points(labels, probability, rates, resamples=resamples, groups=groups)
+    left_out = ((held, _decimals(vote.score(scores.streams).probability)) for held, vote in fit.left_out)
+    support = find_support(labels, rates, left_out, groups)
     calibration = Calibration(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         untrained=server.untrained,
@@ -108,8 +122,9 @@ def command(
     )
     text = calibration.to_text()
     (output / CALIBRATION_FILE).write_text(text, encoding="utf-8")
-    write_calibration_report(output / REPORT_JSON, fit, calibration)
-    about, missing = headline(f"{scores.kinds} of {data}", unscored), _missing(rates, points, scores)
+    write_calibration_report(output / REPORT_JSON, fit, calibration, support, scores)
+    about = f"{headline(f'{scores.kinds} of {data}', unscored)}. {describe_groups(scores)}"
+    missing, tables = missing_points(support, scores), calibration_tables(fit, points, support)
     write_page(
         output / REPORT_HTML,
         TEMPLATE,
@@ -118,12 +133,12 @@ def command(
         conclusion=fit.conclusion,
         missing=missing,
         rules=rules(),
-        tables=calibration_tables(fit, points),
+        tables=tables,
         unscored=unscored,
         created=calibration.created,
         resamples=resamples,
     )
-    _print(Console(), about, fit, points, missing)
+    _print(Console(), about, fit, tables, missing)
     click.echo(
         f"calibration: {output / CALIBRATION_FILE}; report: {output / REPORT_HTML}, {output / REPORT_JSON}", err=True
     )
@@ -159,23 +174,9 @@ def _decimals(values: Any) -> Floats:
     return np.array([float(str(value)) for value in np.asarray(values, np.float32)], np.float64)
 
 
-def _missing(rates: Sequence[float], points: Sequence[OperatingPoint], scores: Scores) -> list[str]:
-    """Why there is no operating point for a rate."""
-    return [
-        f"No operating point far={far:g}: {images_needed(far)} real images are needed, {scores.real} are there."
-        for far in sorted(set(rates) - {point.far for point in points})
-    ]
-
-
-def _print(
-    console: Console,
-    about: str,
-    fit: Fit,
-    points: tuple[OperatingPoint, ...],
-    missing: Sequence[str],
-) -> None:
+def _print(console: Console, about: str, fit: Fit, tables: Sequence[Table], missing: Sequence[str]) -> None:
     console.print(Text(about), "")
-    print_tables(console, calibration_tables(fit, points))
+    print_tables(console, tables)
     for each in missing:
         console.print(Text(each))
     console.print(Text(f"\n{rules()}\n"))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forensics.common.groups import Groups
 from forensics.common.metrics import (
     CONFIDENCE,
     Estimate,
@@ -27,7 +28,7 @@ class Candidate:
 
     Attributes:
         name: What it is.
-        gain: Over the choice then in force, on images that it was not fitted on; above 0 is better.
+        gain: Over the choice then in force, on groups of images that it was not fitted on; above 0 is better.
         adopted: Whether it replaced that.
     """
 
@@ -67,12 +68,14 @@ class Trial:
         resamples: Of the bootstrap.
         seed: Of its draws.
         advance: Called after each resample.
+        groups: Of the images, which are resampled whole; None where all are independent.
     """
 
     labels: Labels
     resamples: int
     seed: int
     advance: Advance
+    groups: Groups | None = None
 
     def gain(self, measure: str, old: Floats, new: Floats, confidence: float = CONFIDENCE) -> Estimate:
         """What new scores gain over old ones, float64 [N] each, with its interval.
@@ -85,11 +88,11 @@ class Trial:
         """
         options = (self.resamples, self.seed, self.advance)
         if measure == ROC_AUC:
-            areas = bootstrap_auc(self.labels, [old, new], *options)
+            areas = bootstrap_auc(self.labels, [old, new], *options, groups=self.groups)
             value = roc_auc(self.labels, new) - roc_auc(self.labels, old)
             return estimate(value, areas[:, 1] - areas[:, 0], confidence)
         errors = [(scores - self.labels) ** 2 for scores in (old, new)]
-        means = bootstrap_mean(self.labels, [np.subtract(*errors)], *options)
+        means = bootstrap_mean(self.labels, [np.subtract(*errors)], *options, groups=self.groups)
         return estimate(brier_score(self.labels, old) - brier_score(self.labels, new), means[:, 0], confidence)
 
     def decide(self, subject: str, measure: str, choices: Mapping[str, Floats]) -> Decision:

@@ -1,51 +1,110 @@
 """A calibration as tables, and calibration-report.json."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from ensemble.calibration import OperatingPoint
 from ensemble.calibration_file import Calibration
 from forensics.calibrate.fit import FOLDS, LEAST_FOR_ISOTONIC, LEAST_OF_A_CLASS, Fit
+from forensics.calibrate.operating_points import Support
+from forensics.common.groups import count_groups
 from forensics.common.metrics import Estimate
 from forensics.common.report import Table, interval
+from forensics.common.scoring.scores import Scores
 
 FORMAT_VERSION = 1
 
 
-def calibration_tables(fit: Fit, points: tuple[OperatingPoint, ...]) -> list[Table]:
+NOT_SUPPORTED = "not supported"
+
+
+def calibration_tables(fit: Fit, points: Sequence[OperatingPoint], support: Sequence[Support]) -> list[Table]:
     """All tables: what was tried, what the whole gains, the operating points."""
     tables = []
     if fit.decisions:
         tables.append(_decisions(fit))
     if fit.calibration_errors is not None:
         tables.append(_whole(fit, fit.calibration_errors))
-    if points:
-        tables.append(_points(points))
+    tables.append(_points({point.far: point for point in points}, support))
     return tables
 
 
 def rules() -> str:
     """By what rules a part of the paper's vote is changed."""
     return (
-        f"A part of the paper's vote changes only where the gain, on images held out ({FOLDS} folds), has an interval "
-        "of 95 %, shared among the candidates of a decision, above 0. "
-        f"Under {LEAST_OF_A_CLASS} real or fake images nothing changes; isotonic maps are tried from "
-        f"{LEAST_FOR_ISOTONIC} of each."
+        f"A part of the paper's vote changes only where the gain, on groups of images held out ({FOLDS} folds), has an "
+        "interval of 95 % over groups, shared among the candidates of a decision, above 0; and all of it only where "
+        f"the whole gains for certain too. Under {LEAST_OF_A_CLASS} real or fake groups nothing changes; isotonic maps "
+        f"are tried from {LEAST_FOR_ISOTONIC} of each."
     )
 
 
-def write_calibration_report(path: Path, fit: Fit, calibration: Calibration) -> None:
+def describe_groups(scores: Scores) -> str:
+    """What is taken as independent, in words."""
+    if scores.groups is None:
+        return (
+            "No groups are named, so every image is taken as independent: a group of its own. Frames of one video, "
+            "crops of one photograph or pictures of one person are not independent: name them in the column group of "
+            "a CSV, or put each in a subfolder of real/ or fake/."
+        )
+    kinds = (("real", ~scores.labels, scores.independent_real), ("fake", scores.labels, scores.independent_fake))
+    counts = []
+    for name, kind, independent in kinds:
+        found = count_groups(kind, scores.groups)
+        less = f", which count as {independent} as some hold more images than others" if independent < found else ""
+        counts.append(f"{int(kind.sum())} {name} images are of {found} groups{less}")
+    return f"{'; '.join(counts)}. All intervals are over groups, and an image without a group is one of its own."
+
+
+def missing_points(support: Sequence[Support], scores: Scores) -> list[str]:
+    """Why there is no operating point for a rate, and what to do."""
+    return [
+        f"No operating point far={each.far:g}: {each.needed} real {_unit(scores)} are needed, {each.independent} are "
+        f"there.{_tried(each)} The rate is {NOT_SUPPORTED} by these data, which allow 1 in {each.independent} at the "
+        "lowest, and the calibration does not hold it: add real images of other people, photographs or videos."
+        for each in support
+        if not each.supported
+    ]
+
+
+def write_calibration_report(
+    path: Path, fit: Fit, calibration: Calibration, support: Sequence[Support], scores: Scores
+) -> None:
     """All numbers, for programs."""
+    reasons = iter(missing_points(support, scores))
     document = {
         "version": FORMAT_VERSION,
         "calibration": json.loads(calibration.to_text()),
         "conclusion": fit.conclusion,
+        "groups": {
+            "named": scores.groups is not None,
+            "real": count_groups(~scores.labels, scores.groups),
+            "fake": count_groups(scores.labels, scores.groups),
+            "independent_real": scores.independent_real,
+            "independent_fake": scores.independent_fake,
+        },
         "decisions": [{**asdict(each), "choice": each.choice} for each in fit.decisions],
         "gains": {name: asdict(gain) for name, gain in fit.gains.items()},
         "calibration_errors": fit.calibration_errors,
+        "support": [
+            {**asdict(each), "supported": each.supported, "reason": "" if each.supported else next(reasons)}
+            for each in support
+        ],
     }
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _unit(scores: Scores) -> str:
+    return "images" if scores.groups is None else "groups"
+
+
+def _tried(support: Support) -> str:
+    """What the rate became on groups left out, in a sentence; nothing where no group could be left out."""
+    if support.left_out is None:
+        return ""
+    return f" Tried on groups left out, false alarms were {_rate(support.left_out)}."
 
 
 def _decisions(fit: Fit) -> Table:
@@ -63,25 +122,34 @@ def _decisions(fit: Fit) -> Table:
 def _whole(fit: Fit, errors: tuple[float, float]) -> Table:
     rows = [(name, interval(gain, True)) for name, gain in fit.gains.items()]
     rows.append(("Unrounded mean, ECE, from and to", f"{errors[0]:.4f} → {errors[1]:.4f}"))
-    note = "Against the paper's vote, on images held out, with intervals of 95 %; above 0 is better."
+    note = "Against the paper's vote, on groups held out, with intervals of 95 % over groups; above 0 is better."
     return Table("What the fitted vote gains as a whole", note, ("", "gain"), rows)
 
 
-def _points(points: tuple[OperatingPoint, ...]) -> Table:
-    def rate(value: float, ends: tuple[float, float]) -> str:
-        return f"{value:.2%} [{ends[0]:.2%}, {ends[1]:.2%}]"
-
-    return Table(
-        "Operating points",
-        "Fake strictly above the threshold on the probability; intervals of 95 %.",
-        ("", "threshold", "false alarms", "detection"),
-        [
+def _points(points: Mapping[float, OperatingPoint], support: Sequence[Support]) -> Table:
+    rows = []
+    for each in support:
+        left_out = "" if each.left_out is None else _rate(each.left_out)
+        if (point := points.get(each.far)) is None:
+            rows.append((f"far={each.far:g}", NOT_SUPPORTED, "", left_out, ""))
+            continue
+        rows.append(
             (
                 f"far={each.far:g}",
-                interval(Estimate(each.threshold, *each.threshold_interval)),
-                rate(each.false_alarm_rate, each.false_alarm_interval),
-                rate(each.detection_rate, each.detection_interval),
+                interval(Estimate(point.threshold, *point.threshold_interval)),
+                _rate(Estimate(point.false_alarm_rate, *point.false_alarm_interval)),
+                left_out,
+                _rate(Estimate(point.detection_rate, *point.detection_interval)),
             )
-            for each in points
-        ],
+        )
+    return Table(
+        "Operating points",
+        "Fake strictly above the threshold on the probability; intervals of 95 % over groups. Groups left out: vote "
+        f"and threshold fitted on the others ({FOLDS} folds).",
+        ("", "threshold", "false alarms", "on groups left out", "detection"),
+        rows,
     )
+
+
+def _rate(rate: Estimate) -> str:
+    return f"{rate.value:.2%} [{rate.low:.2%}, {rate.high:.2%}]"

@@ -21,11 +21,14 @@ class LabelledImage:
         path: Its file, absolute.
         fake: Whether it is fake.
         video: Of which video it is a frame; None where of none.
+        group: Person, photograph or video that it shares with images that are not independent of it; None where none is
+            named: then it is independent of all others.
     """
 
     path: Path
     fake: bool
     video: str | None = None
+    group: str | None = None
 
 
 def read_dataset(source: Path) -> list[LabelledImage]:
@@ -33,8 +36,10 @@ def read_dataset(source: Path) -> list[LabelledImage]:
 
     Args:
         source: A folder whose subfolders `real` and `fake` hold the images, at any depth; or a CSV file with the
-            columns `path` (relative to the CSV's folder, or absolute) and `label` (real or fake, 0 or 1), and where
-            the images are frames `video`. In a folder, the images of one subfolder of `real` or `fake` are one video.
+            columns `path` (relative to the CSV's folder, or absolute) and `label` (real or fake, 0 or 1); where
+            the images are frames `video`; and where they are not independent `group`, which may hold both kinds and
+            is the video where it is left out. In a folder, the images of one subfolder of `real` or `fake` are one
+            video and one group.
 
     Returns:
         The images, those of a folder by name, real ones first.
@@ -79,7 +84,7 @@ def _read_folder(source: Path) -> Iterator[LabelledImage]:
         for path in sorted(folder.rglob("*")):
             if _is_image(path):
                 video = None if path.parent == folder else str(path.parent.relative_to(source))
-                yield LabelledImage(path.absolute(), fake, video)
+                yield LabelledImage(path.absolute(), fake, video, group=video)
 
 
 def _read_csv(source: Path) -> Iterator[LabelledImage]:
@@ -115,4 +120,5 @@ def _read_row(source: Path, line: int, row: dict[str, str | None]) -> LabelledIm
     if label.lower() not in LABELS:
         raise ForensicsError(f"{source}, line {line}: the label is {label!r}; it must be real or fake, 0 or 1")
     video = (row.get("video") or "").strip() or None
-    return LabelledImage((source.absolute().parent / path), LABELS[label.lower()], video)
+    group = (row.get("group") or "").strip() or video
+    return LabelledImage((source.absolute().parent / path), LABELS[label.lower()], video, group)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score, roc_curve
 
+from forensics.common.groups import Groups, resample
 from forensics.common.progress import Advance, silent
 
 Floats = npt.NDArray[np.float64]
@@ -127,9 +128,15 @@ def expected_calibration_error(labels: Labels, scores: Floats, bins: int = CALIB
 
 
 def bootstrap_auc(
-    labels: Labels, columns: Sequence[Floats], resamples: int, seed: int, advance: Advance = silent
+    labels: Labels,
+    columns: Sequence[Floats],
+    resamples: int,
+    seed: int,
+    advance: Advance = silent,
+    *,
+    groups: Groups | None = None,
 ) -> Floats:
-    """ROC AUC on resampled images: drawn with replacement, real and fake ones apart, the same for every column.
+    """ROC AUC on resampled images: groups drawn with replacement, real and fake ones apart, the same for every column.
 
     Args:
         labels: bool [N].
@@ -137,39 +144,40 @@ def bootstrap_auc(
         resamples: B, the number of resamples.
         seed: Of the draws.
         advance: Called after each resample.
+        groups: Of the images; None where all are independent.
 
     Returns:
         float64 [B, S]. Differences of columns are paired.
     """
-    rng = np.random.default_rng(seed)
     levels = [np.unique(column, return_inverse=True)[1] for column in columns]
     fakes = [level[labels] for level in levels]
     reals = [level[~labels] for level in levels]
     sizes = [int(level.max()) + 1 for level in levels]
-    fake, real = int(labels.sum()), int((~labels).sum())
     areas = np.empty((resamples, len(columns)))
-    for row in areas:
-        drawn_fake, drawn_real = rng.integers(fake, size=fake), rng.integers(real, size=real)
+    for row, counts in zip(areas, resample(labels, groups, resamples, seed), strict=True):
+        fake, real = counts[labels], counts[~labels]
         for column, size in enumerate(sizes):
-            above = np.bincount(fakes[column][drawn_fake], minlength=size)
-            below = np.bincount(reals[column][drawn_real], minlength=size)
-            row[column] = above @ (np.cumsum(below) - 0.5 * below) / (fake * real)
+            above = np.bincount(fakes[column], fake, size)
+            below = np.bincount(reals[column], real, size)
+            row[column] = above @ (np.cumsum(below) - 0.5 * below) / (fake.sum() * real.sum())
         advance()
     return areas
 
 
 def bootstrap_mean(
-    labels: Labels, columns: Sequence[Floats], resamples: int, seed: int, advance: Advance = silent
+    labels: Labels,
+    columns: Sequence[Floats],
+    resamples: int,
+    seed: int,
+    advance: Advance = silent,
+    *,
+    groups: Groups | None = None,
 ) -> Floats:
     """Means of per-image values on the resamples of `bootstrap_auc`: float64 [B, S]."""
-    rng = np.random.default_rng(seed)
     values = np.stack(columns)
-    fakes, reals = values[:, labels], values[:, ~labels]
     means = np.empty((resamples, len(columns)))
-    for row in means:
-        drawn_fake = rng.integers(fakes.shape[1], size=fakes.shape[1])
-        drawn_real = rng.integers(reals.shape[1], size=reals.shape[1])
-        row[:] = (fakes[:, drawn_fake].sum(axis=1) + reals[:, drawn_real].sum(axis=1)) / len(labels)
+    for row, counts in zip(means, resample(labels, groups, resamples, seed), strict=True):
+        row[:] = values @ counts / counts.sum()
         advance()
     return means
 

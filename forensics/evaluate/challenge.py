@@ -4,8 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from forensics.common.groups import Groups
 from forensics.common.metrics import confusion, roc_auc
-from forensics.common.scoring.scores import Floats, Groups, Labels, Scores
+from forensics.common.scoring.scores import Floats, Labels, Scores
 
 THRESHOLD = 0.5
 

@@ -44,6 +44,8 @@ def command(
     (relative to the CSV, or absolute) and label (real or fake, 0 or 1). Where images are frames of videos, those of
     one video lie in one subfolder of real/ or fake/, by time in the order of their names, or the CSV names it in the
     column video: then videos are measured too, by the client's rule, the worst three seconds, and by others beside it.
+    Images that are not independent for another reason share a value of the column group (person, photograph); a video
+    is a group too. All intervals are over groups.
 
     The images are scored by the running server. Scores are kept in scores.jsonl of the output folder: a run that was
     stopped goes on where it was, and one that was done takes new images only. A server with other weights or another

@@ -134,7 +134,7 @@ def evaluate(
         columns["without", stream.name] = mean.astype(np.float64)
     names = {name: column for column, name in enumerate(columns)}
     areas = np.array([roc_auc(labels, column) for column in columns.values()])
-    resampled = bootstrap_auc(labels, list(columns.values()), resamples, seed, advance)
+    resampled = bootstrap_auc(labels, list(columns.values()), resamples, seed, advance, groups=scores.groups)
 
     def area(name: object) -> Estimate:
         return estimate(areas[names[name]], resampled[:, names[name]])

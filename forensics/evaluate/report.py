@@ -19,7 +19,7 @@ REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
 
 LEAST_OF_A_CLASS = 30
-"""Real and fake images each, from which percentile intervals of ROC AUC hold about what they say."""
+"""Independent real and fake images each, from which percentile intervals of ROC AUC hold about what they say."""
 
 _TEMPLATE = Path(__file__).with_name("report.html.j2")
 
@@ -51,9 +51,16 @@ class Report:
 
     @property
     def caution(self) -> str:
-        """What to say where the images are too few for the intervals; empty where they are enough."""
-        if min(self.scores.real, self.scores.fake) >= LEAST_OF_A_CLASS:
+        """What to say where the images, or their groups, are too few for the intervals; empty where they are enough."""
+        real, fake = self.scores.independent_real, self.scores.independent_fake
+        if min(real, fake) >= LEAST_OF_A_CLASS:
             return ""
+        if self.scores.groups is not None:
+            return (
+                f"Too few groups: real images count as {real}, fake ones as {fake}. Intervals from fewer than "
+                f"{LEAST_OF_A_CLASS} of each are too narrow to be believed; add images of other people, photographs or "
+                "videos before you conclude anything."
+            )
         return (
             f"Too few images: {self.scores.kinds}. Intervals from fewer than {LEAST_OF_A_CLASS} of each are too narrow "
             "to be believed; add images before you conclude anything."

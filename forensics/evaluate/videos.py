@@ -79,7 +79,7 @@ def video_rules(
     Args:
         scores: The frames, those of a video by time.
         frame_rate: Frames a second: it makes three seconds a number of frames.
-        resamples: Of the bootstrap, over videos.
+        resamples: Of the bootstrap, over the groups of videos.
         seed: Of its draws.
         advance: Called after each resample.
     """
@@ -92,7 +92,9 @@ def video_rules(
     frames = [scores.mean[scores.videos == number] for number in range(len(labels))]
     columns = {name: np.array([rule(each) for each in frames]) for name, rule in rules(window).items()}
     areas = {name: roc_auc(labels, column) for name, column in columns.items()}
-    drawn = bootstrap_auc(labels, list(columns.values()), resamples, seed, advance)
+    first = np.unique(scores.videos, return_index=True)[1]
+    groups = None if scores.groups is None else scores.groups[first]
+    drawn = bootstrap_auc(labels, list(columns.values()), resamples, seed, advance, groups=groups)
     resampled = dict(zip(columns, drawn.T, strict=True))
     measured = []
     for name, column in columns.items():

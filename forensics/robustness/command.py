@@ -20,7 +20,7 @@ from forensics.common.errors import ForensicsError
 from forensics.common.inspection import Inspector
 from forensics.common.options import data_argument, output_option, resamples_option, seed_option, server_options
 from forensics.common.progress import progress
-from forensics.common.scoring.scores import Unscored, reason
+from forensics.common.scoring.scores import Unscored, group_numbers, reason
 from forensics.common.scoring.server import ask_server
 from forensics.common.scoring.store import ScoreStore
 from forensics.robustness.measures import SweepMeasures, analyse
@@ -79,7 +79,7 @@ def command(
 
     DATA is a folder whose subfolders real/ and fake/ hold images, or a CSV file with the columns path and label: then
     ROC AUC over severity is measured. Or it is a folder of any other images: then how far scores move and how often
-    calls flip.
+    calls flip. Groups are as for `evaluate`, and intervals are over groups.
 
     Every image is degraded at each level of the sweeps below, with the same random choices at every level, and walked
     through the models of the running server. By default the file is degraded, as a user would see it: faces are found
@@ -126,12 +126,14 @@ def command(
     failed = {path: row for each in rows.values() for path, row in each.items() if row["status"] != status.OK}
     scored = [image for image in images if image.path not in failed]
     labels = np.array([image.fake for image in scored], np.bool_)
+    groups = group_numbers(scored)
     _require_scored(labels, labelled, failed)
     measured: list[SweepMeasures] = []
     with progress("resampling", resamples * len(sweeps) if labelled else 0, "resamples") as advance:
         for sweep in sweeps:
             kept = [rows[sweep.name][image.path] for image in scored]
-            measured.append(analyse(sweep, kept, labels if labelled else None, resamples=resamples, advance=advance))
+            known = labels if labelled else None
+            measured.append(analyse(sweep, kept, known, resamples=resamples, advance=advance, groups=groups))
     report = RobustnessReport(
         data=data,
         created=datetime.now(UTC).isoformat(timespec="seconds"),

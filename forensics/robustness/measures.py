@@ -8,6 +8,7 @@ import numpy as np
 
 from degradation import Sweep
 from ensemble.streams import STREAMS
+from forensics.common.groups import Groups, numbered
 from forensics.common.metrics import Estimate, bootstrap_auc, estimate, roc_auc
 from forensics.common.progress import Advance, silent
 from forensics.common.scoring.scores import MEAN, TITLES, VOTE, Floats, Labels
@@ -75,6 +76,7 @@ def analyse(
     resamples: int,
     seed: int = 0,
     advance: Advance = silent,
+    groups: Groups | None = None,
 ) -> SweepMeasures:
     """Sums a sweep up.
 
@@ -85,21 +87,23 @@ def analyse(
         resamples: Of the bootstrap that gives the intervals of AUC.
         seed: Of its draws.
         advance: Called after each resample.
+        groups: Of the images (`Scores.groups`); None where all are independent.
     """
+    own = numbered(groups, len(rows))
     clean = [row["clean"] for row in rows]
     states = [clean, *([row["levels"][index] for row in rows] for index in range(len(sweep.levels)))]
     columns = [_columns(state) for state in states]
-    areas = None if labels is None else _areas(labels, columns, resamples, seed, advance)
+    areas = None if labels is None else _areas(labels, columns, resamples, seed, advance, own)
     measured = [
         LevelMeasures(
             level=level,
             auc=None if areas is None else areas[index][0],
             auc_loss=None if areas is None else areas[index][1],
-            shift={name: _mean(columns[index][name] - columns[0][name]) for name in TITLES},
-            distance={name: _mean(np.abs(columns[index][name] - columns[0][name])) for name in TITLES},
-            flips={name: _mean(flips) for name, flips in _flips(state, clean).items()},
-            cosine=_by_stream(state, "cosine"),
-            entropy=_by_stream(state, "entropy"),
+            shift={name: _mean(columns[index][name] - columns[0][name], own) for name in TITLES},
+            distance={name: _mean(np.abs(columns[index][name] - columns[0][name]), own) for name in TITLES},
+            flips={name: _mean(flips, own) for name, flips in _flips(state, clean).items()},
+            cosine=_by_stream(state, "cosine", own),
+            entropy=_by_stream(state, "entropy", own),
             same_face=_same_face(state, clean),
         )
         for index, (level, state) in enumerate(zip((None, *sweep.levels), states, strict=True))
@@ -118,12 +122,17 @@ def _columns(state: Sequence[Mapping[str, Any]]) -> dict[str, Floats]:
 
 
 def _areas(
-    labels: Labels, columns: Sequence[Mapping[str, Floats]], resamples: int, seed: int, advance: Advance
+    labels: Labels,
+    columns: Sequence[Mapping[str, Floats]],
+    resamples: int,
+    seed: int,
+    advance: Advance,
+    groups: Groups,
 ) -> list[tuple[dict[str, Estimate], dict[str, Estimate]]]:
     """AUC of every column of every state, and what it lost against the first state."""
     values = np.array([[roc_auc(labels, column[name]) for name in TITLES] for column in columns])
     flat = [column[name] for column in columns for name in TITLES]
-    resampled = bootstrap_auc(labels, flat, resamples, seed, advance).reshape(resamples, *values.shape)
+    resampled = bootstrap_auc(labels, flat, resamples, seed, advance, groups=groups).reshape(resamples, *values.shape)
     return [
         (
             {name: estimate(values[row, n], resampled[:, row, n]) for n, name in enumerate(TITLES)},
@@ -147,14 +156,15 @@ def _flips(state: Sequence[Mapping[str, Any]], clean: Sequence[Mapping[str, Any]
     return {name: (calls(state, name) != calls(clean, name)).astype(np.float64) for name in TITLES}
 
 
-def _by_stream(state: Sequence[Mapping[str, Any]], field: str) -> dict[str, Estimate]:
-    return {s.name: _mean(np.array([each["streams"][s.name][field] for each in state])) for s in STREAMS}
+def _by_stream(state: Sequence[Mapping[str, Any]], field: str, groups: Groups) -> dict[str, Estimate]:
+    return {s.name: _mean(np.array([each["streams"][s.name][field] for each in state]), groups) for s in STREAMS}
 
 
-def _mean(values: Floats) -> Estimate:
-    """Mean with the normal interval; of one image, the interval is the value."""
+def _mean(values: Floats, groups: Groups) -> Estimate:
+    """Mean with the normal interval over groups, numbered from 0; of one group, the interval is the value."""
     mean = float(values.mean())
-    half = _NORMAL_95 * float(values.std(ddof=1)) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    off = np.bincount(groups, values - mean)
+    half = _NORMAL_95 * (len(off) / (len(off) - 1) * float(off @ off)) ** 0.5 / len(values) if len(off) > 1 else 0.0
     return Estimate(mean, mean - half, mean + half)
 
 

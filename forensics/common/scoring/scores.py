@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,10 +12,10 @@ from deepfake_client import explain
 from ensemble.streams import STREAMS
 from forensics.common.dataset import LabelledImage
 from forensics.common.errors import ForensicsError
+from forensics.common.groups import Groups, count_independent
 
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.bool_]
-Groups = npt.NDArray[np.int64]
 
 MEAN = "mean"
 VOTE = "vote"
@@ -34,6 +35,8 @@ class Scores:
         mean: float64 [N], weighted mean of the streams before rounding.
         vote: float64 [N], the score.
         videos: int64 [N], the number of the video that an image is a frame of, from 0; None where there are no videos.
+        groups: int64 [N], the number of the group of an image (person, photograph, video), from 0; None where no group
+            is named, and every image is taken as independent.
     """
 
     labels: Labels
@@ -42,6 +45,7 @@ class Scores:
     mean: Floats
     vote: Floats
     videos: Groups | None = None
+    groups: Groups | None = None
 
     @property
     def columns(self) -> dict[str, Floats]:
@@ -55,6 +59,16 @@ class Scores:
     def kinds(self) -> str:
         """How many real and fake images, in words."""
         return f"{self.real} real and {self.fake} fake images"
+
+    @property
+    def independent_real(self) -> int:
+        """How many independent images the real ones are worth (`count_independent`)."""
+        return count_independent(~self.labels, self.groups)
+
+    @property
+    def independent_fake(self) -> int:
+        """The same of the fake ones."""
+        return count_independent(self.labels, self.groups)
 
     @property
     def real(self) -> int:
@@ -112,7 +126,8 @@ def collect(images: Sequence[LabelledImage], rows: Sequence[Mapping[str, Any]]) 
         votes=by_stream("vote"),
         mean=np.array([row["probability"] for _, row in scored], np.float64),
         vote=np.array([row["score"] for _, row in scored], np.float64),
-        videos=_group([image for image, _ in kept]),
+        videos=_numbers([(image.video, image.path) for image, _ in kept]),
+        groups=group_numbers([image for image, _ in kept]),
     )
     return scores, unscored
 
@@ -122,10 +137,15 @@ def reason(row: Mapping[str, Any]) -> str:
     return str(row.get("error") or explain(row["status"]))
 
 
-def _group(images: Sequence[LabelledImage]) -> Groups | None:
-    """The number of each image's video; an image without one is a video of its own."""
-    if all(image.video is None for image in images):
+def group_numbers(images: Sequence[LabelledImage]) -> Groups | None:
+    """Groups of images as `Scores` has them: int64 [N]; None where none is named."""
+    return _numbers([(image.group, image.path) for image in images])
+
+
+def _numbers(named: Sequence[tuple[str | None, Path]]) -> Groups | None:
+    """The number of each image's video or group; an image without one is one of its own. None where none is named."""
+    if all(name is None for name, _ in named):
         return None
-    names = [(image.video, "") if image.video is not None else (None, str(image.path)) for image in images]
-    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    return np.array([numbers[name] for name in names], np.int64)
+    keys = [(name, "") if name is not None else (None, str(path)) for name, path in named]
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], np.int64)

@@ -68,6 +68,7 @@ def test_small_data_keep_the_papers_vote_and_give_operating_points(
     assert "UNTRAINED" in done.stderr
     said = " ".join(done.stdout.split())
     assert "No operating point far=0.01: 100 real images are needed, 24 are there." in said
+    assert "No groups are named, so every image is taken as independent" in said
     assert "too small to change anything (24 real and 24 fake images, at least 50 of each are needed)" in said
 
     text = (output / "calibration.json").read_text()
@@ -82,6 +83,7 @@ def test_small_data_keep_the_papers_vote_and_give_operating_points(
     assert json.loads((output / "calibration-report.json").read_text())["calibration"] == json.loads(text)
     page = (output / "calibration.html").read_text()
     assert "Operating points" in page
+    assert "not supported" in page
     assert "the paper&#39;s vote" in page
     assert "UNTRAINED" in page
 
@@ -93,6 +95,25 @@ def test_small_data_keep_the_papers_vote_and_give_operating_points(
     again = calibrate(data, *options)
     assert "48 of 48 images were scored before" in again.stderr
     assert json.loads((output / "calibration.json").read_text()) | {"created": ""} == json.loads(text) | {"created": ""}
+
+    groups = {path: f"{path.parent.name}-{number % 3}" for number, path in enumerate(sorted(data.rglob("*.jpg")))}
+    lines = [f"{path.relative_to(data)},{path.parent.name},{group}" for path, group in groups.items()]
+    (data / "labels.csv").write_text("\n".join(["path,label,group", *lines]))
+    grouped = calibrate(data / "labels.csv", *options)
+    assert grouped.exit_code == 0, grouped.stderr
+    assert "48 of 48 images were scored before" in grouped.stderr
+    said = " ".join(grouped.stdout.split())
+    assert "24 real images are of 3 groups; 24 fake images are of 3 groups" in said
+    assert "No operating point far=0.1: 10 real groups are needed, 3 are there. Tried on groups left out" in said
+    assert "too small to change anything (3 real and 3 fake groups, at least 50 of each are needed)" in said
+    assert parse_calibration((output / "calibration.json").read_text()).operating_points == ()
+    report = json.loads((output / "calibration-report.json").read_text())
+    assert report["groups"] == {"named": True, "real": 3, "fake": 3, "independent_real": 3, "independent_fake": 3}
+    assert [(each["far"], each["needed"], each["supported"]) for each in report["support"]] == [
+        (0.01, 100, False),
+        (0.1, 10, False),
+    ]
+    assert all("not supported by these data" in each["reason"] for each in report["support"])
 
 
 @pytest.mark.server

@@ -74,6 +74,21 @@ def test_auc_of_every_level_and_what_it_lost() -> None:
     assert (measured.clean.auc_loss or {})[VOTE].high == 0
 
 
+def test_copies_of_the_images_in_groups_narrow_no_interval() -> None:
+    labels = np.arange(40) % 2 == 1
+    rng = np.random.default_rng(0)
+    rows = rows_of({str(noise): np.clip(0.3 + 0.4 * labels + noise * rng.random(40), 0, 1) for noise in (0, 0.3, 0.9)})
+    once = analyse(SWEEP, rows, labels, resamples=100)
+    copied = [row for row in rows for _ in range(4)]
+    groups = np.repeat(np.arange(40), 4)
+    again = analyse(SWEEP, copied, np.repeat(labels, 4), resamples=100, groups=groups)
+    for plain, grouped in zip(once.levels, again.levels, strict=True):
+        for name in ("auc", "auc_loss", "shift", "flips"):
+            expected, found = getattr(plain, name)[MEAN], getattr(grouped, name)[MEAN]
+            assert (found.low, found.value, found.high) == pytest.approx((expected.low, expected.value, expected.high))
+    assert once.levels[1].shift[MEAN].low < once.levels[1].shift[MEAN].high
+
+
 def test_shift_and_flips_are_against_the_clean_image() -> None:
     clean, mild, severe = np.array([0.2, 0.8, 0.8, 0.5]), np.array([0.3, 0.8, 0.8, 0.5]), np.array([0.8, 0.2, 0.9, 0.8])
     measured = analyse(SWEEP, rows_of({"c": clean, "m": mild, "s": severe}), None, resamples=100)
