@@ -134,9 +134,5 @@ def test_decoded_images_are_held_in_bounded_groups(decoders: Decoders, monkeypat
     assert [len(group) for group in groups] == [2, 1, 1, 1]
 
 
-def test_no_more_is_held_than_one_image_may_have() -> None:
-    assert Limits().max_pixels >= rows_module.GROUP_PIXELS
-
-
 def test_no_rows_are_no_faces(decoders: Decoders) -> None:
     assert localise([], LIMITS, decoders, supplied_only) == []
