@@ -209,3 +209,16 @@ def test_faces_kept_overlap_by_less_than_the_limit() -> None:
     np.fill_diagonal(overlap, 0)
     assert len(faces.scores) > 10
     assert overlap.max() < OVERLAP + 0.06  # corners were cut to whole pixels
+
+
+def test_the_longer_side_may_round_down_to_its_limit() -> None:
+    """As the package decides: 1980.48 pixels are 1980, and those of 1980.6 are too many."""
+    assert prepare(np.zeros((91, 176, 3), np.uint8))[1] == 1024 / 91
+    assert prepare(np.zeros((76, 147, 3), np.uint8))[1] == 1980 / 147
+
+
+def test_a_candidate_that_is_just_sure_enough_is_a_face() -> None:
+    outputs = empty_outputs(256, 256)
+    least = np.float32(CONFIDENCE)
+    outputs[0][2, 4, ANCHORS_PER_CELL], outputs[0][5, 4, ANCHORS_PER_CELL] = least, np.nextafter(least, np.float32(0))
+    assert decode(outputs, (256, 256), 1.0).scores.tolist() == [least]
