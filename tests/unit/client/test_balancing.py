@@ -8,6 +8,7 @@ from deepfake_client.balancing.addresses import Address
 from deepfake_client.balancing.balancer import Balancer
 from deepfake_client.balancing.circuit_breaker import CircuitBreaker
 from deepfake_client.balancing.concurrency import ConcurrencyLimit
+from deepfake_client.balancing.latencies import Latencies
 from deepfake_client.balancing.request_state import RequestState, Server
 from deepfake_client.balancing.retries import RetryPolicy
 
@@ -232,6 +233,13 @@ def test_servers_come_and_go_with_their_name(clock: Clock) -> None:
     assert [server.address.target for server in balancer._servers] == [two.target, three.target, "cluster:1", "b:1"]
 
 
+def test_the_servers_of_a_name_keep_its_place_among_the_addresses(clock: Clock) -> None:
+    first, *cluster = Address("a:1", "a:1"), *(Address(f"10.0.0.{n}:1", "cluster:1") for n in (1, 2))
+    balancer = Balancer([first, cluster[0]], 4, clock=clock)
+    balancer.update("cluster:1", cluster)
+    assert [server.address for server in balancer._servers] == [first, *cluster]
+
+
 def test_where_none_answers_each_is_named(clock: Clock) -> None:
     balancer = make_balancer(clock, servers=2)
     state = RequestState()
@@ -289,6 +297,27 @@ def test_a_success_forgets_failures() -> None:
     assert not breaker.start_probe(0.6)
 
 
+def test_a_request_that_was_under_way_puts_the_probe_not_off() -> None:
+    breaker = CircuitBreaker()
+    breaker.failed(0.0, certain=True)
+    breaker.failed(0.4, certain=True)
+    assert breaker.start_probe(0.5)
+
+
+# how long answers take
+
+
+def test_quantiles_are_within_a_hundredth() -> None:
+    latencies = Latencies()
+    assert latencies.quantile(0.5) is None
+    for milliseconds in range(1, 101):
+        latencies.add(milliseconds / 1000)
+    for share in (0.01, 0.5, 0.95, 1.0):
+        assert latencies.quantile(share) == pytest.approx(share / 10, rel=0.0101)
+    latencies.add(0.0)
+    assert latencies.quantile(0.001) == pytest.approx(1e-6, rel=0.0101)
+
+
 # the limit on concurrency
 
 
@@ -328,6 +357,30 @@ def test_other_errors_are_retried_a_number_of_times(clock: Clock) -> None:
             break
         assert 0.25 * 2**tries <= policy.pause() <= 0.25 * 2**tries + 1
     assert tries == 3
+
+
+def test_waits_for_an_overloaded_server_are_no_retries(clock: Clock) -> None:
+    balancer = make_balancer(clock, servers=1)
+    state = RequestState()
+    policy = RetryPolicy(balancer, state, 2, 600.0, clock)
+    for error, goes_on in ((FULL, True), (FULL, True), (FULL, True), (FAILED, True), (FAILED, True), (FAILED, False)):
+        fail(balancer, state, error)
+        assert policy.goes_on(error) is goes_on
+        policy.pause()
+
+
+def test_pauses_differ_so_that_clients_do_not_come_back_all_at_once(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    balancer = make_balancer(clock, servers=1)
+    monkeypatch.setattr("random.random", lambda: 0.75)
+    policy = RetryPolicy(balancer, RequestState(), 9, 60.0, clock)
+    pauses = []
+    for _ in range(6):
+        state = policy._state
+        fail(balancer, state, FAILED)
+        pauses.append(policy.pause() - 0.75)
+    assert pauses == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0]
 
 
 def test_without_retries_nothing_is_sent_again(clock: Clock) -> None:
