@@ -19,8 +19,8 @@ from forensics.calibrate.operating_points import FALSE_ALARM_RATES, find_operati
 from forensics.calibrate.report import (
     calibration_tables,
     describe_groups,
-    missing_points,
     rules,
+    why_missing,
     write_calibration_report,
 )
 from forensics.common.dataset import read_dataset
@@ -124,7 +124,8 @@ def command(
     (output / CALIBRATION_FILE).write_text(text, encoding="utf-8")
     write_calibration_report(output / REPORT_JSON, fit, calibration, support, scores)
     about = f"{headline(f'{scores.kinds} of {data}', unscored)}. {describe_groups(scores)}"
-    missing, tables = missing_points(support, scores), calibration_tables(fit, points, support)
+    missing = [reason for each in support if (reason := why_missing(each, scores))]
+    tables = calibration_tables(fit, points, support)
     write_page(
         output / REPORT_HTML,
         TEMPLATE,

@@ -1,7 +1,7 @@
 """A calibration as tables, and calibration-report.json."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,19 +16,19 @@ from forensics.common.scoring.scores import Scores
 
 FORMAT_VERSION = 1
 
-
 NOT_SUPPORTED = "not supported"
 
 
 def calibration_tables(fit: Fit, points: Sequence[OperatingPoint], support: Sequence[Support]) -> list[Table]:
-    """All tables: what was tried, what the whole gains, the operating points."""
+    """All tables: what was tried, what the whole gains, the operating points, what the data support."""
     tables = []
     if fit.decisions:
         tables.append(_decisions(fit))
     if fit.calibration_errors is not None:
         tables.append(_whole(fit, fit.calibration_errors))
-    tables.append(_points({point.far: point for point in points}, support))
-    return tables
+    if points:
+        tables.append(_points(points))
+    return [*tables, _support(support)]
 
 
 def rules() -> str:
@@ -58,22 +58,23 @@ def describe_groups(scores: Scores) -> str:
     return f"{'; '.join(counts)}. All intervals are over groups, and an image without a group is one of its own."
 
 
-def missing_points(support: Sequence[Support], scores: Scores) -> list[str]:
-    """Why there is no operating point for a rate, and what to do."""
-    return [
-        f"No operating point far={each.far:g}: {each.needed} real {_unit(scores)} are needed, {each.independent} are "
-        f"there.{_tried(each)} The rate is {NOT_SUPPORTED} by these data, which allow 1 in {each.independent} at the "
+def why_missing(support: Support, scores: Scores) -> str:
+    """Why there is no operating point for a rate, and what to do; empty where there is one."""
+    if support.supported:
+        return ""
+    unit = "images" if scores.groups is None else "groups"
+    tried = f" On groups left out, false alarms were {_rate(support.left_out)}." if support.left_out else ""
+    return (
+        f"No operating point far={support.far:g}: {support.needed} real {unit} are needed, {support.independent} are "
+        f"there.{tried} The rate is {NOT_SUPPORTED} by these data, which allow 1 in {support.independent} at the "
         "lowest, and the calibration does not hold it: add real images of other people, photographs or videos."
-        for each in support
-        if not each.supported
-    ]
+    )
 
 
 def write_calibration_report(
     path: Path, fit: Fit, calibration: Calibration, support: Sequence[Support], scores: Scores
 ) -> None:
     """All numbers, for programs."""
-    reasons = iter(missing_points(support, scores))
     document = {
         "version": FORMAT_VERSION,
         "calibration": json.loads(calibration.to_text()),
@@ -89,22 +90,10 @@ def write_calibration_report(
         "gains": {name: asdict(gain) for name, gain in fit.gains.items()},
         "calibration_errors": fit.calibration_errors,
         "support": [
-            {**asdict(each), "supported": each.supported, "reason": "" if each.supported else next(reasons)}
-            for each in support
+            {**asdict(each), "supported": each.supported, "reason": why_missing(each, scores)} for each in support
         ],
     }
     path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _unit(scores: Scores) -> str:
-    return "images" if scores.groups is None else "groups"
-
-
-def _tried(support: Support) -> str:
-    """What the rate became on groups left out, in a sentence; nothing where no group could be left out."""
-    if support.left_out is None:
-        return ""
-    return f" Tried on groups left out, false alarms were {_rate(support.left_out)}."
 
 
 def _decisions(fit: Fit) -> Table:
@@ -126,28 +115,38 @@ def _whole(fit: Fit, errors: tuple[float, float]) -> Table:
     return Table("What the fitted vote gains as a whole", note, ("", "gain"), rows)
 
 
-def _points(points: Mapping[float, OperatingPoint], support: Sequence[Support]) -> Table:
-    rows = []
-    for each in support:
-        left_out = "" if each.left_out is None else _rate(each.left_out)
-        if (point := points.get(each.far)) is None:
-            rows.append((f"far={each.far:g}", NOT_SUPPORTED, "", left_out, ""))
-            continue
-        rows.append(
-            (
-                f"far={each.far:g}",
-                interval(Estimate(point.threshold, *point.threshold_interval)),
-                _rate(Estimate(point.false_alarm_rate, *point.false_alarm_interval)),
-                left_out,
-                _rate(Estimate(point.detection_rate, *point.detection_interval)),
-            )
+def _support(support: Sequence[Support]) -> Table:
+    note = (
+        "A rate needs one over it independent real images; those of a group count as one. False alarms on groups left "
+        f"out are those of vote and threshold fitted on the others ({FOLDS} folds); intervals of 95 % over groups."
+    )
+    rows = [
+        (
+            f"far={each.far:g}",
+            str(each.needed),
+            str(each.independent),
+            "" if each.left_out is None else _rate(each.left_out),
+            "" if each.supported else NOT_SUPPORTED,
         )
+        for each in support
+    ]
+    return Table("What the data support", note, ("", "needed", "there", "on groups left out", ""), rows)
+
+
+def _points(points: Sequence[OperatingPoint]) -> Table:
     return Table(
         "Operating points",
-        "Fake strictly above the threshold on the probability; intervals of 95 % over groups. Groups left out: vote "
-        f"and threshold fitted on the others ({FOLDS} folds).",
-        ("", "threshold", "false alarms", "on groups left out", "detection"),
-        rows,
+        "Fake strictly above the threshold on the probability; intervals of 95 % over groups.",
+        ("", "threshold", "false alarms", "detection"),
+        [
+            (
+                f"far={each.far:g}",
+                interval(Estimate(each.threshold, *each.threshold_interval)),
+                _rate(Estimate(each.false_alarm_rate, *each.false_alarm_interval)),
+                _rate(Estimate(each.detection_rate, *each.detection_interval)),
+            )
+            for each in points
+        ],
     )
 
 

@@ -104,7 +104,7 @@ def test_small_data_keep_the_papers_vote_and_give_operating_points(
     assert "48 of 48 images were scored before" in grouped.stderr
     said = " ".join(grouped.stdout.split())
     assert "24 real images are of 3 groups; 24 fake images are of 3 groups" in said
-    assert "No operating point far=0.1: 10 real groups are needed, 3 are there. Tried on groups left out" in said
+    assert "No operating point far=0.1: 10 real groups are needed, 3 are there. On groups left out" in said
     assert "too small to change anything (3 real and 3 fake groups, at least 50 of each are needed)" in said
     assert parse_calibration((output / "calibration.json").read_text()).operating_points == ()
     report = json.loads((output / "calibration-report.json").read_text())

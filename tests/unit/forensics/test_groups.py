@@ -12,7 +12,7 @@ from ensemble.calibration import PAPER_VOTE, Vote
 from forensics.calibrate.decisions import BRIER, ROC_AUC, Trial
 from forensics.calibrate.fit import FOLDS, LEAST_OF_A_CLASS, Fit, assign_folds, fit_vote
 from forensics.calibrate.operating_points import find_operating_points, find_support, proportion_interval
-from forensics.calibrate.report import NOT_SUPPORTED, calibration_tables, describe_groups, missing_points
+from forensics.calibrate.report import NOT_SUPPORTED, calibration_tables, describe_groups, why_missing
 from forensics.common.dataset import read_dataset
 from forensics.common.groups import count_groups, count_independent, resample
 from forensics.common.metrics import Estimate, brier_score, roc_auc
@@ -243,13 +243,15 @@ def test_what_is_not_supported_is_marked_with_its_reason() -> None:
     fit = fit_vote(scores, resamples=100)
     left_out = [(held, vote.score(scores.streams).probability.astype(float)) for held, vote in fit.left_out]
     support = find_support(scores.labels, [0.05], left_out, scores.groups)
-    (reason,) = missing_points(support, scores)
+    reason = why_missing(support[0], scores)
     assert "No operating point far=0.05: 20 real groups are needed, 2 are there." in reason
-    assert "Tried on groups left out, false alarms were" in reason
+    assert "On groups left out, false alarms were" in reason
     assert "add real images of other people, photographs or videos" in reason
     (table,) = calibration_tables(fit, (), support)
-    assert table.rows[0][:2] == ("far=0.05", NOT_SUPPORTED)
-    assert table.rows[0][3]
+    assert table.rows[0][:3] == ("far=0.05", "20", "2")
+    assert table.rows[0][-1] == NOT_SUPPORTED
+    assert table.rows[0][-2] in reason
+    assert why_missing(replace(support[0], independent=20), scores) == ""
 
 
 def test_it_is_said_what_is_taken_as_independent() -> None:

@@ -52,6 +52,13 @@ def test_small_samples_are_cautioned_against_in_every_form(tmp_path: Path) -> No
         assert "Too few images" in text
 
 
+def test_many_images_of_few_groups_are_cautioned_against() -> None:
+    scores = simulate(400, per_group=40)
+    few = Report(Path("photos"), "2026-01-01", Server(None, None), scores, [], evaluate(scores, resamples=100))
+    assert "Too few groups: real images count as 10, fake ones as 10" in few.caution
+    assert f"fewer than {LEAST_OF_A_CLASS} of each" in few.caution
+
+
 @pytest.mark.parametrize("name", ["cost $5 and $6.jpg", "$\\frac{.png", "a_b^c$.png", "\udcff.png"])
 def test_a_picture_has_any_title(name: str) -> None:
     streams = {

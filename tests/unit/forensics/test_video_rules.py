@@ -1,5 +1,7 @@
 """One score of a video from many frames: the client's rule beside others."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,20 @@ def test_three_manipulated_seconds_and_one_bad_frame_are_told_apart_by_the_windo
     assert (by_name["highest frame"].auc.value, by_name["highest frame"].accused) == (0.5, 5)
     assert by_name["highest frame"].gain.value == -0.5
     assert by_name["mean"].accuracy == 0.5  # ranked rightly, and below 0.5 all the same
+
+
+def test_copies_of_a_video_in_its_group_narrow_no_interval() -> None:
+    rng = np.random.default_rng(0)
+    fakes = [False, True] * 6
+    values = [(0.3 * rng.random(6) + 0.1 * fake + 0.3 * rng.random()).tolist() for fake in fakes]
+    once = video_rules(frames(values, fakes), 2.0, resamples=100)
+    copied = frames([each for each in values for _ in range(3)], [each for each in fakes for _ in range(3)])
+    again = video_rules(replace(copied, groups=np.repeat(np.arange(12), 18)), 2.0, resamples=100)
+    assert once is not None
+    assert again is not None
+    for rule, grouped in zip(once.rules, again.rules, strict=True):
+        assert (grouped.auc.low, grouped.auc.high) == pytest.approx((rule.auc.low, rule.auc.high))
+    assert once.rules[0].auc.low < once.rules[0].auc.high
 
 
 def test_without_videos_of_both_kinds_there_is_nothing_to_measure() -> None:
