@@ -4,12 +4,15 @@ import numpy as np
 import pytest
 
 from ensemble.calibration import PAPER_VOTE, Isotonic, NoMap, Platt, Temperature, logit
+from ensemble.streams import STREAMS
+from forensics.calibrate import fit as fit_module
 from forensics.calibrate.decisions import BRIER, ROC_AUC, Trial
 from forensics.calibrate.fit import FOLDS, LEAST_OF_A_CLASS, Fit, assign_folds, count_rounds, fit_vote, fit_weights
-from forensics.calibrate.maps import fit_isotonic, fit_platt, fit_temperature
+from forensics.calibrate.maps import FITTERS, fit_isotonic, fit_platt, fit_temperature
 from forensics.calibrate.operating_points import find_operating_points, images_needed, proportion_interval
 from forensics.common.metrics import Estimate, brier_score, expected_calibration_error
 from forensics.common.progress import silent
+from forensics.common.scoring.scores import Scores
 from tests.calibration_data import simulate
 
 
@@ -217,3 +220,99 @@ def test_a_rate_is_used_up_though_its_product_falls_short_of_a_whole_number() ->
     assert point.false_alarm_rate == 0.29
     assert point.threshold == 0.70
     assert point.detection_rate == 0
+
+
+def test_platt_s_targets_are_smoothed() -> None:
+    """Eight of ten fake count as 8 · 9/10 + 2 · 1/4 of ten."""
+    fitted = fit_platt(np.full(10, 0.5, np.float32), np.arange(10) < 8)
+    assert fitted.intercept == pytest.approx(np.log(0.77 / 0.23), abs=1e-3)
+
+
+def test_an_interval_that_holds_zero_adopts_nothing_and_candidates_share_the_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def gain(self: Trial, measure: str, old: object, new: object, confidence: float) -> Estimate:
+        asked.append((old, new, confidence))
+        return Estimate(0.1, 0.05 if new in ("b", "c") else -0.05, 0.2)
+
+    monkeypatch.setattr(Trial, "gain", gain)
+    choices = {name: name for name in "pabcd"}
+    decision = Trial(np.array([True]), 1, 0, silent).decide("which", BRIER, choices)  # type: ignore[arg-type]
+    assert [each.adopted for each in decision.candidates] == [False, True, True, False]
+    assert decision.choice == "c"
+    assert [pair[:2] for pair in asked] == [("p", "a"), ("p", "b"), ("b", "c"), ("c", "d")]
+    assert [pair[2] for pair in asked] == pytest.approx([1 - 0.05 / 4] * 4)
+
+
+@pytest.fixture
+def weighed(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The probabilities that weights are fitted on, which stay the paper's."""
+    seen: list[np.ndarray] = []
+
+    def fit(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float, ...]:
+        seen.append(probabilities)
+        return PAPER_VOTE.weights
+
+    monkeypatch.setattr(fit_module, "fit_weights", fit)
+    return seen
+
+
+def test_maps_and_weights_are_tried_on_images_that_they_were_not_fitted_on(
+    weighed: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mapped = []
+
+    def fit_nothing(column: np.ndarray, labels: np.ndarray) -> NoMap:
+        mapped.append(len(column))
+        return NoMap()
+
+    for kind in list(FITTERS):
+        monkeypatch.setitem(FITTERS, kind, fit_nothing)
+    monkeypatch.setattr(Trial, "gain", lambda *_: Estimate(0, -1, 1))
+    decisions = fit_vote(simulate(2 * LEAST_OF_A_CLASS), resamples=5).decisions
+    assert {*mapped, *map(len, weighed)} == {2 * LEAST_OF_A_CLASS * (FOLDS - 1) // FOLDS}
+    assert decisions[-1].paper == "0.1"
+    assert [each.name for each in decisions[-1].candidates] == ["0.2", "0.05", "0.02", "0.01"]
+
+
+def test_the_smaller_class_says_whether_there_are_images_enough() -> None:
+    def scores(real: int, fake: int) -> Scores:
+        many = simulate(2 * max(real, fake))
+        keep = np.concatenate([np.flatnonzero(~many.labels)[:real], np.flatnonzero(many.labels)[:fake]])
+        columns = {name: None if each is None else each[keep] for name, each in vars(many).items()}
+        return Scores(**columns)
+
+    assert count_rounds(scores(LEAST_OF_A_CLASS, LEAST_OF_A_CLASS)) > 0
+    for few in (scores(LEAST_OF_A_CLASS - 1, 100), scores(100, LEAST_OF_A_CLASS - 1)):
+        assert count_rounds(few) == 0
+        assert "too small" in fit_vote(few, resamples=5).conclusion
+    enough, uneven = (count_rounds(scores(500, fake)) for fake in (500, 499))
+    assert enough == uneven + len(STREAMS)  # isotonic maps are tried too
+
+
+def test_the_weights_in_the_vote_are_fitted_on_its_mapped_probabilities(
+    weighed: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Trial, "gain", lambda *_: Estimate(0.1, 0.05, 0.15))
+    scores = simulate(2 * LEAST_OF_A_CLASS, temperatures=(9, 1, 0.2))
+    vote = fit_vote(scores, resamples=5).vote
+    (fitted_on,) = (each for each in weighed if len(each) == len(scores.labels))
+    np.testing.assert_array_equal(fitted_on, vote.score(scores.streams).stream_probabilities)
+    assert not np.allclose(fitted_on, scores.streams)
+
+
+def test_a_rate_needs_just_as_many_real_images_and_is_answered_once() -> None:
+    labels = np.arange(30) >= 20
+    scores = np.arange(30) / 30
+    points = find_operating_points(labels, scores, [0.05, 0.07, 0.05], resamples=5)
+    assert [point.far for point in points] == [0.05, 0.07]
+    assert [point.false_alarm_rate for point in points] == [0.05, 0.05]  # 1.4 images are one
+
+
+def test_a_fake_image_at_the_threshold_is_not_detected() -> None:
+    (point,) = find_operating_points(np.arange(6) >= 2, np.array([0.1, 0.5, 0.5, 0.5, 0.6, 0.7]), [0.5], resamples=5)
+    assert (point.threshold, point.detection_rate) == (0.1, 1)
+    (point,) = find_operating_points(np.arange(6) >= 4, np.array([0.1, 0.2, 0.5, 0.6, 0.2, 0.7]), [0.5], resamples=5)
+    assert (point.threshold, point.detection_rate) == (0.2, 0.5)

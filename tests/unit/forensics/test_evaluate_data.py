@@ -34,6 +34,14 @@ def test_csv_paths_are_relative_to_it_and_labels_may_be_words_or_digits(tmp_path
     assert found == [(tmp_path / "sub" / "a.jpg", False), (Path("/b.jpg"), True), (tmp_path / "sub" / "c,d.jpg", True)]
 
 
+def test_a_folder_named_like_an_image_is_none(folder: Path) -> None:
+    (folder / "real" / "b.jpg").rename(folder / "b.jpg")
+    (folder / "real" / "b.jpg").mkdir()
+    (folder / "b.jpg").rename(folder / "real" / "b.jpg" / "b.jpg")
+    found = [image.path.relative_to(folder).as_posix() for image in read_dataset(folder)]
+    assert found == ["real/b.jpg/b.jpg", "real/deep/a.PNG", "fake/c.webp"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

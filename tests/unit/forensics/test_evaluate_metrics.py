@@ -190,3 +190,34 @@ def test_counts_are_strictly_above_the_threshold() -> None:
     assert (counts.true_fake, counts.false_real, counts.false_fake, counts.true_real) == (1, 2, 1, 1)
     assert counts.accuracy == 0.4
     assert brier_score(labels, np.array([1.0, 0.5, 0.0, 0.5, 0.0])) == pytest.approx((0.25 + 1 + 0.25) / 5)
+
+
+def test_calibration_error_is_taken_over_fifteen_bins() -> None:
+    """0.61 and 0.69 share a tenth, and no fifteenth."""
+    labels = np.array([True, False])
+    assert expected_calibration_error(labels, np.array([0.61, 0.69])) == pytest.approx((0.39 + 0.69) / 2)
+
+
+def test_an_interval_leaves_as_much_out_on_either_side() -> None:
+    for confidence, low in ((0.95, 25), (0.5, 250)):
+        interval = estimate(1, np.arange(1001.0), confidence)
+        assert (interval.value, interval.low, interval.high) == pytest.approx((1, low, 1000 - low))
+    assert estimate(1, np.arange(1001.0)) == estimate(1, np.arange(1001.0), 0.95)
+
+
+def test_what_a_stream_adds_is_over_the_others_by_the_weights_in_force() -> None:
+    scores = simulate(200)
+    for weights in (PAPER_VOTE.weights, (1.0, 3.0, 2.0)):
+        added = evaluate(scores, weights, resamples=5).contributions
+        for index, stream in enumerate(STREAMS):
+            rest = tuple(weight * (n != index) for n, weight in enumerate(weights))
+            without = ensemble_score(scores, rest, PAPER_VOTE.rounding_step).probability
+            gained = roc_auc(scores.labels, scores.mean) - roc_auc(scores.labels, without.astype(np.float64))
+            assert added[stream.name].value == pytest.approx(gained)
+
+
+def test_a_vote_of_exactly_half_calls_real_in_agreement_too() -> None:
+    scores = simulate(10)
+    scores.votes[:] = [0.5, 0.4, 0.6]
+    same, different, _ = pairwise_agreement(scores)
+    assert (same.same_call, different.same_call) == (1, 0)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from deepfake_client.video.rule import LEAST_SAMPLES
 
 from forensics.common.scoring.scores import Scores
 from forensics.evaluate.videos import WORST_WINDOW, rules, video_rules
@@ -63,3 +64,13 @@ def test_without_videos_of_both_kinds_there_is_nothing_to_measure() -> None:
     scores = frames([[0.2], [0.7]], [False, True])
     assert video_rules(Scores(**{**vars(scores), "videos": None}), 2.0, resamples=100) is None
     assert video_rules(frames([[0.2], [0.7]], [True, True]), 2.0, resamples=100) is None
+
+
+def test_few_frames_have_a_highest_one_too() -> None:
+    assert rules(3)["mean of the highest 10%"](np.array([0.2, 0.8, 0.3])) == 0.8
+
+
+def test_a_video_of_one_frame_is_a_video_and_no_window_is_shorter_than_a_client_s() -> None:
+    measured = video_rules(frames([[0.2], [0.7]], [False, True]), 0.1, resamples=5)
+    assert measured is not None
+    assert (measured.real, measured.fake, measured.window) == (1, 1, LEAST_SAMPLES)
