@@ -328,6 +328,62 @@ def test_an_answer_after_half_of_the_deadline_halves_the_limit(seconds: float, l
     assert concurrency.limit == limit
 
 
+def feed(concurrency: ConcurrencyLimit, started: float, seconds: float, answers: int, images: int = 1) -> None:
+    for _ in range(answers):
+        concurrency.answered(started, started + seconds, deadline=1e6, in_flight=concurrency.limit, images=images)
+
+
+def test_what_was_sent_before_halves_the_limit_once_and_is_not_counted_in_a_window_after_it() -> None:
+    concurrency = ConcurrencyLimit(64)
+    feed(concurrency, 0.0, 1.0, 12)
+    assert concurrency.limit == 8
+    feed(concurrency, 0.5, 1.0, 200)  # sent under the limit of four
+    assert concurrency.limit == 8
+    feed(concurrency, 2.0, 1.0, 24)
+    assert concurrency.limit == 16
+    concurrency.overloaded(3.0, 10.0)
+    concurrency.overloaded(9.0, 11.0)
+    assert concurrency.limit == 8
+    concurrency.overloaded(10.0, 12.0)
+    assert concurrency.limit == 4
+
+
+def test_larger_requests_than_ever_begin_a_window_anew_and_smaller_ones_do_not() -> None:
+    concurrency = ConcurrencyLimit(64)
+    feed(concurrency, 0.0, 1.0, 11, images=2)
+    feed(concurrency, 0.0, 1.0, 11, images=8)
+    assert concurrency.limit == 4
+    feed(concurrency, 0.0, 1.0, 1, images=2)
+    assert concurrency.limit == 8
+
+
+def test_answers_of_which_many_agree_stop_the_limit_though_each_differs() -> None:
+    concurrency = ConcurrencyLimit(64)
+    for started, seconds, answers in ((0.0, 1.0, 12), (10.0, 2.0, 24)):
+        for n in range(answers):
+            later = started + seconds * (1.6 if n % 2 else 0.625)
+            concurrency.answered(started, later, deadline=1e6, in_flight=concurrency.limit)
+    assert concurrency.limit < 8  # twice the requests took twice as long
+
+
+def test_images_of_a_request_and_requests_under_way_are_what_the_limit_learns_from(clock: Clock) -> None:
+    balancer = make_balancer(clock, servers=1, most=64)
+    (server,) = balancer._servers
+    for n in range(20):
+        server.in_flight = 4
+        with balancer.request(server, RequestState(), 600, scores=True, images=2 if n < 9 else 8):
+            clock.now += 1
+    assert balancer.limit == 4
+    server.in_flight = 4
+    with balancer.request(server, RequestState(), 600, scores=True, images=0):  # tells nothing of how busy it is
+        clock.now += 1
+    assert balancer.limit == 4
+    server.in_flight = 4
+    with balancer.request(server, RequestState(), 600, scores=True, images=8):
+        clock.now += 1
+    assert balancer.limit == 8
+
+
 # retries
 
 

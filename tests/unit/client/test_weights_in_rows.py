@@ -11,7 +11,7 @@ from threading import Thread
 import grpc
 import pytest
 from click.testing import CliRunner
-from deepfake_client import AsyncDetectorClient, DetectorClient, OperatingPoint, Provenance, RequestFailedError
+from deepfake_client import AsyncDetectorClient, DetectorClient, OperatingPoint, Provenance, RequestFailedError, Verdict
 from deepfake_client.cli import main
 
 from tests.bulk import make_images, score
@@ -61,6 +61,14 @@ def test_identity_is_of_the_weights_and_not_of_the_day() -> None:
     assert of(created="2026-01-01", streams={"a": 1}) == of(streams={"a": 1}, created="2026-01-02")
     assert of(streams={"a": 1}) != of(streams={"a": 2})
     assert len(of()) == 12
+
+
+def test_a_threshold_decides_each_face_too() -> None:
+    faces = tuple(Verdict(None, "ok", 0.5, probability) for probability in (0.2, 0.4))
+    said = Verdict("a.jpg", "ok", 0.5, 0.4, faces=faces).decided_by(0.3)
+    assert said.faces is not None
+    assert [face.verdict for face in (said, *said.faces)] == ["fake", "real", "fake"]
+    assert {face.threshold for face in (said, *said.faces)} == {0.3}
 
 
 def test_rows_say_them_too(server: FakeTriton, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from deepfake_client.bulk.lists import Columns, read_list
 from deepfake_client.bulk.shards import read_shard
 from deepfake_client.images.items import read
 from hypothesis import HealthCheck, assume, given, settings
@@ -390,3 +391,38 @@ def test_the_checksum_of_a_compressed_shard_counts_however_much_follows_its_end_
         *images, error = read_shard(name, (".jpg",))
         assert [image.path for image in images] == [f"{name}/0000.jpg", f"{name}/0001.jpg"]
         assert said in (error.error or "")
+
+
+def listed(source: str) -> list[tuple[str | None, str | None]]:
+    return [(item.path, item.error) for item in read_list(source, Columns())]
+
+
+def test_spaces_of_a_text_list_are_those_of_its_names() -> None:
+    Path("list.txt").write_bytes(b" a.jpg \n\tb.jpg\r\n")
+    assert listed("list.txt") == [(" a.jpg ", None), ("\tb.jpg", None)]
+
+
+def test_of_a_folder_of_parquet_hidden_files_are_no_part() -> None:
+    Path("lists.parquet").mkdir()
+    for name in ("b", "_b", ".b"):
+        write_table(f"lists.parquet/{name}.parquet", path=[f"{name}.jpg"])
+    assert listed("lists.parquet") == [("b.jpg", None)]
+
+
+def test_a_sparse_member_is_not_a_plain_file() -> None:
+    with tarfile.open("s.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        add(tar, "a.jpg", pax_headers={"GNU.sparse.map": "0,3", "GNU.sparse.size": "3", "GNU.sparse.name": "a.jpg"})
+        add(tar, "b.jpg")
+    sparse, plain = read_shard("s.tar", (".jpg",))
+    assert sparse.error is not None
+    assert "not a plain file" in sparse.error
+    assert plain.error is None
+
+
+def test_members_that_went_by_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_shard("s.tar", 20)
+    opened = []
+    monkeypatch.setattr(
+        tarfile, "open", lambda *_, _open=tarfile.open, **each: opened.append(_open(**each)) or opened[-1]
+    )
+    assert max(len(opened[0].members) for _ in read_shard("s.tar", (".jpg",))) <= 1

@@ -250,3 +250,121 @@ def test_what_a_journal_keeps_of_a_file_is_known_to_other_releases(tmp_path: Pat
         "rows does not hold what its journal says"
     )
     assert find_changed(tmp_path, {"rows": (6, whole), "more": (0, whole)}, may_have_grown=True) == "more is gone"
+
+
+def test_rows_come_in_the_order_in_which_they_were_added(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    for n in range(20):
+        journal.add(key_of(Item(str(n))), n % 3 > 0, n)
+    assert [size for _, size in journal.rows()] == list(range(20))
+    journal.close()
+
+
+def test_a_journal_that_is_cleared_forgets_contents_too_and_one_without_any_is_as_before_there_were_some(
+    tmp_path: Path,
+) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.commit()
+    assert set(journal["digests"]) == {"value", "done", "waiting"}
+    journal.keep(b"content", Verdict("a", "ok", 0.5, 0.5))
+    journal.commit()
+    assert set(journal["digests"]) == {"value", "done", "waiting", "content"}
+    journal.clear()
+    assert journal.known(b"content") is None
+    journal.close()
+
+
+def test_a_failed_image_that_is_forgotten_has_no_row_when_it_is_met_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.add(b"good", True, 1)
+    journal.add(b"bad", False, 1)
+    journal.commit()
+    journal.close()
+    journal = Journal(tmp_path / "journal")
+    journal.forget_failed()
+    assert (journal.has(b"good"), journal.has(b"bad")) == (True, False)
+    journal.close()
+
+
+def test_a_journal_whose_pages_do_not_fit_together_is_damaged(tmp_path: Path) -> None:
+    Journal(tmp_path / "journal").close()
+    data = bytearray((tmp_path / "journal").read_bytes())
+    data[36:40] = (5).to_bytes(4, "big")  # SQLite's count of free pages, of which there are none
+    (tmp_path / "journal").write_bytes(data)
+    with pytest.raises(JournalError, match="is damaged"):
+        Journal(tmp_path / "journal")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_finished_output_may_grow_again_once_a_run_goes_on(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"scores.{kind}"
+    with ResumableOutput(path, {}) as output:
+        write(output, "a.jpg")
+    with ResumableOutput(path, {}) as output:
+        write(output, "b.jpg")
+        output._half_done = True  # as after a kill: the row is in the file, and not committed
+    with ResumableOutput(path, {}) as output:
+        assert output.earlier == 1
+        write(output, "b.jpg")
+    assert [row["path"] for row in rows_of(path)] == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_where_none_failed_nothing_is_replaced(tmp_path: Path, events: list[str], kind: str) -> None:
+    for names in ("ab", "c"):
+        with ResumableOutput(tmp_path / f"scores{kind}", {}, retry_failed=True) as output:
+            for name in names:
+                write(output, name)
+    assert "replace" not in events
+
+
+def test_of_shards_only_those_with_failures_are_replaced(tmp_path: Path, events: list[str]) -> None:
+    path = tmp_path / "scores.parquet"
+    for name, status in (("a.jpg", "ok"), ("b.jpg", "empty_image"), ("c.jpg", "ok")):
+        with ResumableOutput(path, {}) as output:
+            write(output, name, status)
+    with ResumableOutput(path, {}, retry_failed=True) as output:
+        assert output.earlier == 2
+    assert events.count("replace") == 1
+    assert [row["path"] for row in rows_of(path)] == ["a.jpg", "c.jpg"]
+    assert not list(path.glob("_staged*"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_what_an_attempt_has_staged_counts_only_as_its_journal_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path, stage = tmp_path / f"scores.{kind}", tmp_path / f"scores.{kind}.staged"
+    with ResumableOutput(path, {}) as output:
+        write(output, "a.jpg")
+        write(output, "b.jpg", "empty_image")
+    stage.write_text("from an attempt that was not committed")
+    with ResumableOutput(path, {}):
+        assert not stage.exists()
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ResumableOutput(path, {}, retry_failed=True)
+    staged = stage.read_bytes()
+    stage.write_bytes(staged[:-1] + b" ")
+    with pytest.raises(OutputError, match="staged is not what its journal says"):
+        ResumableOutput(path, {})
+    stage.write_bytes(staged)
+    with ResumableOutput(path, {}) as output:
+        assert output.earlier == 1
+    assert [row["path"] for row in rows_of(path)] == ["a.jpg"]
+
+
+def test_a_shard_that_was_half_done_is_not_there_beside_the_rows_that_wait(tmp_path: Path) -> None:
+    path = tmp_path / "scores.parquet"
+    with ResumableOutput(path, {}) as output:
+        write(output, "a.jpg")
+        output._commit()
+        (path / "part-00000.parquet").write_bytes(b"renamed, and killed before the commit")
+        output._half_done = True
+    with ResumableOutput(path, {}):
+        assert not list(path.glob("*.parquet"))

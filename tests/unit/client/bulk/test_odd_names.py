@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from deepfake_client import DetectorClient, Verdict
 from deepfake_client.bulk.inputs import Inputs, find_images
-from deepfake_client.bulk.output.text_rows import CSV_COLUMNS, csv_header, csv_row, csv_rows, jsonl_row
+from deepfake_client.bulk.output.text_rows import CSV_COLUMNS, csv_header, csv_row, csv_rows, jsonl, jsonl_row
 from deepfake_client.cli import main
 from deepfake_client.cli.output.table import table
 from deepfake_client.text import printable
@@ -320,3 +320,20 @@ def test_every_control_character_of_a_name_is_escaped_and_its_neighbours_are_not
         assert json.loads(row)["path"] == chr(code)
     for code in (0x7E, 0xA0, 0x200A, 0x2010, 0x2027, 0x202F, 0x2065, 0x206A):
         assert f'"{chr(code)}"' in jsonl_row(Verdict(chr(code), "empty_image"))
+
+
+@pytest.mark.parametrize("first", ["=", "+", "@", "-", "\t", "\r"])
+def test_no_cell_begins_a_formula(first: str) -> None:
+    (row,) = csv.DictReader(
+        io.StringIO(csv_header() + csv_row(Verdict(f"{first}a", "unreadable_file", error=f"{first}b")), newline="")
+    )
+    assert (row["path"], row["error"]) == (f"./{first}a", f"'{first}b")
+
+
+@pytest.mark.parametrize("sink", [jsonl, csv_rows])
+def test_each_row_is_passed_on_at_once(sink: Any, tmp_path: Path) -> None:
+    with (tmp_path / "rows").open("w") as file:
+        emit = sink(file)
+        for n in range(2):
+            emit(Verdict(f"{n}.jpg", "empty_image"))
+            assert f"{n}.jpg" in (tmp_path / "rows").read_text()

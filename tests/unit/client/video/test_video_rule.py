@@ -124,6 +124,11 @@ def test_a_face_is_the_same_while_it_overlaps_by_three_tenths() -> None:
     assert tracker.follow(1.0, [shifted(11)]) == [1]  # a quarter
 
 
+def test_a_face_that_moves_on_is_the_same_all_the_way() -> None:
+    tracker = Tracker(0.5)
+    assert [tracker.follow(n / 2, [shifted(5 * n)]) for n in range(6)] == [[0]] * 6
+
+
 @pytest.mark.parametrize(("interval", "gap"), [(0.1, 2.0), (0.8, 2.0), (2.0, 5.0)])
 def test_a_face_may_be_away_for_two_seconds_or_two_samples(interval: float, gap: float) -> None:
     tracker = Tracker(interval)

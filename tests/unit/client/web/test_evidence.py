@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from deepfake_client import Calibration, Provenance
 from deepfake_client.cli import main
-from deepfake_client.evidence import VoteRule, rule_of, what_would_change
-from deepfake_client.results import STREAM_NAMES, StreamVerdict, Verdict
+from deepfake_client.evidence import VoteRule, make_receipt, rule_of, what_would_change
+from deepfake_client.evidence.receipt import Deployment, differences
+from deepfake_client.results import STREAM_NAMES, ServerInfo, StreamVerdict, Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,3 +114,35 @@ def test_evidence_is_for_one_picture(server: FakeTriton, tmp_path: Path) -> None
         result = CliRunner().invoke(main, ["score", *arguments, "--evidence", "e.zip", "--url", server.url])
         assert result.exit_code == 2
         assert "one picture" in result.output
+
+
+def test_a_stream_that_would_need_more_than_certainty_cannot_change_the_verdict() -> None:
+    said = verdict([0.5] * 3, 0.65, [0.1, 0.1, 0.9])
+    assert [(change.stream, change.bound) for change in what_would_change(said, VoteRule())] == [
+        ("global_texture", 0.675)  # the local one, of half its weight, would need 1.25
+    ]
+    assert what_would_change(verdict([0.5] * 3, 0.9, [0.1] * 3), VoteRule()) == []
+
+
+def test_a_calibration_s_weights_and_step_are_the_rule() -> None:
+    streams = {name: {"weight": weight} for name, weight in zip(STREAM_NAMES, (3, 1, 4), strict=True)}
+    rule = rule_of(Calibration({"streams": streams, "rounding_step": 0.05}, ()))
+    assert (tuple(rule.weights), rule.step) == ((3.0, 1.0, 4.0), 0.05)
+    assert rule.score([0.1, 0.2, 0.3]) == 0.2
+    assert rule.score([0.2, 0.2, 0.3]) == 0.25
+
+
+def deployment(document: dict[str, float] | None = None) -> Deployment:
+    return Deployment(ServerInfo("triton", "2.51", "m", 8), Provenance(True, {}), Calibration(document, ()))
+
+
+def test_a_receipt_s_numbers_may_differ_as_hardware_does_and_nothing_else_may() -> None:
+    said = Verdict("a.jpg", "ok", 0.5, 0.25)
+    receipt = json.loads(json.dumps(make_receipt(b"image", said, deployment())))
+    for probability, known, told in (
+        (0.2509, None, []),
+        (0.2511, None, ["probability: 0.2511, was 0.25"]),
+        (0.25, {"rounding_step": 0.05}, ["calibration: {'rounding_step': 0.05}, was the published method's own"]),
+    ):
+        new = Verdict("b.jpg", "ok", 0.5, probability)
+        assert differences(receipt, b"image", new, deployment(known)) == told

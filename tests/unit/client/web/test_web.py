@@ -183,6 +183,20 @@ def test_only_this_page_may_use_its_forms(web: TestClient) -> None:
     assert "<html" in without_script.text
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"Sec-Fetch-Site": "same-site"}, {"Origin": "http://localhost:9"}, {"Origin": "null"}],
+    ids=str,
+)
+def test_another_page_of_this_machine_is_another_page(web: TestClient, headers: dict[str, str]) -> None:
+    answer = web.post("/v1/score", files=[file(b"0.3")], headers=headers)
+    assert "another page" in check_problem(answer, 403)
+    assert answer.headers["x-frame-options"] == "DENY"  # as on every answer
+    assert answer.headers["cache-control"] == "no-store"
+    own = {"Sec-Fetch-Site": "same-origin", "Origin": "http://localhost"}
+    assert web.post("/v1/score", files=[file(b"0.3")], headers=own).status_code == 200
+
+
 def test_a_token_is_asked_of_everybody(server: FakeTriton) -> None:
     with visit(server, token="a-long-secret-token") as web:
         for path in ("/", "/docs", "/v1/health", "/v1/openapi.json"):
@@ -191,6 +205,9 @@ def test_a_token_is_asked_of_everybody(server: FakeTriton) -> None:
         bearer = {"Authorization": "Bearer a-long-secret-token"}
         assert web.post("/v1/score", files=[file(b"0.3")], headers=bearer).status_code == 200
         check_problem(web.post("/v1/score", files=[file(b"0.3")], headers={"Authorization": "Bearer x"}), 401)
+        for scheme in ("Basic ", "Token ", ""):
+            wrong = {"Authorization": f"{scheme}a-long-secret-token"}
+            check_problem(web.post("/v1/score", files=[file(b"0.3")], headers=wrong), 401)
         entered = web.get("/?token=a-long-secret-token", follow_redirects=False)
         assert entered.status_code == 303
         assert "HttpOnly" in entered.headers["set-cookie"]

@@ -1,11 +1,13 @@
 """Links to files: followed where the operator said so, and nowhere else, whatever a visitor or a host tries."""
 
+import io
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from click.testing import CliRunner
@@ -16,6 +18,7 @@ from tests.fakes.triton import FakeTriton, serving, untrained
 pytest.importorskip("fastapi", reason="needs pip install './client[web]'")
 from deepfake_client.web import links
 from deepfake_client.web.links import Origin
+from deepfake_client.web.problems import ProblemError
 
 from tests.unit.client.web.test_web import check_problem, csrf_of, visit
 
@@ -95,6 +98,7 @@ def test_a_link_is_scored_as_its_file(server: FakeTriton) -> None:
         ("{origin}/short", 502, "too early"),
         ("http://127.0.0.1:9/x.jpg", 403, "not followed here"),
         ("http://user:secret@{host}/x.jpg", 422, "user name"),
+        ("http://user@{host}/x.jpg", 422, "user name"),
         ("http://{host}.evil.example/x.jpg", 422, "link"),
         ("https://{host}/x.jpg", 403, "not followed here"),
         ("http://169.254.169.254/latest/meta-data", 403, "not followed here"),
@@ -137,3 +141,46 @@ def test_the_option_wants_an_origin() -> None:
         assert result.exit_code == 2
         assert "--links-from" in result.output
     assert str(Origin.of("HTTPS://Uploads.Example:443/x")) == "https://uploads.example"
+    assert Origin.of("https://uploads.example.:443") == Origin.of("https://uploads.example")
+
+
+def test_the_files_of_a_request_share_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    left = []
+
+    def fetch(link: str, allowed: tuple[Origin, ...], max_bytes: int) -> tuple[str, io.BytesIO]:
+        left.append(max_bytes)
+        return link, io.BytesIO(bytes(300))
+
+    monkeypatch.setattr(links, "fetch", fetch)
+    assert [name for name, _ in links.Links((), 1000).fetch(["a", "b", "c"])] == ["a", "b", "c"]
+    assert left == [1000, 700, 400]
+
+
+def test_a_file_that_trickles_in_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+
+    class Slow:
+        status, length = 200, None
+
+        def read1(self, size: int) -> bytes:
+            now[0] += 7
+            return b"x"
+
+    connection = Mock(getresponse=Slow)
+    monkeypatch.setattr(links, "_connection", lambda origin: connection)
+    monkeypatch.setattr(links.time, "monotonic", lambda: now[0])
+    origin = Origin("http", "uploads.example", 80)
+    with pytest.raises(ProblemError, match="it took over 30 s"):
+        links.fetch("http://uploads.example/a.jpg", [origin], 1 << 20)
+    assert now[0] == 35
+    connection.close.assert_called_once_with()
+
+
+def test_the_certificate_is_asked_for_the_name_and_not_for_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrap, connect = Mock(), Mock()
+    monkeypatch.setattr(links, "_address", lambda origin: "192.0.2.1")
+    monkeypatch.setattr(links.socket, "create_connection", connect)
+    monkeypatch.setattr(links.ssl, "create_default_context", lambda: Mock(wrap_socket=wrap))
+    links._connection(Origin("https", "uploads.example", 443))
+    assert connect.call_args.args[0] == ("192.0.2.1", 443)
+    assert wrap.call_args.kwargs == {"server_hostname": "uploads.example"}
