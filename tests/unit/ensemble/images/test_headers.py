@@ -242,6 +242,17 @@ def test_arithmetic_coding_is_recognised() -> None:
         assert jpeg_reader.is_arithmetic(still.replace(b"\xff\xc0", b"\xff\xc9")), name
 
 
+@pytest.mark.parametrize("marker", [0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF])
+def test_every_arithmetic_kind_is_one_and_each_second_of_them_is_progressive(marker: int) -> None:
+    plain = FILES["jpeg_progressive"]
+    data = plain.replace(b"\xff\xc2", bytes((0xFF, marker)))
+    scan = [found.start() for found in re.finditer(b"\xff\xda", data)][1]
+    assert jpeg_reader.is_arithmetic(read_header(data).still)
+    if marker in (0xCA, 0xCE):
+        with pytest.raises(ImageError, match=r"last details|colour components"):
+            read_header(data[:scan] + b"\xff\xd9")
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(FILES)), st.data())
 def test_damaged_headers_are_read_or_refused(name: str, data: st.DataObject) -> None:
@@ -259,10 +270,13 @@ def test_damaged_headers_are_read_or_refused(name: str, data: st.DataObject) -> 
     assert len(header.still) <= len(damaged) + 20
 
 
-@pytest.mark.parametrize(("kind", "code"), [(1, "<B7x"), (3, "<H6x"), (4, "<I4x"), (16, "<Q")])
-def test_a_big_tiff_may_give_its_sides_as_any_integer(kind: int, code: str) -> None:
+@pytest.mark.parametrize(("order", "sign"), [("<", b"II+\0"), (">", b"MM\0+")])
+@pytest.mark.parametrize(("kind", "code"), [(1, "B7x"), (3, "H6x"), (4, "I4x"), (16, "Q")])
+def test_a_big_tiff_may_give_its_sides_as_any_integer(order: str, sign: bytes, kind: int, code: str) -> None:
     entries = b"".join(
-        struct.pack("<HHQ", tag, kind, 1) + struct.pack(code, side) for tag, side in ((256, 70), (257, 50))
+        struct.pack(f"{order}HHQ", tag, kind, 1) + struct.pack(order + code, side)
+        for tag, side in ((256, 70), (257, 50))
     )
-    header = read_header(b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2) + entries + bytes(8))
+    begin = sign + struct.pack(f"{order}HHQ", 8, 0, 16)
+    header = read_header(begin + struct.pack(f"{order}Q", 2) + entries + bytes(8))
     assert (header.width, header.height) == (70, 50)
