@@ -33,6 +33,7 @@ def verdict(probability: float | None, status: str = "ok") -> Verdict:
 def test_only_images_without_a_box_are_searched_and_only_where_all_faces_are_wanted() -> None:
     assert is_searched(ALL)
     assert is_searched(replace(ALL, box=(NAN, NAN, NAN, NAN)))
+    assert is_searched(replace(ALL, box=(1.0, 2.0, 3.0, NAN)))
     assert not is_searched(replace(ALL, box=(1.0, 2.0, 3.0, 4.0)))
     assert not is_searched(replace(ALL, faces="main"))
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from deepfake_client import (
     AccessDeniedError,
+    DetectorClient,
     InvalidResponseError,
     RequestFailedError,
     ServerUnavailableError,
@@ -20,6 +21,7 @@ from deepfake_client.errors import ServerDiedError
 from deepfake_client.images import items
 from deepfake_client.images.faces import FoundFace, FoundFaces
 from deepfake_client.images.items import (
+    MAX_IMAGE_BYTES,
     EncodedImage,
     Item,
     check_size,
@@ -31,9 +33,11 @@ from deepfake_client.images.items import (
 )
 from deepfake_client.results import Face
 from deepfake_client.transport import calls, flows
+from deepfake_client.transport.answers import parse_max_bytes
 from deepfake_client.transport.flows import Ask
 from deepfake_client.transport.settings import Settings
 from deepfake_client.transport.tls import Tls
+from tritonclient.grpc.service_pb2 import ModelConfigResponse
 from tritonclient.utils import InferenceServerException
 
 SETTINGS = Settings(("h:1",), "net", 30.0, 3, 4, 8)
@@ -289,6 +293,42 @@ def test_scores_and_verdicts_are_asked_of_their_own_models() -> None:
         True,
         0,
     )
+    assert probe.arguments["parameters"] == {"fresh": True}  # what the server kept says nothing of its steps
+    assert "parameters" not in scored.arguments
+
+
+def test_what_a_server_need_not_have_may_be_missing_and_may_not_fail() -> None:
+    address = Address("h:1", "h:1")
+    call = calls.provenance_call(SETTINGS)
+    assert call.failure(InferenceServerException("unknown", status="StatusCode.NOT_FOUND"), address, 1.0) is None
+    for code in ("INTERNAL", "UNAVAILABLE", "PERMISSION_DENIED", "INVALID_ARGUMENT"):
+        assert call.failure(InferenceServerException("no", status=f"StatusCode.{code}"), address, 1.0) is not None
+    needed = calls.metadata_call(SETTINGS)
+    assert needed.failure(InferenceServerException("unknown", status="StatusCode.NOT_FOUND"), address, 1.0) is not None
+
+
+def test_no_limit_of_a_server_is_above_what_can_be_sent() -> None:
+    def limit(text: str) -> int:
+        reply = ModelConfigResponse()
+        reply.config.parameters["max_bytes"].string_value = text
+        return parse_max_bytes(reply)
+
+    assert (limit("7"), limit(str(MAX_IMAGE_BYTES)), limit("9" * 18)) == (7, MAX_IMAGE_BYTES, MAX_IMAGE_BYTES)
+
+
+def test_headers_are_sent_in_small_letters() -> None:
+    assert DetectorClient(headers={"X-Key": "Value"})._settings.headers == {"x-key": "Value"}
+
+
+def test_files_of_tls_are_looked_at_before_anything_is_sent(tmp_path: Path) -> None:
+    missing = tmp_path / "missing.pem"
+    for cert, key in ((missing, None), (None, missing)):
+        with pytest.raises(ValueError, match="give both"):
+            Tls(None, cert, key)
+    with pytest.raises(ValueError, match=r"missing\.pem: no PEM file"):
+        Tls(missing)
+    with pytest.raises(ValueError, match="no PEM files of a certificate and its key"):
+        Tls(None, missing, missing)
 
 
 def test_answers_are_bounded_by_what_they_may_hold() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import grpc
 import pytest
 from deepfake_client import EarlyVerdict, Face, StreamVerdict, Verdict
-from deepfake_client.bulk.once import Once
+from deepfake_client.bulk.once import Once, content_of
 from deepfake_client.bulk.output.journal import Journal
 from deepfake_client.images.items import Item, read
 
@@ -127,6 +127,21 @@ def test_copies_of_a_file_that_is_gone_are_sent_after_all(server: FakeTriton, tm
     assert found == [(0, gone), (2, gone)]
     assert [(place, read(item).data) for place, item in once.left] == [(1, b"0.4")]
     assert not copied
+
+
+def test_what_is_scored_for_itself_lends_and_takes_no_verdict() -> None:
+    kept = {content_of(Item("b.mp4", b"same")): Verdict("b.jpg", "ok", 0.1)}
+
+    class Kept:
+        known = staticmethod(kept.get)
+        keep = staticmethod(kept.__setitem__)
+
+    once = Once(Kept(), lambda item: item.path != "b.jpg", lambda: None)  # type: ignore[arg-type]
+    items = [Item("a.mp4", b"same"), Item("b.mp4", b"same")]
+    assert list(once.items(items)) == items
+    said = [(n, Verdict(item.path, "ok", 0.9)) for n, item in enumerate(items)]
+    assert list(once.verdicts(said)) == said
+    assert len(kept) == 1
 
 
 def test_a_file_that_changes_before_it_is_sent_lends_its_verdict_to_none() -> None:
