@@ -83,7 +83,7 @@ def test_copies_of_the_images_in_groups_narrow_no_interval() -> None:
     groups = np.repeat(np.arange(40), 4)
     again = analyse(SWEEP, copied, np.repeat(labels, 4), resamples=100, groups=groups)
     for plain, grouped in zip(once.levels, again.levels, strict=True):
-        for name in ("auc", "auc_loss", "shift", "flips"):
+        for name in ("auc", "auc_loss", "shift", "distance", "flips"):
             expected, found = getattr(plain, name)[MEAN], getattr(grouped, name)[MEAN]
             assert (found.low, found.value, found.high) == pytest.approx((expected.low, expected.value, expected.high))
     assert once.levels[1].shift[MEAN].low < once.levels[1].shift[MEAN].high
