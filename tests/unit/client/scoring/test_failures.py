@@ -106,6 +106,20 @@ def test_client_finds_a_restarted_server_at_once(server: FakeTriton) -> None:
         assert time.monotonic() - started < 3
 
 
+def test_every_request_that_is_over_lets_others_to_its_server(
+    server: FakeTriton, score_many: Scorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[RequestState] = []
+    released: list[RequestState] = []
+    pick = Balancer.pick
+    monkeypatch.setattr(Balancer, "pick", lambda self, state: begun.append(state) or pick(self, state))
+    monkeypatch.setattr(Balancer, "release", lambda self, state: released.append(state))
+    server.fault = fail_times(1, grpc.StatusCode.INVALID_ARGUMENT, "no")
+    score_many(server.url, [b"0.1", b"0.2", b"0.3"], batch_size=3)
+    assert len(released) > 3  # limits, the batch, and each of its images
+    assert {id(state) for state in begun} == {id(state) for state in released}
+
+
 def test_failed_request_gets_rows_and_the_rest_goes_on(server: FakeTriton, score_many: Scorer) -> None:
     def refuse_poison(request: pb.ModelInferRequest, context: grpc.ServicerContext) -> None:
         if b"poison" in request.raw_input_contents[0]:

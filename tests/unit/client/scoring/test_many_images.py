@@ -11,14 +11,14 @@ from typing import Any
 import grpc
 import pytest
 from deepfake_client import DetectorClient, InvalidResponseError
-from deepfake_client.bulk.memory_budget import AsyncMemoryBudget, MemoryBudget
+from deepfake_client.bulk.memory_budget import BYTES, AsyncMemoryBudget, MemoryBudget
 from deepfake_client.images.items import read as read_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2 as pb
 
 from tests.fakes.triton import FakeTriton, hang, serving
-from tests.unit.client.scoring.asking import Scorer, score_many_blocking, scores_of
+from tests.unit.client.scoring.asking import Scorer, score_many_asyncio, score_many_blocking, scores_of
 
 
 def test_order_is_kept_whatever_answers_first(server: FakeTriton, score_many: Scorer) -> None:
@@ -138,6 +138,22 @@ def test_bytes_under_way_are_bounded(
         paths[-1].write_bytes(bytes(size))
     assert [v.status for v in score_many(server.url, paths, batch_size=1, max_in_flight=8)] == ["ok"] * len(sizes)
     assert 50 < max(peaks) <= 100
+
+
+@pytest.mark.parametrize("name", ["client.MemoryBudget", "aio.AsyncMemoryBudget"])
+def test_each_server_adds_to_the_bytes_under_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets: list[int] = []
+
+    def budget(most: int) -> None:
+        budgets.append(most)
+        raise LookupError
+
+    monkeypatch.setattr(f"deepfake_client.{name}", budget)
+    score_many = score_many_blocking if name.startswith("client") else score_many_asyncio
+    for servers in (1, 3):
+        with pytest.raises(LookupError):
+            score_many([f"127.0.0.1:{port + 1}" for port in range(servers)], [b"0.1"])
+    assert budgets == [BYTES, 3 * BYTES]
 
 
 @pytest.mark.parametrize("kind", [MemoryBudget, AsyncMemoryBudget])
