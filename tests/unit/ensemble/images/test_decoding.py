@@ -10,7 +10,8 @@ import pytest
 from benchmarks.fuzz.mutations import mutated
 from ensemble import status
 from ensemble.images import Decoders, ImageError, Limits, decode, read_image
-from ensemble.images.headers import Header
+from ensemble.images.decoding import decode_still
+from ensemble.images.headers import Header, read_header
 from tests.wellformed import FILES
 
 LIMITS = Limits(max_pixels=4_000_000)
@@ -63,6 +64,43 @@ def test_a_tiff_of_damaged_rows_is_unreadable(name: str) -> None:
     with pytest.raises(ImageError, match="the pixels are damaged") as caught:
         read_image(bytes(data), LIMITS)
     assert caught.value.status == status.UNREADABLE_IMAGE
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        *(
+            ("tiff_rgb_raw", f"TIFFSomewhere: {words} in row 3.")
+            for words in (
+                *("Not enough data", "Read error", "Decoding error", "Error at scanline 5", "Discarding 3", "Corrupt"),
+                *("Premature EOL", "Bad code word", "not yet in table", "Line length mismatch", "Uncompressed data"),
+                "Zlib error",
+            )
+        ),
+        ("jpeg_plain", "Corrupt JPEG data: bad Huffman code"),
+        ("jpeg_plain", "Corrupt JPEG data: bad arithmetic code"),
+        ("jpeg_plain", "Corrupt JPEG data: found marker 0xd9 instead of RST3"),
+    ],
+)
+def test_a_decoder_s_complaint_of_pixels_makes_an_image_unreadable(name: str, said: str) -> None:
+    with pytest.raises(ImageError, match="the pixels are damaged") as caught:
+        decode_still(read_header(FILES[name]).still, None, lambda: said)
+    assert caught.value.status == status.UNREADABLE_IMAGE
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("tiff_rgb_raw", "TIFFReadDirectory: Warning, Unknown field with tag 65000."),
+        ("jpeg_plain", "Corrupt JPEG data: 3 extraneous bytes before marker 0xd9"),
+        ("png_RGB", "Decoding error"),
+    ],
+)
+def test_a_harmless_one_does_not_and_all_that_is_said_is_heard_to_the_end(name: str, said: str) -> None:
+    spoken = iter([said, "premature end of what was padded"])
+    image = decode_still(read_header(FILES[name]).still, None, lambda: next(spoken))
+    np.testing.assert_array_equal(image[:, :, ::-1], decode(FILES[name]))
+    assert len(list(spoken)) == (not name.startswith("jpeg"))
 
 
 def test_what_a_decoder_says_of_one_image_is_not_held_against_the_next() -> None:

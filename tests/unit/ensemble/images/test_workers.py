@@ -159,8 +159,15 @@ def test_large_images_come_in_memory_of_their_own_and_leave_it(decoders: Decoder
     for _ in range(3):
         np.testing.assert_array_equal(decoders.decode(header), LARGE)
     kept = decoders.decode(header)
+    assert not kept.flags.writeable  # the memory is the worker's too
     assert_decodes(decoders)
     np.testing.assert_array_equal(kept, LARGE)
+
+
+def test_there_is_a_process_for_each_processor_unless_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    for processors, asked, places in ((7, None, 7), (7, 2, 2), (None, None, 1)):
+        monkeypatch.setattr(os, "cpu_count", lambda processors=processors: processors)
+        assert Decoders(asked)._places.qsize() == places
 
 
 def test_no_worker_can_change_the_size_of_the_memory_that_it_shares() -> None:
