@@ -252,14 +252,6 @@ def test_what_a_journal_keeps_of_a_file_is_known_to_other_releases(tmp_path: Pat
     assert find_changed(tmp_path, {"rows": (6, whole), "more": (0, whole)}, may_have_grown=True) == "more is gone"
 
 
-def test_rows_come_in_the_order_in_which_they_were_added(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal")
-    for n in range(20):
-        journal.add(key_of(Item(str(n))), n % 3 > 0, n)
-    assert [size for _, size in journal.rows()] == list(range(20))
-    journal.close()
-
-
 def test_a_journal_that_is_cleared_forgets_contents_too_and_one_without_any_is_as_before_there_were_some(
     tmp_path: Path,
 ) -> None:
@@ -271,18 +263,6 @@ def test_a_journal_that_is_cleared_forgets_contents_too_and_one_without_any_is_a
     assert set(journal["digests"]) == {"value", "done", "waiting", "content"}
     journal.clear()
     assert journal.known(b"content") is None
-    journal.close()
-
-
-def test_a_failed_image_that_is_forgotten_has_no_row_when_it_is_met_again(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal")
-    journal.add(b"good", True, 1)
-    journal.add(b"bad", False, 1)
-    journal.commit()
-    journal.close()
-    journal = Journal(tmp_path / "journal")
-    journal.forget_failed()
-    assert (journal.has(b"good"), journal.has(b"bad")) == (True, False)
     journal.close()
 
 
