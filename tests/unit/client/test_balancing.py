@@ -477,6 +477,20 @@ def test_a_request_is_sent_to_another_server_without_a_pause(clock: Clock) -> No
     assert not policy.goes_on(RequestFailedError("bad", "INVALID_ARGUMENT"))
 
 
+def test_where_one_server_may_come_back_the_other_s_refusal_is_not_the_last_word(clock: Clock) -> None:
+    balancer = make_balancer(clock, servers=2)
+    state = RequestState()
+    policy = RetryPolicy(balancer, state, 1, 60.0, clock)
+    denied = RequestFailedError("no such model", "NOT_FOUND")
+    fail(balancer, state, FAILED)
+    fail(balancer, state, denied)
+    assert policy.goes_on(denied)
+    assert policy.pause() > 0
+    fail(balancer, state, denied)
+    fail(balancer, state, denied)
+    assert not policy.goes_on(denied)
+
+
 # calls
 
 
