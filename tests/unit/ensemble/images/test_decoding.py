@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.fuzz.mutations import mutated
 from ensemble import status
-from ensemble.images import Decoders, ImageError, Limits, decode, read_image
+from ensemble.images import Decoders, ImageError, Limits, decode, decoding, read_image
 from ensemble.images.decoding import decode_still
 from ensemble.images.headers import Header, read_header
 from tests.wellformed import FILES
@@ -53,6 +53,23 @@ def cut_and_closed(name: str, share: float) -> bytes:
 def test_a_jpeg_closed_before_its_pixels_end_is_truncated(name: str, share: float) -> None:
     with pytest.raises(ImageError) as caught:
         read_image(cut_and_closed(f"jpeg_{name}", share), LIMITS)
+    assert caught.value.status == status.TRUNCATED_IMAGE
+
+
+@pytest.mark.parametrize(
+    ("arithmetic", "said", "missing"), [(True, "", True), (False, "", False), (False, "something harmless", True)]
+)
+def test_pixels_that_change_with_what_follows_them_are_missing(
+    arithmetic: bool, said: str, missing: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The arithmetic decoder says nothing of it, and another's first complaint may hide it."""
+    still = read_header(FILES["jpeg_plain"]).still.replace(b"\xff\xc0", b"\xff\xc9" if arithmetic else b"\xff\xc0")
+    monkeypatch.setattr(decoding, "_imdecode", lambda data: np.full((101, 137, 3), len(data) % 251, np.uint8))
+    if not missing:
+        assert decode_still(still, None, lambda: said).shape == (101, 137, 3)
+        return
+    with pytest.raises(ImageError) as caught:
+        decode_still(still, None, lambda: said)
     assert caught.value.status == status.TRUNCATED_IMAGE
 
 

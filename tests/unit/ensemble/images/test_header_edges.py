@@ -64,6 +64,14 @@ def test_a_jpeg_s_size_is_read_from_a_whole_header_alone() -> None:
     refused(jpeg_with(b"\xff\xc0", FRAME[:5] + b"\0" + FRAME[6:]), "of 0 colour components")
 
 
+def test_of_several_headers_of_its_size_a_jpeg_s_first_counts() -> None:
+    data = FILES["jpeg_plain"]
+    scan = data.index(b"\xff\xda")
+    other = b"\xff\xc0" + (len(FRAME) + 2).to_bytes(2, "big") + FRAME.replace(b"\x89", b"\x88")
+    header = read_header(data[:scan] + other + data[scan:])
+    assert (header.width, header.height) == (137, 101)
+
+
 def test_a_jpeg_s_scan_needs_a_whole_header() -> None:
     scan = b"\x03\x01\x00\x02\x11\x03\x11\x00\x3f\x00"
     assert read_header(jpeg_with(b"\xff\xda", scan)).width == 137
@@ -114,6 +122,13 @@ def test_a_webp_s_pixels_begin_with_their_header(kind: bytes, payload: bytes) ->
 def test_that_header_alone_tells_a_webp_s_size(kind: bytes, payload: bytes) -> None:
     header = read_header(riff([(kind, payload)]))
     assert (header.width, header.height) == (137, 101)
+
+
+def test_chunks_of_odd_length_are_padded() -> None:
+    data = riff([(b"EXIF", b"odd"), (b"VP8L", lossless(5, 7))])
+    header = read_header(data)
+    assert (header.width, header.height) == (5, 7)
+    assert header.still == riff([(b"VP8L", lossless(5, 7))])
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 9), (9, 0), (1 << 14, 9)])

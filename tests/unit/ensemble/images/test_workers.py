@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import psutil
@@ -19,6 +21,7 @@ import pytest
 from ensemble import status
 from ensemble.images import Decoders, ImageError, workers
 from ensemble.images.headers import Header, read_header
+from ensemble.images.protocol import JOB
 from ensemble.images.sandbox import can_filter
 from tests import hostile
 from tests.golden import IMAGES, read_rgb
@@ -123,6 +126,22 @@ def test_an_image_that_takes_too_long_is_given_up(decoders: Decoders, monkeypatc
 def test_each_pixel_adds_to_the_time_that_an_image_may_take() -> None:
     times = [workers._seconds(Header("PNG", width, height, 0, b"")) for width, height in ((1, 1), (5000, 4000))]
     assert times == pytest.approx([5, 15], abs=1e-3)
+
+
+def test_each_pixel_and_each_byte_adds_to_the_memory_that_an_image_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = []
+
+    def ask(worker: object, job: bytes, shared: list[int], timeout: float) -> tuple[int, int]:
+        memory.append(JOB.unpack(job)[3])
+        return header.height, header.width
+
+    monkeypatch.setattr(workers, "_ask", ask)
+    worker: Any = Mock(desk=bytearray(workers.DESK_BYTES), images=0)
+    for width, height, size in ((100, 100, 4096), (300, 200, 4096), (100, 100, 12288)):
+        header = Header("PNG", width, height, size, bytes(size))
+        workers._decode(worker, header)
+    assert [each - memory[0] for each in memory] == [0, 32 * 50_000, 2 * 8192]
+    assert memory[0] - 32 * 10_000 - 2 * 4096 == workers.MEMORY
 
 
 def test_a_process_that_hangs_is_killed_and_another_decodes(
