@@ -194,7 +194,8 @@ def test_probes_are_for_servers_that_are_out_where_there_are_several(clock: Cloc
     clock.now += 1
     assert balancer.start_probes() == [out]
     assert balancer.start_probes() == []  # one at a time
-    balancer.probed(out, DOWN)
+    balancer.probed(out, FAILED)
+    assert balancer.status()[balancer._servers.index(out)].error == str(FAILED)  # no longer why it was left out
     assert not balancer.status()[balancer._servers.index(out)].available
     clock.now += 0.9
     assert balancer.start_probes() == []  # half a second became one
@@ -227,8 +228,10 @@ def test_servers_come_and_go_with_their_name(clock: Clock) -> None:
     assert balancer._servers[0] is kept
     balancer.update("cluster:1", [Address("cluster:1", "cluster:1")])  # not known now: nobody is lost
     assert [server.address for server in balancer._servers] == [two, three, other]
-    for server in balancer._servers[:2]:
-        server.breaker.failed(clock.now, certain=True)
+    balancer._servers[0].breaker.failed(clock.now, certain=True)
+    balancer.update("cluster:1", [Address("cluster:1", "cluster:1")])
+    assert [server.address for server in balancer._servers] == [two, three, other]  # one of them is in
+    balancer._servers[1].breaker.failed(clock.now, certain=True)
     balancer.update("cluster:1", [Address("cluster:1", "cluster:1")])
     assert [server.address.target for server in balancer._servers] == [two.target, three.target, "cluster:1", "b:1"]
 

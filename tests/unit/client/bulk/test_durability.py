@@ -233,6 +233,16 @@ def test_a_shard_that_was_half_done_is_made_again(tmp_path: Path, monkeypatch: p
     assert journals.FORMAT == 2
 
 
+def test_a_shard_is_full_with_its_last_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "scores.parquet"
+    monkeypatch.setattr(rows, "SHARD_ROWS", 2)
+    with ResumableOutput(path, {}) as output:
+        for name, shards in (("a.jpg", 0), ("b.jpg", 1), ("c.jpg", 1)):
+            write(output, name)
+            output._commit()
+            assert len(list(path.glob("part-*.parquet"))) == shards
+
+
 def test_what_a_journal_keeps_of_a_file_is_known_to_other_releases(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_bytes(b"abcdef")
