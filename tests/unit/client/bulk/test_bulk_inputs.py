@@ -426,3 +426,9 @@ def test_members_that_went_by_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> N
         tarfile, "open", lambda *_, _open=tarfile.open, **each: opened.append(_open(**each)) or opened[-1]
     )
     assert max(len(opened[0].members) for _ in read_shard("s.tar", (".jpg",))) <= 1
+
+
+@pytest.mark.parametrize("empty", ["", None, b""])
+def test_an_entry_of_nothing_has_no_path(empty: str | bytes | None) -> None:
+    write_table("list.parquet", path=[empty, b"a.jpg" if isinstance(empty, bytes) else "a.jpg"])
+    assert listed("list.parquet") == [("list.parquet", "entry 1 has no path"), ("a.jpg", None)]

@@ -55,6 +55,16 @@ def test_each_change_changes_the_verdict_and_one_step_less_does_not(votes: list[
         assert change.margin == pytest.approx(abs(change.bound - votes[place]))
 
 
+@pytest.mark.parametrize("votes", [[0.5, 0.5, 0.5], [0.5, 0.6, 0.4], [0.4, 0.7, 0.5], [0.6, 0.4, 0.5]])
+def test_of_two_ways_out_of_uncertainty_the_nearer_is_told(votes: list[float]) -> None:
+    said = verdict(votes)
+    assert said.verdict == "uncertain"
+    for change in what_would_change(said, VoteRule()):
+        place = STREAM_NAMES.index(change.stream)
+        nearer = [n / 10 for n in range(11) if abs(n / 10 - votes[place]) < change.margin - 1e-6]
+        assert {verdict([*votes[:place], each, *votes[place + 1 :]]).verdict for each in nearer} == {"uncertain"}
+
+
 def test_the_words_name_stream_bound_and_margin() -> None:
     texts = [change.text for change in what_would_change(verdict([0.6, 0.6, 0.6]), VoteRule())]
     assert texts == [
@@ -132,8 +142,9 @@ def test_a_calibration_s_weights_and_step_are_the_rule() -> None:
     assert rule.score([0.2, 0.2, 0.3]) == 0.25
 
 
-def deployment(document: dict[str, float] | None = None) -> Deployment:
-    return Deployment(ServerInfo("triton", "2.51", "m", 8), Provenance(True, {}), Calibration(document, ()))
+def deployment(document: dict[str, float] | None = None, day: int = 1) -> Deployment:
+    exported = Provenance(True, {"created": f"2026-01-0{day}"})
+    return Deployment(ServerInfo("triton", "2.51", "m", 8), exported, Calibration(document, ()))
 
 
 def test_a_receipt_s_numbers_may_differ_as_hardware_does_and_nothing_else_may() -> None:
@@ -145,4 +156,4 @@ def test_a_receipt_s_numbers_may_differ_as_hardware_does_and_nothing_else_may() 
         (0.25, {"rounding_step": 0.05}, ["calibration: {'rounding_step': 0.05}, was the published method's own"]),
     ):
         new = Verdict("b.jpg", "ok", 0.5, probability)
-        assert differences(receipt, b"image", new, deployment(known)) == told
+        assert differences(receipt, b"image", new, deployment(known, day=2)) == told

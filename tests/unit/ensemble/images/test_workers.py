@@ -129,19 +129,21 @@ def test_each_pixel_adds_to_the_time_that_an_image_may_take() -> None:
 
 
 def test_each_pixel_and_each_byte_adds_to_the_memory_that_an_image_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    memory = []
+    memory, waited = [], []
 
     def ask(worker: object, job: bytes, shared: list[int], timeout: float) -> tuple[int, int]:
         memory.append(JOB.unpack(job)[3])
+        waited.append(timeout / workers._seconds(header))
         return header.height, header.width
 
     monkeypatch.setattr(workers, "_ask", ask)
     worker: Any = Mock(desk=bytearray(workers.DESK_BYTES), images=0)
-    for width, height, size in ((100, 100, 4096), (300, 200, 4096), (100, 100, 12288)):
+    for width, height, size in ((100, 100, 4096), (300, 200, 4096), (100, 100, 12288), (2000, 1000, 4096)):
         header = Header("PNG", width, height, size, bytes(size))
         workers._decode(worker, header)
-    assert [each - memory[0] for each in memory] == [0, 32 * 50_000, 2 * 8192]
+    assert [each - memory[0] for each in memory] == [0, 32 * 50_000, 2 * 8192, 32 * 1_990_000]
     assert memory[0] - 32 * 10_000 - 2 * 4096 == workers.MEMORY
+    assert waited == pytest.approx([workers.TIMEOUT_FACTOR] * 4)
 
 
 def test_a_process_that_hangs_is_killed_and_another_decodes(
