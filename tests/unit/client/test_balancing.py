@@ -4,7 +4,7 @@ import grpc
 import pytest
 from deepfake_client import DetectorClient, RequestFailedError, ServerOverloadedError, ServerUnavailableError
 from deepfake_client.balancing import balancer as balancing
-from deepfake_client.balancing.addresses import Address
+from deepfake_client.balancing.addresses import Address, is_name
 from deepfake_client.balancing.balancer import Balancer
 from deepfake_client.balancing.circuit_breaker import CircuitBreaker
 from deepfake_client.balancing.concurrency import ConcurrencyLimit
@@ -262,6 +262,11 @@ def test_waiting_threads_and_loops_are_woken(clock: Clock) -> None:
     assert len(woken) == 2
     balancer.release(RequestState())
     assert len(woken) == 3
+
+
+def test_an_ipv6_address_is_no_name_and_has_no_brackets_as_a_host() -> None:
+    assert (Address("[::1]:81", "[::1]:81").host, Address("10.0.0.1:81", "farm:81").host) == ("::1", "farm")
+    assert [is_name(url) for url in ("[::1]:81", "127.0.0.1:81", "farm:81")] == [False, False, True]
 
 
 # the circuit breaker

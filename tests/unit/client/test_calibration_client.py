@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from deepfake_client import AsyncDetectorClient, DetectorClient, InvalidResponseError, OperatingPoint, Verdict
+from deepfake_client import (
+    AsyncDetectorClient,
+    Calibration,
+    DetectorClient,
+    InvalidResponseError,
+    OperatingPoint,
+    Verdict,
+)
 from deepfake_client.cli import main
 from tritonclient.grpc import service_pb2 as pb
 
@@ -130,3 +137,11 @@ def test_rows_of_another_calibration_are_not_gone_on_with(server: CalibratedTrit
     assert "other calibration" in score(server, photos, "-o", output).stderr
     server.echo = echo_of(CALIBRATION.to_text())
     assert "other operating point" in score(server, photos, "-o", output, "--operating-point", "far=0.01").stderr
+
+
+def test_an_operating_point_is_that_of_the_rate_and_of_no_other() -> None:
+    points = tuple(OperatingPoint(far, 0.5, (0.0, 1.0)) for far in (0.01, 0.1))
+    assert Calibration(None, points).operating_point(0.1) is points[1]
+    for far in (0.001, 0.05, 0.5):
+        with pytest.raises(LookupError, match=r"it has far=0\.01, far=0\.1"):
+            Calibration(None, points).operating_point(far)

@@ -316,6 +316,13 @@ def test_no_limit_of_a_server_is_above_what_can_be_sent() -> None:
     assert (limit("7"), limit(str(MAX_IMAGE_BYTES)), limit("9" * 18)) == (7, MAX_IMAGE_BYTES, MAX_IMAGE_BYTES)
 
 
+def test_a_framing_that_is_empty_is_not_known() -> None:
+    for text, framing in (("", None), ("square", "square")):
+        reply = ModelConfigResponse()
+        reply.config.parameters["framing"].string_value = text
+        assert calls.framing_call(SETTINGS).parse(reply) == framing
+
+
 def test_headers_are_sent_in_small_letters() -> None:
     assert DetectorClient(headers={"X-Key": "Value"})._settings.headers == {"x-key": "Value"}
 

@@ -97,6 +97,7 @@ def test_a_row_says_the_threshold_that_decided(server: FakeTriton) -> None:
     with DetectorClient(server.url) as client:
         verdict = OperatingPoint(0.01, 0.25, (0.0, 0.02)).apply(client.score(b"0.3"))
     assert verdict.to_dict()["threshold"] == 0.25
+    assert verdict.decided_by(0.0).to_dict()["threshold"] == 0
     assert verdict.verdict == "fake"
 
 

@@ -212,6 +212,8 @@ def test_another_run_is_refused_and_names_what_differs(tmp_path: Path, kind: str
         assert output.count_failed() == 1
     with pytest.raises(OutputError, match="of a run with other weights and inputs"):
         ResumableOutput(path, {"weights": 2, "inputs": ["b"]})
+    with pytest.raises(OutputError, match="of a run with other framing"):  # of which the first did not say anything
+        ResumableOutput(path, {"weights": 1, "inputs": ["a"], "framing": "face"})
     with ResumableOutput(path, {"weights": 2}, overwrite=True) as output:
         assert output.earlier == 0
     assert rows_of(path) == []
