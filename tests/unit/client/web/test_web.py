@@ -205,7 +205,8 @@ def test_a_token_is_asked_of_everybody(server: FakeTriton) -> None:
         bearer = {"Authorization": "Bearer a-long-secret-token"}
         assert web.post("/v1/score", files=[file(b"0.3")], headers=bearer).status_code == 200
         check_problem(web.post("/v1/score", files=[file(b"0.3")], headers={"Authorization": "Bearer x"}), 401)
-        for scheme in ("Basic ", "Token ", ""):
+        check_problem(web.get("/?token=%20a-long-secret-token"), 401)
+        for scheme in ("Basic ", "Token ", "", "Bearer  "):
             wrong = {"Authorization": f"{scheme}a-long-secret-token"}
             check_problem(web.post("/v1/score", files=[file(b"0.3")], headers=wrong), 401)
         entered = web.get("/?token=a-long-secret-token", follow_redirects=False)
