@@ -1,6 +1,7 @@
 """`python -m benchmarks.failover`: one of three servers is killed during a run and comes back; nothing may be lost."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -21,11 +22,11 @@ from deepfake_client import DetectorClient, ServerUnavailableError
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.common.machine import ROOT, circumstances
+from benchmarks.common.machine import circumstances
 from benchmarks.common.serving import PHOTOGRAPHS, counter, export
 from benchmarks.load.workloads import Item
 from ensemble.streams import ENSEMBLE_NAME
-from server.supervision.process import SHARED_MEMORY
+from server.supervision.process import LIFELINE, SHARED_MEMORY
 
 SERVERS = 3
 VICTIM = 1
@@ -61,7 +62,7 @@ class Server:
         names = ("--grpc-port", "--http-port", "--metrics-port")
         ports = [word for n, name in enumerate(names) for word in (name, str(self._first_port + n))]
         server = [sys.executable, "-m", "server", "--model-repository", str(self._repository), *ports]
-        command = [sys.executable, str(ROOT / "server" / "supervision" / "lifeline.py"), *server]
+        command = [sys.executable, str(LIFELINE), str(os.getpid()), *server]
         self._process = subprocess.Popen(command, stdout=self._log, stderr=subprocess.STDOUT)
 
     def wait(self) -> None:

@@ -1,5 +1,6 @@
 """What the benchmarks share: an exported repository, and the real server on it."""
 
+import os
 import re
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import psutil
 from deepfake_client import DetectorClient, ServerUnavailableError
 
 from benchmarks.common.machine import ROOT
+from server.supervision.process import LIFELINE
 
 PHOTOGRAPHS = sorted((ROOT / "tests" / "golden" / "images").glob("*.png"))
 _ANSWER_SECONDS = 60
@@ -111,7 +113,7 @@ def serve(repository: Path, model_config_name: str | None = None, launcher: Sequ
     with log.open("wb") as stream:
         server = [sys.executable, "-m", "server", "--model-repository", str(repository), *ports, *named, *launcher]
         # Bound to the benchmark's life, so that one which is killed leaves no server behind.
-        command = [sys.executable, str(ROOT / "server" / "supervision" / "lifeline.py"), *server]
+        command = [sys.executable, str(LIFELINE), str(os.getpid()), *server]
         process = subprocess.Popen(command, stdout=stream, stderr=subprocess.STDOUT)
     endpoint = Endpoint(f"localhost:{grpc}", f"http://localhost:{metrics}/metrics", psutil.Process(process.pid))
     try:

@@ -196,7 +196,9 @@ def _decode(worker: _Worker, header: Header) -> RgbImage:
     if offset + capacity <= DESK_BYTES:
         worker.desk[: len(header.still)] = header.still
         shape = _ask(worker, job, [], TIMEOUT_FACTOR * seconds)
-        return _pixels(worker.desk, offset, shape, header).copy()
+        copied = _pixels(worker.desk, offset, shape, header).copy()
+        copied.setflags(write=False)
+        return copied
     with _shared_memory(offset + capacity) as shared:
         os.pwrite(shared, header.still, 0)
         shape = _ask(worker, job, [shared], TIMEOUT_FACTOR * seconds)

@@ -134,7 +134,12 @@ class TritonProcess:
         self._drain_seconds = options.drain_seconds
         self._recent: deque[str] = deque(maxlen=500)
         self._show = show
-        command = [sys.executable, str(LIFELINE), *arguments(installation, options, self._memory_prefix)]
+        command = [
+            sys.executable,
+            str(LIFELINE),
+            str(os.getpid()),
+            *arguments(installation, options, self._memory_prefix),
+        ]
         self._popen = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,

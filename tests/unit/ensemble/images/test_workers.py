@@ -175,6 +175,10 @@ def test_a_killed_process_costs_no_image(others: set[int], decoders: Decoders, v
     assert_decodes(decoders)
 
 
+def test_pixels_of_small_images_cannot_be_written_either(decoders: Decoders) -> None:
+    assert not decoders.decode(read_header(opencv(np.full((8, 8, 3), 9, np.uint8), ".bmp"))).flags.writeable
+
+
 def test_large_images_come_in_memory_of_their_own_and_leave_it(decoders: Decoders) -> None:
     header = read_header(opencv(LARGE[:, :, ::-1], ".bmp"))
     for _ in range(3):

@@ -19,7 +19,7 @@ from server.repository import Model
 from server.standin.environment import server_environment
 from server.supervision.health import Policy
 from server.supervision.probe import Kind, Outcome
-from server.supervision.process import LOG_LEVELS, Options, TritonProcess, arguments, error_lines, has_ended
+from server.supervision.process import LIFELINE, LOG_LEVELS, Options, TritonProcess, arguments, error_lines, has_ended
 
 PORTS = {"grpc": 1, "http": 2, "metrics": 3}
 
@@ -161,6 +161,16 @@ def test_a_server_that_does_not_stop_is_killed_after_its_drain(tmp_path: Path, m
     wait_for_log(log)
     assert not process.stop(threading.Event())
     assert process.exit_status() == "killed by SIGKILL"
+
+
+def test_it_does_not_start_where_its_launcher_has_ended_already(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    begun = [sys.executable, "-c", f"open({str(tmp_path / 'begun')!r}, 'w').close()"]
+    assert subprocess.run([sys.executable, str(LIFELINE), str(gone.pid), *begun]).returncode == 128 + signal.SIGTERM
+    assert not (tmp_path / "begun").exists()
+    assert subprocess.run([sys.executable, str(LIFELINE), str(os.getpid()), *begun]).returncode == 0
+    assert (tmp_path / "begun").exists()
 
 
 def test_it_is_asked_to_end_when_its_launcher_is_killed(tmp_path: Path) -> None:
