@@ -47,7 +47,7 @@ class Server:
     def stop(self) -> int:
         """Asks the server to end; its exit code."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
 
 def free_ports(count: int) -> list[int]:

@@ -502,7 +502,7 @@ def kill(server: RealServer) -> None:
     for process in [launcher, *launcher.children(recursive=True)]:
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    server.process.wait(10)
+    server.process.wait(120)
     for region in Path("/dev/shm").glob(f"deepfake_detector_{server.process.pid}_*"):
         region.unlink()
 

@@ -33,7 +33,14 @@ def cluster() -> Iterator[None]:
     with TemporaryDirectory(prefix="ray", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
-        ray.init("local", num_cpus=2, object_store_memory=100 << 20, _temp_dir=folder, **options)
+        for attempts_left in (2, 1, 0):  # Ray waits 30 s for itself, which is too little where the machine is busy
+            try:
+                ray.init("local", num_cpus=2, object_store_memory=100 << 20, _temp_dir=folder, **options)
+                break
+            except Exception as error:
+                ray.shutdown()
+                if not attempts_left or "timed out during startup" not in str(error):
+                    raise
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield
         ray.shutdown()

@@ -124,7 +124,7 @@ def run_web(url: str, log: Path, *options: str) -> Iterator[str]:
         yield address
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(120)
 
 
 @pytest.fixture(scope="module")

@@ -75,7 +75,7 @@ def port(opened: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[i
         yield listening
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=120)
 
 
 def infer(port: int, image: bytes) -> tuple[int, bytes]:
