@@ -33,6 +33,10 @@ GOALS: dict[str, dict[str, float | None]] = {
 """Images a second over those of the full ensemble, where nine of ten images are decided by the streams asked first."""
 
 
+PATIENCE = 3600.0
+"""Seconds for an answer: at full size a batch takes minutes on a CPU."""
+
+
 @dataclass(frozen=True)
 class Mix:
     """Images with the threshold at which so many of them are decided early.
@@ -80,7 +84,7 @@ def main(
     kinds = faces or (("none",) if retinaface else ("supplied", "found", "none"))
     begun = circumstances("benchmarks.early")
     figures, ratios, natural = list[Figure](), list[Ratio](), dict[str, float]()
-    with serve(models, model_config_name) as server, DetectorClient(server.url, batch_size=8) as client:
+    with serve(models, model_config_name) as server, DetectorClient(server.url, batch_size=8, timeout=PATIENCE) as client:
         for kind in kinds:
             images = _images(client, kind, retinaface)
             opened = _open_ranges(client, images)
@@ -222,8 +226,8 @@ def _repeated(models: Path, model_config_name: str | None, requests: int) -> lis
     seconds: dict[str, list[float]] = {"repeated": [], "never seen": [], "past the cache": []}
     with (
         serve(models, model_config_name, ["--response-cache", "64"]) as server,
-        DetectorClient(server.url) as client,
-        DetectorClient(server.url, model=f"{ENSEMBLE_NAME}_uncached") as past,
+        DetectorClient(server.url, timeout=PATIENCE) as client,
+        DetectorClient(server.url, model=f"{ENSEMBLE_NAME}_uncached", timeout=PATIENCE) as past,
     ):
         assert client.score(image, box).ok
         for number in range(requests):
