@@ -84,7 +84,10 @@ def main(
     kinds = faces or (("none",) if retinaface else ("supplied", "found", "none"))
     begun = circumstances("benchmarks.early")
     figures, ratios, natural = list[Figure](), list[Ratio](), dict[str, float]()
-    with serve(models, model_config_name) as server, DetectorClient(server.url, batch_size=8, timeout=PATIENCE) as client:
+    with (
+        serve(models, model_config_name) as server,
+        DetectorClient(server.url, batch_size=8, timeout=PATIENCE) as client,
+    ):
         for kind in kinds:
             images = _images(client, kind, retinaface)
             opened = _open_ranges(client, images)
