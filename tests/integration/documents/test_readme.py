@@ -77,6 +77,7 @@ def test_links_and_paths_lead_somewhere(document: Path) -> None:
     assert [str(path) for path in (*links, *named) if not path.exists() and path != LATER] == []
 
 
+@pytest.mark.filterwarnings("ignore:.* found in sys.modules after import:RuntimeWarning")  # other tests imported them
 @pytest.mark.parametrize("program", sorted(PROGRAMS))
 def test_programs_have_the_options_that_are_named(
     program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
