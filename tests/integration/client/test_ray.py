@@ -12,7 +12,7 @@ from deepfake_client import ServerUnavailableError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.adapters import CELLS, check_against_the_client, readme_example, write_files
+from tests.adapters import CELLS, check_against_the_client, readme_example, start_ray, write_files
 from tests.conftest import Server, free_ports
 from tests.fakes.triton import FakeTriton, serving
 from tests.golden import IMAGES
@@ -33,14 +33,13 @@ def cluster() -> Iterator[None]:
     with TemporaryDirectory(prefix="ray", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
-        for attempts_left in (2, 1, 0):  # Ray waits 30 s for itself, which is too little where the machine is busy
-            try:
-                ray.init("local", num_cpus=2, object_store_memory=100 << 20, _temp_dir=folder, **options)
-                break
-            except Exception as error:
-                ray.shutdown()
-                if not attempts_left or "timed out during startup" not in str(error):
-                    raise
+        options |= {"num_cpus": 2, "object_store_memory": 100 << 20, "_temp_dir": folder}
+
+        def start() -> None:
+            ray.shutdown()  # what a start before this left
+            ray.init("local", **options)
+
+        start_ray(start)
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield
         ray.shutdown()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters import start_ray
 from tests.conftest import Server
 from tests.golden import ROOT
 
@@ -103,13 +104,7 @@ def test_ray(server: Server, tmp_path: Path) -> None:
     images = tmp_path / "images"
     images.mkdir()
     shutil.copy(FACE, images)
-    for attempts_left in (2, 1, 0):  # Ray waits 30 s for itself, which is too little where the machine is busy
-        try:
-            run("ray_score.py", images, tmp_path / "verdicts", "--url", server.url, "--scorers", 1)
-            break
-        except AssertionError as error:
-            if not attempts_left or "timed out during startup" not in str(error):
-                raise
+    start_ray(lambda: run("ray_score.py", images, tmp_path / "verdicts", "--url", server.url, "--scorers", 1))
     assert scored(tmp_path / "verdicts", "ray_score.py") == 1
 
 
