@@ -23,12 +23,13 @@ from forensics.calibrate.report import (
     why_missing,
     write_calibration_report,
 )
+from forensics.common.arrays import Floats
 from forensics.common.dataset import read_dataset
 from forensics.common.errors import ForensicsError
 from forensics.common.options import data_argument, output_option, resamples_option, server_options
 from forensics.common.progress import progress
 from forensics.common.report import Table, headline, print_tables, write_page
-from forensics.common.scoring.scores import Floats, collect
+from forensics.common.scoring.scores import collect
 from forensics.common.scoring.server import Server, ask_server, score_images
 
 REPORT_JSON = "calibration-report.json"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forensics.common.groups import Groups
+from forensics.common.arrays import Floats, Groups, Labels
 from forensics.common.metrics import (
     CONFIDENCE,
     Estimate,
@@ -16,7 +16,6 @@ from forensics.common.metrics import (
     roc_auc,
 )
 from forensics.common.progress import Advance
-from forensics.common.scoring.scores import Floats, Labels
 
 ROC_AUC = "ROC AUC"
 BRIER = "Brier score"

@@ -15,10 +15,11 @@ from ensemble.calibration import PAPER_VOTE, ROUNDING_STEPS, Isotonic, Probabili
 from ensemble.streams import STREAMS
 from forensics.calibrate.decisions import BRIER, ROC_AUC, Decision, Trial
 from forensics.calibrate.maps import FITTERS, Fitter
-from forensics.common.groups import Groups, kinds_of_groups, numbered
+from forensics.common.arrays import Floats, Groups, Labels
+from forensics.common.groups import kinds_of_groups, numbered
 from forensics.common.metrics import Estimate, expected_calibration_error, roc_auc
 from forensics.common.progress import Advance, silent
-from forensics.common.scoring.scores import MEAN, TITLES, VOTE, Floats, Labels, Scores
+from forensics.common.scoring.scores import MEAN, TITLES, VOTE, Scores
 
 FOLDS = 5
 LEAST_OF_A_CLASS = 50

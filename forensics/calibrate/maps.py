@@ -8,7 +8,7 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 
 from ensemble.calibration import Isotonic, NoMap, Platt, Probabilities, ProbabilityMap, Temperature, logit
-from forensics.common.scoring.scores import Labels
+from forensics.common.arrays import Labels
 
 Fitter = Callable[[Probabilities, Labels], ProbabilityMap]
 """From float32 [N] probabilities and bool [N] labels, True for fake, to a map."""

@@ -11,9 +11,9 @@ import numpy as np
 from scipy.stats import beta
 
 from ensemble.calibration import OperatingPoint
-from forensics.common.groups import Groups, count_groups, count_independent, resample
+from forensics.common.arrays import Floats, Groups, Labels
+from forensics.common.groups import count_groups, count_independent, resample
 from forensics.common.metrics import CONFIDENCE, Estimate
-from forensics.common.scoring.scores import Floats, Labels
 
 FALSE_ALARM_RATES = (0.001, 0.01, 0.05, 0.1)
 """Those that are asked for where none are given."""

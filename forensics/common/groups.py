@@ -7,11 +7,8 @@ counted. `groups` is int64 [N] everywhere, the number of each image's group; Non
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-Groups = npt.NDArray[np.int64]
-Labels = npt.NDArray[np.bool_]
-Floats = npt.NDArray[np.float64]
+from forensics.common.arrays import Floats, Groups, Labels
 
 
 def count_groups(kind: Labels, groups: Groups | None) -> int:

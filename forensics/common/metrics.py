@@ -8,14 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.metrics import average_precision_score, brier_score_loss, confusion_matrix, roc_auc_score, roc_curve
 
-from forensics.common.groups import Groups, resample
+from forensics.common.arrays import Floats, Groups, Labels
+from forensics.common.groups import resample
 from forensics.common.progress import Advance, silent
-
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.bool_]
 
 CONFIDENCE = 0.95
 CALIBRATION_BINS = 15

@@ -10,7 +10,8 @@ from scipy.stats import rankdata
 from ensemble.calibration import NoMap, Vote
 from ensemble.streams import STREAMS
 from ensemble.voting import EnsembleScore
-from forensics.common.scoring.scores import Floats, Scores
+from forensics.common.arrays import Floats
+from forensics.common.scoring.scores import Scores
 
 _LARGEST_WEIGHT = 2
 

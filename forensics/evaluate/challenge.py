@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forensics.common.groups import Groups
+from forensics.common.arrays import Floats, Groups, Labels
 from forensics.common.metrics import confusion, roc_auc
-from forensics.common.scoring.scores import Floats, Labels, Scores
+from forensics.common.scoring.scores import Scores
 
 THRESHOLD = 0.5
 

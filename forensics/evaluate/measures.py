@@ -7,6 +7,7 @@ from deepfake_client.video import DEFAULT_FPS
 
 from ensemble.calibration import PAPER_VOTE
 from ensemble.streams import STREAMS
+from forensics.common.arrays import Floats, Labels
 from forensics.common.metrics import (
     Confusion,
     Estimate,
@@ -21,7 +22,7 @@ from forensics.common.metrics import (
     roc_auc,
 )
 from forensics.common.progress import Advance, silent
-from forensics.common.scoring.scores import MEAN, VOTE, Floats, Labels, Scores
+from forensics.common.scoring.scores import MEAN, VOTE, Scores
 from forensics.evaluate.agreement import PairAgreement, ensemble_score, pairwise_agreement, weight_choices
 from forensics.evaluate.challenge import Challenge, challenge
 from forensics.evaluate.videos import VideoRules, video_rules

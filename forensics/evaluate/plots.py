@@ -8,9 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from forensics.common.arrays import Floats, Labels
 from forensics.common.metrics import reliability, roc_auc, roc_points
 from forensics.common.plots import COLOURS, GRID, svg
-from forensics.common.scoring.scores import MEAN, TITLES, VOTE, Floats, Labels, Scores
+from forensics.common.scoring.scores import MEAN, TITLES, VOTE, Scores
 
 REAL, FAKE = "#0072B2", "#D55E00"
 

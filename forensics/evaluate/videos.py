@@ -7,9 +7,10 @@ import numpy as np
 from deepfake_client.video import Sample
 from deepfake_client.video.rule import LEAST_SAMPLES, WINDOW_SECONDS, worst_window
 
+from forensics.common.arrays import Floats
 from forensics.common.metrics import Estimate, bootstrap_auc, confusion, estimate, roc_auc
 from forensics.common.progress import Advance, silent
-from forensics.common.scoring.scores import Floats, Scores
+from forensics.common.scoring.scores import Scores
 
 WORST_WINDOW = "worst window"
 """The client's rule (`deepfake_client.video.rule`), on the whole frames in their order."""

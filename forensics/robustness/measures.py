@@ -8,10 +8,11 @@ import numpy as np
 
 from degradation import Sweep
 from ensemble.streams import STREAMS
-from forensics.common.groups import Groups, numbered
+from forensics.common.arrays import Floats, Groups, Labels
+from forensics.common.groups import numbered
 from forensics.common.metrics import Estimate, bootstrap_auc, estimate, roc_auc
 from forensics.common.progress import Advance, silent
-from forensics.common.scoring.scores import MEAN, TITLES, VOTE, Floats, Labels
+from forensics.common.scoring.scores import MEAN, TITLES, VOTE
 
 SAME_FACE_IOU = 0.5
 """Overlap (intersection over union) from which two boxes count as the same face."""

@@ -10,12 +10,10 @@ import numpy.typing as npt
 from deepfake_client import explain
 
 from ensemble.streams import STREAMS
+from forensics.common.arrays import Floats, Groups, Labels
 from forensics.common.dataset import LabelledImage
 from forensics.common.errors import ForensicsError
-from forensics.common.groups import Groups, count_independent
-
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.bool_]
+from forensics.common.groups import count_independent
 
 MEAN = "mean"
 VOTE = "vote"
