@@ -134,14 +134,15 @@ def _framing_rule(parameters: Mapping[str, str], repository: Path) -> FramingRul
     return FramingRule("face", face_margin, find)
 
 
-def _when_all_are_done(futures: Sequence[Future[Prepared]], then: Callable[[], None]) -> None:
+def _when_all_are_done(futures: list[Future[Prepared]], then: Callable[[], None]) -> None:
     left = itertools.count(len(futures) - 1, -1)
 
     def one_is_done(_: Future[Prepared]) -> None:
         if next(left) == 0:
             then()
+            futures.clear()  # Else they and this callback hold each other, and all pixels, until Python collects circles.
 
-    for future in futures:
+    for future in list(futures):
         future.add_done_callback(one_is_done)
 
 

@@ -1,9 +1,12 @@
 """The first step outside the server: a single image is waited for where the step is idle, and nowhere else."""
 
+import gc
 import importlib.util
 import json
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -59,15 +62,18 @@ def step() -> Iterator[Any]:
     config = text_format.Parse((STEP / "config.pbtxt").read_text(), model_config_pb2.ModelConfig())
     parameters = {name: {"string_value": value.string_value} for name, value in config.parameters.items()}
     gates = {name: threading.Event() for name in (b"first", b"second", b"third")}
+    prepared: list[weakref.ref[Prepared]] = []
 
     def prepare(image: bytes, *_: object) -> Prepared:
         assert gates[image].wait(LONG)
-        return Prepared("ok", "", BLANKS, None, b"")
+        result = Prepared("ok", "", BLANKS, None, b"")
+        prepared.append(weakref.ref(result))
+        return result
 
     with mock.patch.object(module, "prepare", prepare), mock.patch.object(module.os, "cpu_count", return_value=4):
         model = module.TritonPythonModel()
         model.initialize({"model_config": json.dumps({"parameters": parameters}), "model_repository": str(STEP)})
-        yield SimpleNamespace(module=module, model=model, gates=gates)
+        yield SimpleNamespace(module=module, model=model, gates=gates, prepared=prepared)
         for gate in gates.values():
             gate.set()
         model.finalize()
@@ -91,3 +97,19 @@ def test_while_an_image_is_in_work_the_next_one_is_waited_for_by_nobody(step: An
     assert not first.answered.is_set()
     step.gates[b"first"].set()
     assert first.answered.wait(LONG)
+
+
+def test_pixels_are_given_back_when_they_are_answered_not_when_python_collects_circles(step: Any) -> None:
+    request = Request(b"first")
+    gc.disable()
+    try:
+        with mock.patch.object(step.module, "QUICK", 0.001):
+            assert step.model.execute([request]) == [None]
+        step.gates[b"first"].set()
+        assert request.answered.wait(LONG)
+        deadline = time.monotonic() + LONG
+        while step.prepared[0]() is not None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert step.prepared[0]() is None
+    finally:
+        gc.enable()
