@@ -140,7 +140,8 @@ def _when_all_are_done(futures: list[Future[Prepared]], then: Callable[[], None]
     def one_is_done(_: Future[Prepared]) -> None:
         if next(left) == 0:
             then()
-            futures.clear()  # Else they and this callback hold each other, and all pixels, until Python collects circles.
+            # Else they and this callback hold each other, and all pixels, until Python collects circles.
+            futures.clear()
 
     for future in list(futures):
         future.add_done_callback(one_is_done)
