@@ -127,6 +127,8 @@ def test_each_prober_asks_the_port_of_its_protocol(monkeypatch: pytest.MonkeyPat
         (["--allow-http=off"], False),
         (["--allow-http", "FALSE"], False),
         (["--allow-http=true"], True),
+        (["--allow-http"], True),
+        (["--allow-http=false", "--allow-http"], True),
         (["--allow-http=false", "--allow-http=true"], True),
         (["--other=false"], True),
     ],
@@ -154,6 +156,45 @@ def test_the_container_s_environment_opens_no_other_end_point(monkeypatch: pytes
     assert (program, line[0], line[-1]) == ("tritonserver", "tritonserver", "--log-verbose=1")
     assert "--model-repository=/somewhere" in line
     assert "AIP_MODE" not in os.environ
+
+
+def test_the_container_keeps_answers_in_front_of_the_models_that_it_was_given(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    started: list[tuple[str, list[str]]] = []
+    laid: list[tuple[Path, Path, int]] = []
+    monkeypatch.setattr("sys.argv", ["container"])
+    for name, value in {"MODELS": "/somewhere", "RESPONSE_CACHE": "256", "HTTP_INFERENCE": "open"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("os.execvp", lambda program, line: started.append((program, line)))
+    monkeypatch.setattr(container, "lay_over", lambda *given: laid.append(given))
+    monkeypatch.setattr(container.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    container.main()
+    assert laid == [(Path("/somewhere"), tmp_path, 256)]
+    ((_, line),) = started
+    assert f"--model-repository={tmp_path}" in line
+    assert "inference" not in line[-1]
+    assert capsys.readouterr().err.startswith("warning: inference over HTTP is open")
+    monkeypatch.setattr(container, "lay_over", lambda *_: Path("/nowhere/at/all").read_text())
+    with pytest.raises(SystemExit, match=r"error: .*No such file"):
+        container.main()
+    monkeypatch.setenv("RESPONSE_CACHE", "many")
+    with pytest.raises(SystemExit, match="error: RESPONSE_CACHE is 'many'"):
+        container.main()
+    assert len(started) == 1
+
+
+def test_the_containers_models_are_where_they_are_mounted_unless_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr("sys.argv", ["container"])
+    for name in ("MODELS", "RESPONSE_CACHE", "HTTP_INFERENCE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.execvp", lambda _, line: started.append(line))
+    container.main()
+    assert "--model-repository=/models" in started[0]
+    assert capsys.readouterr().err == ""
 
 
 def test_beginnings_of_options_are_read_as_tritonserver_reads_them() -> None:

@@ -6,6 +6,8 @@ import shutil
 import socket
 from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
@@ -84,6 +86,36 @@ def test_a_port_that_somebody_only_calls_from_is_no_listener_s() -> None:
     assert "cannot be listened on (Address already in use)" in finding.detail
 
 
+@pytest.mark.parametrize(
+    ("seen", "told"),
+    [
+        ([("LISTEN", None)], "is taken by a process of another user"),
+        ([("LISTEN", os.getpid())], f"(process {os.getpid()}: "),
+        ([("ESTABLISHED", None), ("LISTEN", os.getpid())], f"(process {os.getpid()}: "),
+        ([("LISTEN", 2**22 + 1)], "is taken by a process that this user may not see"),
+        (psutil.AccessDenied(), "is taken by a process that this user may not see"),
+    ],
+)
+def test_a_taken_port_is_told_with_what_is_known_of_its_owner(
+    monkeypatch: pytest.MonkeyPatch, seen: Any, told: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def connections(kind: str) -> list[Any]:
+            if isinstance(seen, Exception):
+                raise seen
+            other = SimpleNamespace(laddr=(), status="LISTEN", pid=1)
+            elsewhere = SimpleNamespace(laddr=SimpleNamespace(port=port + 1), status="LISTEN", pid=1)
+            here = [SimpleNamespace(laddr=SimpleNamespace(port=port), status=status, pid=pid) for status, pid in seen]
+            return [other, elsewhere, *here]
+
+        monkeypatch.setattr(psutil, "net_connections", connections)
+        (finding,) = check_ports("127.0.0.1", {"grpc": port})
+    assert finding.level is Level.WRONG
+    assert told in finding.detail
+
+
 def test_an_address_that_is_not_here_cannot_be_listened_on() -> None:
     (finding,) = check_ports("192.0.2.1", {"grpc": 50_123})
     assert finding.level is Level.WRONG
@@ -122,6 +154,18 @@ def test_trained_weights_are_fine(repository: Path) -> None:
     (folder / "provenance.json").write_text(json.dumps(document))
     *_, weights = check_repository(repository, "", SERVED_BACKENDS)
     assert (weights.level, weights.detail, weights.fix) == (Level.OK, "weights a.pth (exported today, fp16)", "")
+
+
+def test_framing_and_face_detector_are_told(repository: Path) -> None:
+    for name, known in (("preprocess", {"framing": "square"}), ("face_crop", {"detector": "haar", "attempts": "3"})):
+        (repository / name / "1").mkdir(parents=True)
+        (repository / name / "1" / "model.py").write_text("")
+        text = "".join(f'parameters {{ key: "{k}" value {{ string_value: "{v}" }} }} ' for k, v in known.items())
+        (repository / name / "config.pbtxt").write_text(f'backend: "python" {text}')
+    found = {each.subject: (each.level, each.detail) for each in check_repository(repository, "", SERVED_BACKENDS)}
+    assert found["framing"] == (Level.OK, "square")
+    assert found["face detector"] == (Level.OK, "haar, 3 attempts")
+    assert list(found) == ["repository", "framing", "face detector", "weights"]
 
 
 def test_a_missing_file_of_a_model_is_told_with_the_export(repository: Path) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner, Result
 from rich.console import Console
 
+from server import cli
 from server.diagnosis import doctor
 from server.diagnosis.credentials import Credentials, parse_header
 from server.findings import Finding, Level
@@ -124,3 +126,86 @@ def test_each_file_stands_for_what_it_is(tmp_path: Path, monkeypatch: pytest.Mon
     Credentials(**files).channel_credentials()
     Credentials(ca=files["ca"]).channel_credentials()
     assert given == [(b"ca", b"client_key", b"client_cert"), (b"ca", None, None)]  # gRPC takes the key first
+
+
+# the commands
+
+
+@pytest.fixture
+def found(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the command looks at, and what it is to find."""
+    seen: dict[str, Any] = {"findings": [], "engines": []}
+    monkeypatch.setattr(cli, "examine", lambda *given: seen.update(given=given) or iter(seen["findings"]))
+    monkeypatch.setattr(cli, "check_engines", lambda repository: seen.update(given=repository) or iter(seen["engines"]))
+    monkeypatch.setattr(cli, "default_layout", lambda: "the layout")
+    for name in ("URL", "HEADER", "TLS", "CA", "CLIENT_CERT", "CLIENT_KEY"):
+        monkeypatch.delenv(f"DEEPFAKE_CLIENT_{name}", raising=False)
+    return seen
+
+
+def examined(*words: str) -> Result:
+    return CliRunner().invoke(cli.main, ["doctor", *words])
+
+
+@pytest.mark.parametrize(
+    ("levels", "code"),
+    [([], 0), ([Level.OK, Level.WARNING], 0), ([Level.OK, Level.WRONG], 1), ([Level.WRONG, Level.OK], 1)],
+)
+def test_the_doctors_exit_code_says_whether_something_is_wrong(
+    found: dict[str, Any], levels: list[Level], code: int
+) -> None:
+    found["findings"] = [Finding("it", level, "what was found") for level in levels]
+    answer = examined()
+    assert answer.exit_code == code
+    assert answer.output.count("what was found") == len(levels)
+
+
+def test_the_doctor_looks_at_what_it_is_told(found: dict[str, Any], tmp_path: Path) -> None:
+    (pem := tmp_path / "any.pem").write_text("pem")
+    files = [f"--{name}={pem}" for name in ("ca", "client-cert", "client-key")]
+    ports = ["--grpc-port=1", "--http-port=2", "--metrics-port=3"]
+    there = ["--model-repository=models", "--model-config-name=openvino", "--host=::1", "--url=h:9"]
+    assert examined(*there, *ports, *files, "--tls", "--header=A=1", "--header=B=2").exit_code == 0
+    credentials = Credentials(True, pem, pem, pem, {"a": "1", "b": "2"})
+    known = {"grpc": 1, "http": 2, "metrics": 3}
+    assert found["given"] == ("the layout", Path("models"), "openvino", "::1", known, "h:9", credentials)
+    examined()
+    own = {"grpc": 8001, "http": 8000, "metrics": 8002}
+    expected = ("the layout", Path("model_repository"), "", "127.0.0.1", own, None, Credentials())
+    assert found["given"] == expected
+
+
+def test_the_doctor_takes_the_environment_of_the_client_which_its_options_replace(
+    found: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEEPFAKE_CLIENT_URL", "h:7")
+    monkeypatch.setenv("DEEPFAKE_CLIENT_TLS", "1")
+    monkeypatch.setenv("DEEPFAKE_CLIENT_HEADER", "One=1\n\nTwo=2\n")
+    examined()
+    assert found["given"][5:] == ("h:7", Credentials(True, headers={"one": "1", "two": "2"}))
+    examined("--header=Three=3", "--url=h:8")
+    assert found["given"][5:] == ("h:8", Credentials(True, headers={"three": "3"}))
+
+
+def test_the_doctor_looks_at_engines_alone_where_it_is_told_to(found: dict[str, Any]) -> None:
+    found["engines"] = [Finding("engines", Level.WRONG, "old", "build")]
+    assert examined("--engines", "--model-repository=models").exit_code == 1
+    assert found["given"] == Path("models")
+    found["engines"] = []
+    answer = examined("--engines", "--model-repository=models")
+    assert "models has no engines (model.plan): run `make engines`" in str(answer.exception)
+    assert examined().exit_code == 0  # to have none is wrong only where one asks for them
+
+
+@pytest.mark.parametrize(("fetched", "said"), [(True, "is in .triton; perf_analyzer is p"), (False, "nothing to do: ")])
+def test_an_install_says_what_is_where(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture, fetched: bool, said: str
+) -> None:
+    layout = type("Layout", (), {"root": Path(".triton"), "perf_analyzer": "p"})()
+    monkeypatch.setattr(cli, "default_layout", lambda: layout)
+    monkeypatch.setattr(cli, "install", lambda given, say: given is layout and (say("fetching"), fetched)[1])
+    cli.main.main(["install"], standalone_mode=False)
+    first, last = capfd.readouterr().out.splitlines()
+    assert first == "server: fetching"
+    assert said in last
+    assert cli.TRITON_VERSION in last

@@ -1,6 +1,7 @@
 """What nvidia-smi says, or why it says nothing."""
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -35,4 +36,26 @@ def test_a_program_that_cannot_start_is_a_failure(tmp_path: Path, monkeypatch: p
     install(tmp_path, "", monkeypatch)
     (tmp_path / "nvidia-smi").write_text("#!/nowhere/sh\n")
     with pytest.raises(DriverError, match="nvidia-smi fails: No such file or directory"):
+        query_gpus("name")
+
+
+def test_a_driver_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[float] = []
+
+    def hang(*command: object, timeout: float, **_: object) -> None:
+        limits.append(timeout)
+        raise subprocess.TimeoutExpired("nvidia-smi", timeout)
+
+    install(tmp_path, "", monkeypatch)
+    monkeypatch.setattr("server.nvidia_smi.subprocess.run", hang)
+    with pytest.raises(DriverError, match="nvidia-smi hangs"):
+        query_gpus("name")
+    assert limits == [20]
+
+
+def test_what_it_warns_of_is_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "echo 'a warning' >&2; echo H200", monkeypatch)
+    assert query_gpus("name") == ["H200"]
+    install(tmp_path, "echo 'no driver' >&2; exit 9", monkeypatch)
+    with pytest.raises(DriverError, match="no driver"):
         query_gpus("name")

@@ -90,6 +90,60 @@ def test_by_default_everything_is_on_loopback_and_http_inference_is_closed(repos
     assert supervisor.settings["startup_seconds"] == 900
 
 
+def test_a_named_configuration_is_looked_at_served_and_told(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    looked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(cli, "needs", lambda *given: looked.append(given) or [])
+    (repository / cli.ENSEMBLE / "configs").mkdir()
+    (repository / cli.ENSEMBLE / "configs" / "openvino.pbtxt").write_text(CHAIN.replace("16", "4"))
+    supervisor = serve(repository, "--model-config-name=openvino", "--host=::1")
+    assert supervisor.options.config_name == "openvino"
+    assert supervisor.settings["max_batch_size"] == 4
+    assert " · configuration openvino · " in capfd.readouterr().out
+    assert looked == [(cli.default_layout(), repository, "openvino", "::1", supervisor.options.ports)]
+
+
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_the_launchers_own_certificates_go_with_its_requests(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_environment: bool
+) -> None:
+    monkeypatch.setattr("grpc.ssl_channel_credentials", lambda *pem: pem)
+    words = []
+    for name in ("ca", "client-cert", "client-key"):
+        (file := tmp_path / f"{name}.pem").write_text(name)
+        if by_environment:
+            monkeypatch.setenv(f"DEEPFAKE_CLIENT_{name.replace('-', '_').upper()}", str(file))
+        else:
+            words += [f"--{name}", str(file)]
+    tls = ("--", "--grpc-use-ssl-mutual=true", "--allow-http=false")
+    supervisor = serve(repository, *words, *tls)
+    assert supervisor.options.credentials == (b"ca", b"client-key", b"client-cert")
+    assert not supervisor.options.probes_http
+    if not by_environment:
+        with pytest.raises(RefusedError, match="no way in"):
+            serve(repository, *tls)
+
+
+def test_answers_are_kept_by_a_repository_of_its_own_which_goes_with_the_launcher(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    at_exit: list[Any] = []
+    monkeypatch.setattr(cli.atexit, "register", at_exit.append)
+    served = serve(repository, "--response-cache=7").options.repository
+    assert served != repository
+    size = f'string_value: "{7 << 20}"'
+    assert size in (served / cli.ENSEMBLE / "config.pbtxt").read_text()
+    assert (served / "net").resolve() == (repository / "net").resolve()
+    said = capfd.readouterr().out
+    assert " · answers kept in 7 MiB · weights" in said
+    assert "models deepfake_detector, net ·" in said  # those of the repository that was given
+    (cleanup,) = at_exit
+    cleanup()
+    assert not served.exists()
+    assert (repository / "net" / "config.pbtxt").exists()
+
+
 def test_ready_is_one_line_with_addresses_models_and_weights(repository: Path, capfd: pytest.CaptureFixture) -> None:
     serve(repository)
     said = capfd.readouterr()
@@ -188,3 +242,14 @@ def test_options_out_of_range_are_refused(repository: Path, word: str) -> None:
 )
 def test_options_at_the_ends_of_their_ranges_are_taken(repository: Path, word: str) -> None:
     serve(repository, word)
+
+
+def test_who_reads_no_more_is_told_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: Any) -> None:
+        raise BrokenPipeError
+
+    ended: list[int] = []
+    monkeypatch.setattr(cli, "main", fail)
+    monkeypatch.setattr(cli.os, "_exit", ended.append)
+    cli.run()
+    assert ended == [1]
