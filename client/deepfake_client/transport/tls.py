@@ -101,8 +101,11 @@ def _diagnose_tls(connection: socket.socket, address: Address, tls: Tls) -> str 
         with tls.context().wrap_socket(connection, server_hostname=address.host) as secured:
             secured.settimeout(_SECONDS)
             # A server that misses a client certificate ends the connection after the handshake; any other greets.
-            secured.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
-            return None if secured.recv(1) else _refused(tls)
+            try:
+                secured.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))
+                return None if secured.recv(1) else _refused(tls)
+            except ssl.SSLEOFError:
+                return _refused(tls)
     except ssl.SSLCertVerificationError as error:
         if "ostname" in error.verify_message or "IP address mismatch" in error.verify_message:
             fix = "connect by a name that is in its certificate"
