@@ -21,7 +21,7 @@ from deepfake_client import (
     ServerUnavailableError,
     Verdict,
 )
-from deepfake_client.balancing.addresses import Address, resolve
+from deepfake_client.balancing.addresses import Address
 from deepfake_client.balancing.balancer import Balancer
 from deepfake_client.balancing.request_state import RequestState, Server
 from deepfake_client.cli import main
@@ -277,29 +277,6 @@ def answers(*numbers: str, name: str = "farm", known: Callable[..., Any] = socke
         return [(kind, socket.SOCK_STREAM, 6, "", (number, port)) for kind, number in kinds]
 
     return getaddrinfo
-
-
-@pytest.mark.parametrize(
-    ("numbers", "targets"),
-    [
-        (["10.0.0.1"], ["farm:81"]),
-        (["::1", "127.0.0.1"], ["farm:81"]),
-        (["10.0.0.1", "10.0.0.2"], ["10.0.0.1:81", "10.0.0.2:81"]),
-        (["fd00::1", "10.0.0.1", "10.0.0.2", "10.0.0.2"], ["10.0.0.1:81", "10.0.0.2:81"]),
-        (["fd00::1", "fd00::2", "10.0.0.1"], ["[fd00::1]:81", "[fd00::2]:81"]),
-    ],
-)
-def test_a_name_stands_for_a_server_at_each_address_of_one_kind(
-    numbers: list[str], targets: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", answers(*numbers))
-    assert [address.target for address in resolve(["farm:81", "farm:81"])] == targets
-    assert {address.url for address in resolve(["farm:81"])} == {"farm:81"}
-
-
-def test_numbers_and_unknown_names_are_left_as_they_are() -> None:
-    urls = ["127.0.0.1:81", "[::1]:81", "no-such-host.invalid:81"]
-    assert resolve(urls) == [Address(url, url) for url in urls]
 
 
 def test_a_name_is_looked_up_again_when_one_of_its_servers_fails(monkeypatch: pytest.MonkeyPatch) -> None:

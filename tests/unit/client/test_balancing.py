@@ -1,16 +1,20 @@
 """Which server gets a request, for how long, and how many: the balancer and its parts, without a network."""
 
+import socket
+
 import grpc
 import pytest
 from deepfake_client import DetectorClient, RequestFailedError, ServerOverloadedError, ServerUnavailableError
 from deepfake_client.balancing import balancer as balancing
-from deepfake_client.balancing.addresses import Address, is_name
+from deepfake_client.balancing.addresses import Address, is_name, resolve
 from deepfake_client.balancing.balancer import Balancer
 from deepfake_client.balancing.circuit_breaker import CircuitBreaker
 from deepfake_client.balancing.concurrency import ConcurrencyLimit
 from deepfake_client.balancing.latencies import Latencies
 from deepfake_client.balancing.request_state import RequestState, Server
 from deepfake_client.balancing.retries import RetryPolicy
+from deepfake_client.errors import ConnectionLostError
+from deepfake_client.results import Provenance
 
 from tests.fakes.triton import FakeTriton, hang
 
@@ -267,6 +271,81 @@ def test_waiting_threads_and_loops_are_woken(clock: Clock) -> None:
 def test_an_ipv6_address_is_no_name_and_has_no_brackets_as_a_host() -> None:
     assert (Address("[::1]:81", "[::1]:81").host, Address("10.0.0.1:81", "farm:81").host) == ("::1", "farm")
     assert [is_name(url) for url in ("[::1]:81", "127.0.0.1:81", "farm:81")] == [False, False, True]
+
+
+V4, V6 = ("10.0.0.1", "10.0.0.2"), ("fe80::1", "fe80::2")
+
+
+@pytest.mark.parametrize(
+    ("found", "targets"),
+    [
+        (V4, ["10.0.0.1:81", "10.0.0.2:81"]),
+        (V4 + V4, ["10.0.0.1:81", "10.0.0.2:81"]),  # as for each kind of socket
+        (V6, ["[fe80::1]:81", "[fe80::2]:81"]),
+        (V4[:1] + V6, ["[fe80::1]:81", "[fe80::2]:81"]),
+        (V4 + V6, ["10.0.0.1:81", "10.0.0.2:81"]),
+        (V4[:1], ["farm:81"]),
+        (V4[:1] + V6[:1], ["farm:81"]),  # one machine, such as localhost
+        ((), ["farm:81"]),
+    ],
+)
+def test_a_name_stands_for_a_server_at_each_address_of_one_kind(
+    monkeypatch: pytest.MonkeyPatch, found: tuple[str, ...], targets: list[str]
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def getaddrinfo(host: str, port: int, **options: object) -> list[tuple[object, ...]]:
+        asked.append((host, port))
+        if not found:
+            raise OSError("not known")
+        kinds = [socket.AF_INET6 if ":" in number else socket.AF_INET for number in found]
+        return [(kind, options["type"], 6, "", (number, port)) for kind, number in zip(kinds, found, strict=True)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert resolve(["farm:81", "farm:81"]) == [Address(target, "farm:81") for target in targets]
+    assert asked == [("farm", 81)] * 2
+    assert resolve(["127.0.0.1:1", "[::1]:1", "127.0.0.1:1"]) == [Address(u, u) for u in ("127.0.0.1:1", "[::1]:1")]
+    assert len(asked) == 2  # a number is no name
+
+
+def test_an_address_is_told_with_the_name_that_it_was_found_by() -> None:
+    assert str(Address("10.0.0.1:81", "farm:81")) == "10.0.0.1:81 (farm)"
+    assert str(Address("farm:81", "farm:81")) == "farm:81"
+
+
+def test_servers_that_others_have_for_themselves_are_for_light_requests_alone(clock: Clock) -> None:
+    balancer = make_balancer(clock, servers=1)
+    suspect = RequestState()
+    lost = ConnectionLostError("it died")
+    server = fail(balancer, suspect, lost)
+    assert suspect.deaths == 1
+    server.breaker.succeeded()
+    assert pick(balancer, suspect) is server
+    assert balancer.pick(RequestState()) is None
+    assert pick(balancer, RequestState(light=True)) is server
+    balancer.release(suspect)
+    assert pick(balancer, RequestState()) is server
+
+
+@pytest.mark.parametrize(
+    ("error", "scores", "deaths"), [(DOWN, True, 0), (FAILED, True, 0), (None, False, 0), (None, True, 1)]
+)
+def test_a_request_is_suspected_where_the_server_was_lost_while_it_scored(
+    clock: Clock, error: Exception | None, scores: bool, deaths: int
+) -> None:
+    state = RequestState()
+    fail(make_balancer(clock), state, error or ConnectionLostError("it died"), scores=scores)
+    assert state.deaths == deaths
+
+
+def test_a_failure_makes_weights_unknown_and_overload_does_not(clock: Clock) -> None:
+    balancer = make_balancer(clock, servers=1)
+    (server,) = balancer._servers
+    server.weights = known = Provenance(False, {})
+    fail(balancer, RequestState(), FULL)
+    assert server.weights is known
+    fail(balancer, RequestState(), FAILED)  # it may be started again with others
+    assert server.weights is None
 
 
 # the circuit breaker

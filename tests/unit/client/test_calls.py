@@ -448,6 +448,73 @@ def ask_both(way: Any, client: Any) -> None:
         assert not other.is_alive()
 
 
+@pytest.mark.parametrize("fault", [None, "INVALID_ARGUMENT"])
+def test_whoever_is_over_lets_others_to_its_server(
+    way: Any, monkeypatch: pytest.MonkeyPatch, fault: str | None
+) -> None:
+    released: list[RequestState] = []
+    monkeypatch.setattr(Balancer, "release", lambda _, state: released.append(state))
+    client, state = way.client(A), RequestState()
+    if fault:
+        way.wire.answers = fails(fault)
+    with contextlib.suppress(RequestFailedError):
+        way.ask(client, call(), state)
+    assert released == [state]
+
+
+def test_the_servers_of_a_client_are_found_once(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    others: list[threading.Thread] = []
+
+    def resolve(urls: Any) -> list[Address]:
+        found.append(urls)
+        if isinstance(way, Blocking) and len(found) == 1:
+            others.append(threading.Thread(target=way.fleet, args=(client,)))
+            others[0].start()
+            others[0].join(0.05)  # it waits for this one
+        return [Address(A, A)]
+
+    found: list[Any] = []
+    for module in (blocking, asynchronous):
+        monkeypatch.setattr(module, "resolve", resolve)
+    client = way.client(A)
+    if isinstance(way, Asyncio):
+
+        async def both() -> list[Balancer]:
+            return await asyncio.gather(client._balancer(), client._balancer())
+
+        first, second = way.runner.run(both())
+    else:
+        first, second = way.fleet(client), way.fleet(client)
+        others[0].join(LONG)
+        assert len(found) == 1
+    assert first is second
+
+
+def test_requests_of_a_run_go_over_connections_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are closed where the run is left early, and the client's own stay open."""
+    from deepfake_client.transport.flows import once
+
+    way = Blocking(Wire(), monkeypatch)
+    client = way.client(A)
+    own, other = client._channels, channels.ChannelPool(client._settings)
+    for pool in (None, other, other):
+        client._run(once(call()), pool)
+    assert [len(pool._open) for pool in (own, other)] == [1, 1]
+    assert len(way.wire.made) == 2
+    way.close()
+
+
+def test_a_request_that_is_not_called_off_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocking, "PROBE_INTERVAL", 0.005)
+    way, stop = Blocking(Wire(), monkeypatch), threading.Event()
+    client = way.client(A)
+    (server,) = way.fleet(client)._servers
+    server.in_flight = 100
+    threading.Timer(0.05, lambda: setattr(server, "in_flight", 0)).start()
+    assert client._retry(client._channels, call(), RequestState(bounded=True), stop) == "ANSWER"
+    way.close()
+
+
 @pytest.mark.parametrize("code", ["INTERNAL", "UNAVAILABLE"])
 def test_a_blocking_request_that_is_called_off_ends_as_that_and_not_as_an_error(
     monkeypatch: pytest.MonkeyPatch, code: str

@@ -542,3 +542,21 @@ def test_late_streams_are_asked_in_the_order_of_the_parameter(decision: Any) -> 
     other = begin(decision.step, {"late": "semantic_fusion,global_texture"}, name="decision")
     assert [each.name for each in other._late] == ["semantic_fusion", "global_texture"]
     assert [each.name for each in other._early] == ["local_facial"]
+
+
+def test_each_step_ends_after_the_answers_that_are_under_way(decision: Any, finder: Any, crop: Any) -> None:
+    waiting = threading.Event()
+    request = evidence(2)
+    answer = decision.backend.models["local_facial"]
+    decision.backend.models["local_facial"] = lambda inputs: waiting.wait(LONG) and answer(inputs)
+    assert decision.model.execute([request]) == [None]
+    threading.Timer(0.05, waiting.set).start()
+    decision.model.finalize()
+    assert request.answered.is_set()
+    for module, parameters in ((finder.step, FINDER), (crop.step, CROP)):
+        model = begin(module, parameters)
+        closed: list[str] = []
+        executor = "_executor" if module is finder.step else "_direct"
+        setattr(model, executor, SimpleNamespace(close=lambda closed=closed: closed.append("closed")))
+        model.finalize()
+        assert closed == ["closed"]

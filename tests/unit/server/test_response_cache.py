@@ -261,3 +261,14 @@ def test_an_ensemble_that_fails_is_told_and_nothing_of_it_is_kept(
     assert not ask(model, b"0.2").has_error()  # its place came back
     assert asked(backend) == [[b"0.2"]] * 2
     model.finalize()
+
+
+def test_it_ends_after_the_answers_that_are_under_way(backend: Backend, tmp_path: Path) -> None:
+    model = begin(backend, tmp_path)
+    gate, ensemble = threading.Event(), backend.models["deepfake_detector_uncached"]
+    backend.models["deepfake_detector_uncached"] = lambda inputs: gate.wait(LONG) and ensemble(inputs)
+    request = Request(IMAGE=column(b"0.2"))
+    assert model.execute([request]) == [None]
+    threading.Timer(0.05, gate.set).start()
+    model.finalize()
+    assert request.answered.is_set()
