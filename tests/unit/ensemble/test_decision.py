@@ -140,6 +140,7 @@ def test_which_streams_are_asked_last(
         Vote((NoMap(), Platt(-0.1, 0), NoMap()), (2, 1, 2), 0.1),
         Vote((NoMap(), NoMap(), Temperature(-1.0)), (2, 1, 2), 0.1),
         Vote((Isotonic((0.1, 0.5), (0.6, 0.5)), NoMap(), NoMap()), (2, 1, 2), 0.1),
+        Vote((Isotonic((0.5, 0.1), (0.2, 0.3)), NoMap(), NoMap()), (2, 1, 2), 0.1),
         Vote((NoMap(), NoMap(), NoMap()), (2, -1, 2), 0.1),
     ],
 )

@@ -66,3 +66,4 @@ def test_a_stream_without_finite_logits_is_nan_alone() -> None:
     probabilities = fake_probability(logits)
     assert np.isnan(probabilities[1])
     assert np.isfinite(probabilities[[0, 2]]).all()
+    np.testing.assert_array_equal(fake_probability(logits[None])[0], probabilities)

@@ -172,7 +172,9 @@ def test_bytes_that_are_not_those_announced_are_thrown_away(hub: Hub, weights: P
 def test_a_disk_too_small_is_refused_before_anything_is_fetched(
     hub: Hub, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 9 * MIB - 1}))
+    monkeypatch.setattr(
+        "shutil.disk_usage", lambda path: SimpleNamespace(free=9 * MIB - 1 if path == weights else 1 << 40)
+    )
     result = download(weights)
     assert result.exit_code == 1
     assert "take 0.01 GB more, 0.01 GB are free" in said(result)

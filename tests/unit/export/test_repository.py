@@ -90,6 +90,33 @@ def test_what_is_loaded_comes_after_what_it_needs(tmp_path: Path, moved: list[st
     assert moved[-1] == "provenance/provenance.json", "clients are told last"
 
 
+def test_nothing_is_said_of_models_while_they_change_nor_where_one_cannot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else clients would take the new weights for the old ones."""
+    repository = tmp_path / "models"
+    provenance = repository / "provenance/1/provenance.json"
+    with staging(repository) as folder:
+        publish(repository, stream_exports(folder))
+    replace, told = Path.replace, list[bool]()
+
+    def watched(self: Path, target: Path) -> Path:
+        told.append(provenance.exists())
+        if target.parent.parent.name == STREAMS[-1].name:
+            raise OSError(28, "No space left on device")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    with (
+        staging(repository) as folder,
+        pytest.raises(RepositoryError, match=r"No space left.*the new models are not all in place"),
+    ):
+        publish(repository, stream_exports(folder))
+    assert len(told) > 2
+    assert not any(told)
+    assert not provenance.exists()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_waits_until_all_is_in_place(
     number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -182,7 +209,7 @@ def test_one_stand_in_is_told_whichever_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("free", "fits"), [(1000, True), (999, False)])
 def test_a_disk_has_to_hold_the_models(free: int, fits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free if path == tmp_path else 10**9))
     if fits:
         require_space(tmp_path, 1000)
     else:

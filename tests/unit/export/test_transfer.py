@@ -1,14 +1,19 @@
 """One file over HTTP: whom its headers go to, where a body ends, and that versions are not mixed."""
 
+import http.client
 import http.server
+import io
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
+from http.client import HTTPMessage
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from export.errors import DownloadError, NoNetworkError
+from export.weights import transfer
 from export.weights.transfer import Location, fetch_file, unfinished
 
 CONTENT = bytes(range(256)) * 64
@@ -73,8 +78,11 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds of each, which nobody waits for."""
+    seconds: list[float] = []
+    monkeypatch.setattr("time.sleep", seconds.append)
+    return seconds
 
 
 def fetch(location: Location, folder: Path) -> Path:
@@ -109,6 +117,22 @@ def test_no_header_of_ours_goes_elsewhere_however_it_is_written(name: str, serve
     server.answer = redirect_to(f"http://localhost:{server.port}/elsewhere")
     fetch(Location(server.url, {name: "secret"}), tmp_path)
     assert [headers.get("x-api-key") for _, headers in server.asked] == ["secret", None]
+
+
+@pytest.mark.parametrize(
+    ("url", "keeps"),
+    [
+        ("https://hub.example/moved", True),
+        ("http://hub.example/file", False),
+        ("https://hub.example:444/file", False),
+        ("https://cdn.hub.example/file", False),
+    ],
+)
+def test_a_token_is_of_one_scheme_host_and_port(url: str, keeps: bool) -> None:
+    request = urllib.request.Request("https://hub.example/file", headers=SECRET)
+    following = transfer._KeepToTheOrigin(SECRET).redirect_request(request, io.BytesIO(), 302, "", HTTPMessage(), url)
+    assert following is not None
+    assert following.has_header("Authorization") is keeps
 
 
 def test_a_redirect_within_the_server_keeps_the_token(server: Server, tmp_path: Path) -> None:
@@ -161,11 +185,45 @@ def test_a_signature_in_the_address_is_not_shown(server: Server, tmp_path: Path)
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_body_that_ends_early_is_no_file(server: Server, tmp_path: Path) -> None:
+def test_a_body_that_ends_early_is_no_file(server: Server, tmp_path: Path, pauses: list[float]) -> None:
     server.answer = lambda handler: send(handler, CONTENT[:100], length=None)
     with pytest.raises(NoNetworkError, match="ended after 100 of"):
         fetch(Location(server.url, size=len(CONTENT), content="one"), tmp_path)
     assert not (tmp_path / "file").exists()
+    assert len(server.asked) == 5
+    assert pauses == sorted(pauses)
+    assert 1 <= pauses[0] < pauses[-1] <= 10  # a server in trouble is left alone for ever longer
+
+
+@pytest.mark.parametrize("error", [TimeoutError("timed out"), ConnectionResetError(104, "reset"), BrokenPipeError()])
+def test_a_connection_that_breaks_within_the_body_is_opened_again(
+    error: OSError, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, broken = http.client.HTTPResponse.read, [error]
+
+    def breaking(self: http.client.HTTPResponse, amount: int | None = None) -> bytes:
+        if broken:
+            raise broken.pop()
+        return read(self, amount)
+
+    monkeypatch.setattr(http.client.HTTPResponse, "read", breaking)
+    assert fetch(Location(server.url), tmp_path).read_bytes() == CONTENT
+    assert len(server.asked) == 2
+
+
+def test_a_server_that_says_nothing_is_not_waited_for_ever(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float | None] = []
+    connect = http.client.HTTPConnection.connect
+
+    def watched(self: http.client.HTTPConnection) -> None:
+        given.append(self.timeout)
+        connect(self)
+
+    monkeypatch.setattr(http.client.HTTPConnection, "connect", watched)
+    fetch(Location(server.url), tmp_path)
+    assert given == [30]
 
 
 def break_off(server: Server, location: Location, folder: Path) -> None:
@@ -252,7 +310,7 @@ def test_the_disk_has_to_hold_what_is_missing(
     location = Location(server.url, content="hash")
     break_off(server, location, tmp_path)
     server.answer = go_on
-    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=free if path == tmp_path else 10**9))
     if fits:
         fetch(location, tmp_path)
     else:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from networks.weights import manifest
 from networks.weights.manifest import MANIFEST_FILE, ManifestError, describe_file, read_manifest, write_manifest
 
 CONTENT = b"weights" * 1000
@@ -53,3 +54,17 @@ def test_without_a_manifest_nothing_is_known_and_a_damaged_one_is_an_error(tmp_p
         (tmp_path / MANIFEST_FILE).write_text(text)
         with pytest.raises(ManifestError, match="cannot be read"):
             read_manifest(tmp_path)
+
+
+def test_a_manifest_that_is_there_and_cannot_be_opened_is_not_taken_for_none(tmp_path: Path) -> None:
+    """Else all that it knows would be recorded anew, damaged files too."""
+    (tmp_path / MANIFEST_FILE).mkdir()
+    with pytest.raises(ManifestError, match="cannot be read"):
+        read_manifest(tmp_path)
+
+
+def test_a_hash_tells_the_bytes_that_it_has_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+    monkeypatch.setattr(manifest, "_CHUNK", 3000)
+    assert manifest.sha256_of(file, told.append) == hashlib.sha256(CONTENT).hexdigest()
+    assert told == [3000, 3000, 1000]

@@ -257,7 +257,9 @@ def test_what_a_journal_keeps_of_a_file_is_known_to_other_releases(tmp_path: Pat
     assert find_changed(tmp_path, {"rows": (3, first)}, may_have_grown=False) == (
         "rows has 6 bytes where its journal says 3"
     )
-    assert find_changed(tmp_path, {"rows": (7, whole)}, may_have_grown=True) is not None
+    assert find_changed(tmp_path, {"rows": (7, whole)}, may_have_grown=True) == (
+        "rows has 6 bytes where its journal says 7"
+    )
     assert find_changed(tmp_path, {"rows": (3, whole)}, may_have_grown=True) == (
         "rows does not hold what its journal says"
     )
