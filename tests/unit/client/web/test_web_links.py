@@ -2,10 +2,12 @@
 
 import io
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -58,7 +60,7 @@ def files() -> Iterator[tuple[str, list[tuple[str, dict[str, str]]]]]:
                 super().handle()
 
     host = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=host.serve_forever, daemon=True).start()
+    threading.Thread(target=host.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     try:
         yield f"http://127.0.0.1:{host.server_address[1]}", asked
     finally:
@@ -184,3 +186,152 @@ def test_the_certificate_is_asked_for_the_name_and_not_for_its_number(monkeypatc
     links._connection(Origin("https", "uploads.example", 443))
     assert connect.call_args.args[0] == ("192.0.2.1", 443)
     assert wrap.call_args.kwargs == {"server_hostname": "uploads.example"}
+
+
+@pytest.mark.parametrize(
+    ("address", "scheme", "host", "port", "text"),
+    [
+        ("https://a.example/x", "https", "a.example", 443, "https://a.example"),
+        ("http://A.example.:80", "http", "a.example", 80, "http://a.example"),
+        ("https://a.example:80", "https", "a.example", 80, "https://a.example:80"),
+        ("http://[::1]:8080/", "http", "::1", 8080, "http://[::1]:8080"),
+    ],
+)
+def test_an_origin_is_scheme_host_and_port(address: str, scheme: str, host: str, port: int, text: str) -> None:
+    origin = Origin.of(address)
+    assert (origin, str(origin)) == (Origin(scheme, host, port), text)
+
+
+class Host:
+    """What a host of files answers."""
+
+    def __init__(self, pieces: list[bytes], status: int = 200, length: int | None = None) -> None:
+        self.pieces, self.status, self.length, self.reason = pieces, status, length, "because " + "x" * 200
+        self.asked: list[Any] = []
+        self.closed = 0
+
+    def request(self, *given: Any, **more: Any) -> None:
+        self.asked.append((*given, more["headers"]))
+
+    def getresponse(self) -> "Host":
+        return self
+
+    def read1(self, _: int) -> bytes:
+        return self.pieces.pop(0) if self.pieces else b""
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def fetch(monkeypatch: pytest.MonkeyPatch, host: Host, link: str = "http://a.example/x/y.jpg", most: int = 10) -> Any:
+    monkeypatch.setattr(links, "_connection", lambda _: host)
+    try:
+        return links.fetch(link, [Origin.of("http://a.example")], most)
+    finally:
+        assert host.closed == (1 if host.asked else 0)
+
+
+@pytest.mark.parametrize(("sizes", "fits"), [((10,), True), ((5, 5), True), ((11,), False), ((9, 2), False)])
+def test_a_file_may_have_as_many_bytes_as_the_limit(
+    monkeypatch: pytest.MonkeyPatch, sizes: tuple[int, ...], fits: bool
+) -> None:
+    host = Host([bytes(size) for size in sizes])
+    if fits:
+        assert fetch(monkeypatch, host)[1].getvalue() == bytes(10)
+    else:
+        with pytest.raises(ProblemError, match="over the limit") as caught:
+            fetch(monkeypatch, host)
+        assert caught.value.status == 502
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "name"),
+    [
+        ("http://a.example/x/y%20z.jpg?a=1#b", "/x/y%20z.jpg?a=1", "y z.jpg"),
+        ("http://a.example", "/", "link"),
+        ("http://a.example?a=1", "/?a=1", "link"),
+        ("http://a.example/x/", "/x/", "link"),
+    ],
+)
+def test_a_link_is_asked_for_as_it_is_and_names_its_file(
+    monkeypatch: pytest.MonkeyPatch, link: str, target: str, name: str
+) -> None:
+    host = Host([b"file"])
+    assert fetch(monkeypatch, host, link)[0] == name
+    assert host.asked == [("GET", target, {"Accept-Encoding": "identity"})]  # bytes are counted as they come
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (204, "it answers 204 because"),
+        (206, "it answers 206"),
+        (301, "not followed"),
+        (399, "not followed"),
+        (500, "500"),
+    ],
+)
+def test_only_a_whole_file_is_taken(monkeypatch: pytest.MonkeyPatch, status: int, said: str) -> None:
+    with pytest.raises(ProblemError, match=said) as caught:
+        fetch(monkeypatch, Host([b"file"], status))
+    assert len(caught.value.detail) < 200
+    with pytest.raises(ProblemError, match="it ended 3 bytes too early"):
+        fetch(monkeypatch, Host([b"file"], length=3))
+    assert fetch(monkeypatch, Host([b"file"], length=0))[1].read() == b"file"
+
+
+@pytest.mark.parametrize(("length", "fits"), [(2048, True), (2049, False)])
+def test_a_link_has_at_most_2048_characters_of_ascii(monkeypatch: pytest.MonkeyPatch, length: int, fits: bool) -> None:
+    link = "http://a.example/".ljust(length, "!")
+    if fits:
+        assert fetch(monkeypatch, Host([b"file"]), link)
+        assert fetch(monkeypatch, Host([b"file"]), "http://a.example/~")
+    for wrong in ["http://a.example/é", "http://a.example/\x7f", "http://a.example/ "] if fits else [link]:
+        with pytest.raises(ProblemError, match="2048 characters"):
+            fetch(monkeypatch, Host([]), wrong)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_is_made_to_the_address_that_was_looked_at_and_is_given_up_soon(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    plain = SimpleNamespace(close=lambda: closed.append(plain))
+    closed: list[Any] = []
+    made: list[Any] = []
+    monkeypatch.setattr(links, "_address", lambda _: "192.0.2.1")
+    monkeypatch.setattr(links.socket, "create_connection", lambda *given: made.append(given) or plain)
+    secured = SimpleNamespace(wrap_socket=lambda *_, **__: "secured")
+    monkeypatch.setattr(links.ssl, "create_default_context", lambda: secured)
+    connection = links._connection(Origin(scheme, "a.example", 443))
+    assert made == [(("192.0.2.1", 443), 10.0)]
+    assert connection.sock == ("secured" if scheme == "https" else plain)
+    assert (connection.host, connection.default_port) == ("a.example", 443 if scheme == "https" else 80)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ssl.SSLCertVerificationError("another's certificate")
+
+    secured.wrap_socket = refuse
+    if scheme == "https":
+        with pytest.raises(OSError, match="another's"):
+            links._connection(Origin(scheme, "a.example", 443))
+        assert closed == [plain]
+
+
+@pytest.mark.parametrize(
+    ("host", "found", "address"),
+    [
+        ("a.example", ["8.8.8.8"], "8.8.8.8"),
+        ("a.example", ["10.0.0.1", "8.8.8.8"], "8.8.8.8"),
+        ("10.0.0.1", ["10.0.0.1"], "10.0.0.1"),
+        ("::1", ["::1"], "::1"),
+        ("a.example", ["2001:4860:4860::8888"], "2001:4860:4860::8888"),
+    ],
+)
+def test_a_public_address_is_connected_to_or_the_one_that_the_operator_wrote(
+    monkeypatch: pytest.MonkeyPatch, host: str, found: list[str], address: str
+) -> None:
+    asked: list[Any] = []
+    known = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (number, 81)) for number in found]
+    monkeypatch.setattr(links.socket, "getaddrinfo", lambda *given, **more: asked.append((*given, more)) or known)
+    assert links._address(Origin("http", host, 81)) == address
+    assert asked == [(host, 81, {"type": socket.SOCK_STREAM})]
