@@ -1,11 +1,14 @@
 """What is over the limits is refused, permits come back, and those that never do are forgotten."""
 
+import fcntl
 import gc
+import hashlib
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -317,6 +320,105 @@ def test_of_those_taken_for_lost_the_oldest_makes_room_first() -> None:
     assert ledger.issue() is not None
     assert ledger.left_at(newer) is None
     assert ledger.left_at(older) is not None
+
+
+def is_free(ledger: Ledger) -> bool:
+    try:
+        fcntl.flock(ledger._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    fcntl.flock(ledger._descriptor, fcntl.LOCK_UN)
+    return True
+
+
+def test_one_step_at_a_time_takes_permits_and_one_thread_of_it() -> None:
+    ledger = Ledger.create(4)
+    elsewhere = Ledger.find([os.getpid()])  # as another process has it
+    assert elsewhere is not None
+    with ledger.locked():
+        assert not is_free(elsewhere)
+        assert ledger._threads.locked()
+    assert is_free(elsewhere)
+    with pytest.raises(LookupError), ledger.locked():
+        raise LookupError
+    assert is_free(elsewhere)
+    assert not ledger._threads.locked()
+
+
+def test_whoever_takes_a_permit_does_so_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    admission = Admission(8, 1000)
+    ledger = admission._ledger
+    monkeypatch.setattr(Ledger, "find", lambda _: ledger)
+    alone: list[tuple[str, bool]] = []
+
+    def watched(name: str) -> Any:
+        method = getattr(Ledger, name)
+
+        def call(self: Ledger, *given: Any) -> Any:
+            alone.append((name, self._threads.locked()))
+            return method(self, *given)
+
+        return call
+
+    for name in ("load", "issue", "_slot"):
+        monkeypatch.setattr(Ledger, name, watched(name))
+    permit, _ = admission.admit(1, 1)
+    step = StepAdmission()
+    step.admit(1, 1)
+    assert step.enter(permit, 1, 1)
+    assert {name for name, _ in alone} == {"load", "issue", "_slot"}
+    assert all(locked for _, locked in alone)
+
+
+def test_a_step_takes_at_most_half_and_no_more_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    admission, step = Admission(8, 1000), StepAdmission()
+    monkeypatch.setattr(Ledger, "find", lambda _: admission._ledger)
+    first, _ = step.admit(1, 100)
+    assert str(step.admit(4, 1)[1]).startswith(f"{OVERLOADED}: the queue is full: 1 images")
+    assert "limits of 4 images" in str(step.admit(4, 1)[1])
+    assert step.admit(1, 401)[1] is not None  # half of the bytes, too
+    second, refused = step.admit(3, 400)
+    assert refused is None
+    step.release(second)
+    assert admission.admit(6, 1)[1] is None
+    assert "limits of 8 images" in str(step.admit(2, 1)[1])
+    assert step.admit(1, 1)[1] is None
+    step.release(first)
+
+
+def test_where_all_slots_are_taken_nobody_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    admission, step = Admission(1000, 1000), StepAdmission()
+    ledger = Ledger.create(1, Load(1000, 1000))
+    monkeypatch.setattr(admission, "_ledger", ledger)
+    monkeypatch.setattr(Ledger, "find", lambda _: ledger)
+    permit, refused = admission.admit(1, 1)
+    assert (permit > 0, refused) == (True, None)
+    for each in (admission, step):
+        assert each.admit(1, 1) == (
+            0,
+            f"{OVERLOADED}: the queue is full: no room for another request; send it again a little later",
+        )
+    admission.release(permit)
+    assert admission.admit(1, 1)[1] is None
+
+
+def test_a_ledger_has_room_beside_what_may_be_in_the_server() -> None:
+    assert len(Admission(8, 1000)._ledger._permits) == 2 * 8 + 64 + 1
+    assert len(Ledger.create(10**6)._permits) == 65_536
+    assert Ledger.create(4, Load(7, 9)).limits == Load(7, 9)
+    assert Admission(8, 1000)._ledger.limits == Load(8, 1000)
+
+
+def test_what_a_request_holds_is_noted_while_it_is_out_and_by_its_own_permit() -> None:
+    admission = Admission(8, 1000)
+    permit, _ = admission.admit(1, 1)
+    other, _ = admission.admit(1, 1)
+    admission.note(permit, [b"a", b"b"])
+    digests = {
+        int(p): bytes(d) for p, d in zip(admission._ledger._permits, admission._ledger._slots["digest"], strict=True)
+    }
+    assert digests[permit] == hashlib.sha256(b"ab").digest()
+    assert digests[other] == bytes(32)
 
 
 def test_a_ledger_that_is_gone_leaves_no_descriptor() -> None:

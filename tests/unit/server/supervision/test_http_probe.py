@@ -183,3 +183,25 @@ def test_a_probe_that_a_server_does_not_answer_holds_up_no_restart() -> None:
         prober.close()
         assert pending.outcome() is None
         connection.close()
+
+
+def test_statistics_have_two_seconds_and_each_question_closes_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Any] = []
+
+    class Connection:
+        def __init__(self, address: str, timeout: float) -> None:
+            made.append(self)
+            self.address, self.timeout, self.closed = address, timeout, 0
+
+        def request(self, *_: Any) -> None:
+            raise ConnectionRefusedError
+
+        def close(self) -> None:
+            self.closed += 1
+
+    monkeypatch.setattr("server.supervision.http_probe.http.client.HTTPConnection", Connection)
+    prober = HttpProber("h:1", {})
+    assert prober.counts() is None
+    assert probed(prober, 7.5).kind is Kind.UNREACHABLE
+    assert [(each.address, each.timeout, each.closed) for each in made] == [("h:1", 2.0, 1), ("h:1", 7.5, 1)]
+    prober.close()

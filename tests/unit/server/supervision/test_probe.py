@@ -72,6 +72,11 @@ def test_a_real_answer_counts(fake: FakeTriton) -> None:
         (grpc.StatusCode.UNAVAILABLE, "This protocol is restricted, expecting header 'x'", Kind.FAILED),
         (grpc.StatusCode.UNAVAILABLE, "Ssl handshake failed: CERTIFICATE_VERIFY_FAILED", Kind.FAILED),
         (grpc.StatusCode.UNAVAILABLE, "Hostname Verification Check failed.", Kind.FAILED),
+        (grpc.StatusCode.UNAVAILABLE, "Ssl handshake failed", Kind.FAILED),
+        (grpc.StatusCode.UNAVAILABLE, "CERTIFICATE_VERIFY_FAILED", Kind.FAILED),
+        (grpc.StatusCode.UNAVAILABLE, "Peer did not return a Certificate", Kind.FAILED),
+        (grpc.StatusCode.INTERNAL, "Socket closed", Kind.FAILED),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, "STUCK: nothing has left, and the queue is full", Kind.STUCK),
         (grpc.StatusCode.INTERNAL, "Stub process is not healthy.", Kind.FAILED),
         (grpc.StatusCode.DEADLINE_EXCEEDED, "given up", Kind.BUSY),
     ],
@@ -180,3 +185,44 @@ def test_an_answer_took_until_it_came_not_until_it_was_looked_at(monkeypatch: py
     found = pending.outcome()
     assert found is not None
     assert found.seconds == 3.0
+
+
+def test_statistics_have_a_deadline_and_a_closed_prober_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    prober = Prober("127.0.0.1:1")
+    asked: list[dict[str, Any]] = []
+    service = SimpleNamespace(
+        ModelStatistics=lambda request, **more: asked.append(more) or pb.ModelStatisticsResponse(),
+        ModelInfer=SimpleNamespace(future=lambda request, **more: asked.append(more) or Done()),
+    )
+    monkeypatch.setattr(prober, "_service", service)
+    assert prober.counts() == {}
+    prober.start(7.5)
+    assert asked == [{"timeout": 2.0, "metadata": ()}, {"timeout": 7.5, "metadata": ()}]
+    closed: list[None] = []
+    monkeypatch.setattr(prober, "_channel", SimpleNamespace(close=lambda: closed.append(None)))
+    prober.close()
+    assert closed == [None]
+
+
+class Done:
+    def add_done_callback(self, _: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", [None, "localhost"])
+def test_a_secured_connection_has_its_credentials_and_the_name_of_the_certificate(
+    monkeypatch: pytest.MonkeyPatch, name: str | None
+) -> None:
+    made: list[Any] = []
+
+    def channel(address: str, credentials: Any, options: Any) -> Any:
+        made.append((address, credentials, dict(options)))
+        return grpc.insecure_channel(address)
+
+    monkeypatch.setattr("server.supervision.probe.grpc", SimpleNamespace(secure_channel=channel))
+    credentials: Any = object()
+    Prober("h:1", None, credentials, name).close()
+    ((address, given, options),) = made
+    assert (address, given) == ("h:1", credentials)
+    assert options.get("grpc.ssl_target_name_override") == name
+    assert options["grpc.enable_http_proxy"] == 0

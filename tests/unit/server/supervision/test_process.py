@@ -105,6 +105,25 @@ def test_a_process_runs_logs_and_stops_in_good_order(tmp_path: Path) -> None:
     assert process.exit_status() == "killed by SIGTERM"
 
 
+def test_all_that_it_writes_is_logged_and_its_environment_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log line that is no text must not end the reader: a full pipe would stop the server."""
+    monkeypatch.setenv("OF_THE_LAUNCHER", "1")
+    installation = Installation(tmp_path)
+    (tmp_path / "tritonserver").write_text(
+        "#!/bin/sh\nread line && echo it was given input\nprintf 'E0102 03:04:05.0 7 a] \\377\\n' >&2\n"
+        'echo "set: $MINE $MORE ${OF_THE_LAUNCHER-not of the launcher}"\n'
+    )
+    log: list[str] = []
+    process = TritonProcess(installation, options(), log.append, {"MORE": "2"})
+    wait_for_log(log, 2)
+    assert sorted(log) == ["E0102 03:04:05.0 7 a] \N{REPLACEMENT CHARACTER}", "set: 1 2 not of the launcher"]
+    process.kill()
+    process.kill()  # what has ended is ended
+    assert process.exit_status() == "exit code 0"
+
+
 def test_an_exit_code_is_told(tmp_path: Path) -> None:
     process = TritonProcess(Installation(tmp_path, "raise SystemExit(3)"), options(), lambda _: None)
     deadline = time.monotonic() + 60

@@ -395,3 +395,51 @@ def test_with_certificates_of_its_own_the_prober_goes_over_grpc(
     ports = {"grpc": 1, "http": 2, "metrics": 3}
     supervisor.make_prober(Options(Path(), host, ports, extra=extra, credentials=credentials))
     assert made == [(address, {"triton-grpc-protocol-a": "b"}, credentials, {"made_out_to": name})]
+
+
+def test_a_stop_while_it_loads_ends_it_in_good_order_and_is_no_error(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.UNREACHABLE]])
+    said = run(script, lambda _: len(script.timeouts) > 2)
+    assert said[0] == "stopping: waiting for requests in flight"
+    assert (script.stopped, script.killed, script.closed) == ([False], 0, 1)
+
+
+def test_whatever_goes_wrong_in_the_launcher_leaves_no_server_behind(
+    run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise LookupError("of the launcher")
+
+    monkeypatch.setattr(supervisor, "InFlight", fail)
+    script = Script([[Kind.ANSWERED]])
+    with pytest.raises(LookupError):
+        run(script, lambda _: False)
+    assert (script.killed, script.closed, script.starts) == (1, 1, 0)
+
+
+def test_failures_while_it_loads_count_as_in_service_and_other_outcomes_forget_none(
+    run: Callable[..., list[str]],
+) -> None:
+    kinds = [Kind.FAILED, Kind.BUSY, Kind.UNREACHABLE, Kind.FAILED]
+    with pytest.raises(StartError, match="a real inference fails"):
+        run(Script([kinds]), lambda _: False)
+    patient = Policy(failures=3, probe_interval=0.0)
+    assert run(Script([[*kinds, Kind.ANSWERED]]), lambda said: "ready" in said, patient)[0] == "ready"
+
+
+def test_a_later_start_that_fails_is_started_again(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.ANSWERED], [Kind.FAILED], [Kind.ANSWERED]], ends=[2, None])
+    said = run(script, lambda said: said.count("ready") >= 2)
+    assert [line.partition(" because ")[2] for line in said if "RESTARTING" in line] == [
+        "tritonserver ended (exit code 7)",
+        "the models are loaded, but a real inference fails: it is failed (number 2 in a row, 2 in all)",
+    ]
+
+
+def test_a_start_s_probes_are_given_up_with_the_start(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.BUSY]])
+    with pytest.raises(StartError, match="no answer within"):
+        run(script, lambda _: False, startup_seconds=0.05)
+    assert all(0 <= timeout <= 0.05 for timeout in script.timeouts)
+    assert script.timeouts == sorted(script.timeouts, reverse=True)
+    assert script.timeouts[0] > script.timeouts[-1]
