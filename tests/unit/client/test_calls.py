@@ -4,14 +4,12 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from typing import Any
 
 import pytest
 from deepfake_client import (
-    AsyncDetectorClient,
-    DetectorClient,
     DetectorError,
     InvalidResponseError,
     RequestFailedError,
@@ -21,138 +19,15 @@ from deepfake_client import (
 from deepfake_client.balancing.addresses import Address
 from deepfake_client.balancing.balancer import Balancer
 from deepfake_client.balancing.request_state import RequestState
-from deepfake_client.errors import from_triton
 from deepfake_client.results import Provenance
 from deepfake_client.transport import asynchronous, blocking, channels
 from deepfake_client.transport.calls import PROBE_INTERVAL, PROBE_SECONDS, Call
+from tritonclient.grpc.service_pb2 import ModelConfigResponse
 from tritonclient.utils import InferenceServerException
 
-LONG = 60.0
-A, B = "127.0.0.1:1", "127.0.0.1:2"
+from tests.fakes.wire import LONG, A, Answered, Asyncio, B, Blocking, Provided, Wire, call, explain, fails
+
 WEIGHTS = Provenance(True, {"untrained": True})
-
-
-def failure(code: str, message: str = "why") -> InferenceServerException:
-    return InferenceServerException(message, status=f"StatusCode.{code}")
-
-
-class Wire:
-    """What connections are made, what is sent on them, and what is answered.
-
-    Attributes:
-        made: The arguments of each connection.
-        sent: Address, method and arguments of each call.
-        answers: Gives the answer to a call, or raises.
-        early: Calls that may be given up early, by what they are told of how long they may take.
-    """
-
-    def __init__(self) -> None:
-        self.made: list[dict[str, Any]] = []
-        self.sent: list[tuple[str, str, dict[str, Any]]] = []
-        self.answers: Callable[[str, str, dict[str, Any]], Any] = lambda url, method, arguments: "answer"
-        self.early: list[float] = []
-        self.lock = threading.Lock()
-
-    def send(self, url: str, method: str, arguments: dict[str, Any]) -> Any:
-        with self.lock:
-            self.sent.append((url, method, arguments))
-        return self.answers(url, method, arguments)
-
-    def models(self) -> list[str]:
-        return [arguments.get("model_name", "") for _, _, arguments in self.sent]
-
-
-class Blocking:
-    """The blocking client on a wire."""
-
-    def __init__(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.wire, self.opened = wire, contextlib.ExitStack()
-
-        class Channel:
-            def __init__(self, **options: Any) -> None:
-                wire.made.append(options)
-                self.close = lambda: None
-                self.url = options["url"]
-
-            def __getattr__(self, method: str) -> Any:
-                return lambda **arguments: wire.send(self.url, method, arguments)
-
-        def infer(client: Any, arguments: dict[str, Any], deadline: float, early_timeout: Callable[[], float]) -> Any:
-            wire.early.append(early_timeout())
-            return client.infer(**arguments, client_timeout=deadline)
-
-        monkeypatch.setattr(channels, "InferenceServerClient", Channel)
-        monkeypatch.setattr(blocking, "infer", infer)
-
-    def client(self, *urls: str, **options: Any) -> Any:
-        return self.opened.enter_context(DetectorClient(urls, **options))
-
-    def fleet(self, client: Any) -> Balancer:
-        return client._balancer
-
-    def ask(self, client: Any, call: Call[Any], state: RequestState | None = None, retries: int | None = None) -> Any:
-        return client._retry(client._channels, call, state or RequestState(), None, retries)
-
-    def wait_until(self, done: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + LONG
-        while not done() and time.monotonic() < deadline:
-            time.sleep(0.002)
-        assert done()
-
-    def close(self) -> None:
-        self.opened.close()
-
-
-class Asyncio:
-    """The asyncio client on a wire, on one event loop."""
-
-    def __init__(self, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.wire, self.runner, self.clients = wire, asyncio.Runner(), list[Any]()
-
-        class Channel:
-            def __init__(self, **options: Any) -> None:
-                wire.made.append(options)
-                self.url = options["url"]
-
-            async def close(self) -> None:
-                pass
-
-            def __getattr__(self, method: str) -> Any:
-                async def call(**arguments: Any) -> Any:
-                    return await asyncio.to_thread(wire.send, self.url, method, arguments)
-
-                return call
-
-        async def infer(client: Any, arguments: Any, deadline: float, early_timeout: Callable[[], float]) -> Any:
-            wire.early.append(early_timeout())
-            return await client.infer(**arguments, client_timeout=deadline)
-
-        monkeypatch.setattr(asynchronous, "InferenceServerClient", Channel)
-        monkeypatch.setattr(asynchronous, "ainfer", infer)
-
-    def client(self, *urls: str, **options: Any) -> Any:
-        self.clients.append(AsyncDetectorClient(urls, **options))
-        return self.clients[-1]
-
-    def fleet(self, client: Any) -> Balancer:
-        return self.runner.run(client._balancer())
-
-    def ask(self, client: Any, call: Call[Any], state: RequestState | None = None, retries: int | None = None) -> Any:
-        return self.runner.run(client._retry(call, state or RequestState(), retries))
-
-    def wait_until(self, done: Callable[[], bool]) -> None:
-        async def wait() -> None:
-            deadline = time.monotonic() + LONG
-            while not done() and time.monotonic() < deadline:
-                await asyncio.sleep(0.002)
-
-        self.runner.run(wait())
-        assert done()
-
-    def close(self) -> None:
-        for client in self.clients:
-            self.runner.run(client.close())
-        self.runner.close()
 
 
 @pytest.fixture(params=[Blocking, Asyncio], ids=["blocking", "asyncio"])
@@ -161,7 +36,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr("deepfake_client.balancing.retries.RetryPolicy.pause", _pause)
     made = request.param(Wire(), monkeypatch)
     yield made
-    made.close()
+    made.end()
 
 
 def _pause(policy: Any) -> float:
@@ -169,14 +44,6 @@ def _pause(policy: Any) -> float:
         policy._state.tried.clear()
         policy._waits += 1
     return 0.0
-
-
-def explain(error: InferenceServerException, address: Address, timeout: float) -> DetectorError:
-    return from_triton(error, url=str(address), model="net", timeout=timeout)
-
-
-def call(method: str = "infer", timeout: float = 7.0, **more: Any) -> Call[Any]:
-    return Call(method, {"model_name": "net", "inputs": [1]}, timeout, str.upper, explain, **more)
 
 
 def test_a_call_is_sent_with_its_arguments_and_its_deadline_and_its_answer_understood(way: Any) -> None:
@@ -218,13 +85,6 @@ def test_a_late_answer_is_told_with_the_time_that_it_had(way: Any, monkeypatch: 
         way.ask(way.client(A), call(), retries=0)
 
 
-def fails(code: str, message: str = "why") -> Callable[..., Any]:
-    def fail(*_: Any) -> Any:
-        raise failure(code, message)
-
-    return fail
-
-
 def test_what_a_server_may_lack_is_none_where_it_is_missing_and_an_error_elsewhere(way: Any) -> None:
     client = way.client(A)
     way.wire.answers = fails("NOT_FOUND")
@@ -259,7 +119,11 @@ def test_why_no_server_is_there_is_looked_for_until_it_has_answered_once(
 
 
 def test_a_result_is_labelled_with_the_weights_which_are_asked_for_once_a_server(way: Any) -> None:
-    provenance: list[Any] = [failure("INTERNAL"), failure("INTERNAL"), '{"untrained": true}']
+    provenance: list[Any] = [
+        InferenceServerException("why", status="StatusCode.INTERNAL"),
+        InferenceServerException("why", status="StatusCode.INTERNAL"),
+        '{"untrained": true}',
+    ]
 
     def answer(url: str, method: str, arguments: dict[str, Any]) -> Any:
         if arguments["model_name"] != "provenance":
@@ -278,18 +142,6 @@ def test_a_result_is_labelled_with_the_weights_which_are_asked_for_once_a_server
         assert way.ask(client, labelled) == ("ANSWER", WEIGHTS)
     assert way.wire.models().count("provenance") == 3
     assert way.ask(client, call(scores=True)) == "ANSWER"
-
-
-class Provided:
-    """An answer of the provenance model."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def as_numpy(self, _: str) -> Any:
-        import numpy as np
-
-        return np.array([self._text.encode()], object)
 
 
 def test_how_a_request_ends_is_told_to_the_balancer_with_what_it_was(way: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,7 +178,7 @@ def test_a_request_that_is_turned_away_is_sent_again_until_the_clients_timeout(
 
     def full(*_: Any) -> Any:
         clock[0] += 10
-        raise failure("UNAVAILABLE", "OVERLOADED: the queue is full")
+        raise InferenceServerException("OVERLOADED: the queue is full", status="StatusCode.UNAVAILABLE")
 
     way.wire.answers = full
     with pytest.raises(ServerOverloadedError):
@@ -524,7 +376,7 @@ def test_a_blocking_request_that_is_called_off_ends_as_that_and_not_as_an_error(
 
     def closed(*_: Any) -> Any:
         stop.set()  # whoever leaves closes the connections
-        raise failure(code)
+        raise InferenceServerException("why", status=f"StatusCode.{code}")
 
     way.wire.answers = closed
     with pytest.raises(CancelledError):
@@ -577,3 +429,85 @@ def test_a_flow_is_given_results_and_errors_and_its_calls_go_with_their_states(w
     client = way.client(A)
     ran = client._run(flow())
     assert (way.runner.run(ran) if isinstance(way, Asyncio) else ran) == ("ANSWER", "INVALID_ARGUMENT")
+
+
+# the clients themselves
+
+
+def test_a_client_that_is_closed_closes_all_its_connections(way: Any) -> None:
+    client = way.client(A, B)
+    way.ask(client, call())
+    way.ask(client, call(pixels=True))
+    way.close()
+    assert len(way.wire.made) == 2
+    assert sorted(way.wire.closed) == sorted(options["url"] for options in way.wire.made)
+
+
+def test_nothing_is_known_of_servers_before_the_first_request(way: Any) -> None:
+    client = way.client(A)
+    assert client.servers == ()
+    way.ask(client, call(scores=True))
+    (server,) = client.servers
+    assert (server.address, server.available, server.answered, server.in_flight) == (A, True, 1, 0)
+
+
+@pytest.mark.parametrize("servers", [(A,), (A, B)])
+def test_servers_share_the_time_that_one_of_them_may_take_to_be_ready(way: Any, servers: tuple[str, ...]) -> None:
+    answer = Answered()
+    way.wire.answers = lambda *_: answer
+    client = way.client(*servers)
+    way.run(client.wait_ready(30.0)) if isinstance(way, Asyncio) else client.wait_ready(30.0)
+    ((_, method, arguments),) = way.wire.sent
+    assert (method, arguments["parameters"]) == ("infer", {"fresh": True})
+    most = 30.0 / len(servers)
+    assert most - 10 < arguments["client_timeout"] <= most
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "said"),
+    [
+        ("UNIMPLEMENTED", RequestFailedError, "is not the gRPC port"),
+        ("INTERNAL", ServerUnavailableError, f"{A} was not ready within 0 s: .*INTERNAL"),
+    ],
+)
+def test_what_waiting_does_not_mend_is_told_at_once(way: Any, code: str, error: type[Exception], said: str) -> None:
+    way.wire.answers = fails(code)
+    client = way.client(A)
+    with pytest.raises(error, match=said) as caught:
+        way.run(client.wait_ready(0.0)) if isinstance(way, Asyncio) else client.wait_ready(0.0)
+    assert type(caught.value) is error
+    assert [arguments["client_timeout"] for _, _, arguments in way.wire.sent] == [0.1]
+
+
+def test_verdicts_alone_are_asked_for_on_the_same_connections_of_the_same_servers(way: Any) -> None:
+    client = way.client(A)
+    deciding = way.run(client.deciding(0.25)) if isinstance(way, Asyncio) else client.deciding(0.25)
+    assert way.fleet(deciding) is way.fleet(client)
+    assert deciding._channels is client._channels
+    settings = deciding._settings
+    assert (settings.model, settings.decide.threshold) == ("deepfake_verdict", 0.25)
+    assert client._settings.decide is None
+
+
+def test_a_run_that_is_left_ends_its_own_connections_and_leaves_those_of_the_client(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    way = Blocking(Wire(), monkeypatch)
+    client = way.client(A, batch_size=1)
+    way.ask(client, call())
+    made = len(way.wire.made)
+
+    def answer(url: str, method: str, arguments: dict[str, Any]) -> Any:
+        if method == "get_model_config":
+            reply = ModelConfigResponse()
+            reply.config.max_batch_size = 8
+            return reply
+        return Provided('{"untrained": true}') if arguments.get("model_name") == "provenance" else Answered()
+
+    way.wire.answers = answer
+    with contextlib.closing(client.score_many([b"1", b"2", b"3"])) as verdicts:
+        assert next(verdicts).score == 0.5
+        assert way.wire.closed == []
+    assert len(way.wire.closed) == len(way.wire.made) - made > 0
+    assert way.ask(client, Call("get_server_metadata", {}, 1.0, lambda _: "fine", explain)) == "fine"
+    way.close()
