@@ -1,6 +1,8 @@
 """Which server gets a request, for how long, and how many: the balancer and its parts, without a network."""
 
+import heapq
 import socket
+from collections.abc import Callable
 
 import grpc
 import pytest
@@ -469,6 +471,40 @@ def test_images_of_a_request_and_requests_under_way_are_what_the_limit_learns_fr
     with balancer.request(server, RequestState(), 600, scores=True, images=8):
         clock.now += 1
     assert balancer.limit == 8
+
+
+def limits_at(width: int, answers: int, most: int = 64, slower: Callable[[int], float] = lambda _: 1.0) -> list[int]:
+    """The limits, one after the other, at a server that works on `width` requests at once for 1.0 to 1.4 s each."""
+    concurrency, free, under_way, now = ConcurrencyLimit(most), [0.0] * width, list[tuple[float, float, int]](), 0.0
+    limits = [concurrency.limit]
+    for n in range(answers):
+        while len(under_way) < concurrency.limit:
+            seconds = slower(n) * (1.0 + ((n * 7 + len(under_way)) % 5) / 10)
+            end = max(now, heapq.heappop(free)) + seconds
+            heapq.heappush(free, end)
+            heapq.heappush(under_way, (end, now, n * 1000 + len(under_way)))
+        now, sent, _ = heapq.heappop(under_way)
+        concurrency.answered(sent, now, deadline=1e6, in_flight=len(under_way) + 1)
+        if concurrency.limit != limits[-1]:
+            limits.append(concurrency.limit)
+    return limits
+
+
+def test_the_limit_takes_the_way_that_was_measured() -> None:
+    """It doubles until latency does too, then takes turns with its half and rests near 1.4 times the server's width.
+
+    What benchmarks say of throughput and waiting was measured with these steps: a change of theirs is to be measured.
+    """
+    rising = [4, 8, 16]
+    first = [6, 11, 10, 9, 8, 7, 3, 8, 9, 10, 11, 12, 13, 7, 12, 11, 5, 10, 9, 5, 9, 5, 9]
+    assert limits_at(6, 1500) == [*rising, *first]
+    rest = limits_at(6, 6000)[-20:]
+    assert set(rest) <= {4, 5, 8, 9, 10, 11}
+    assert limits_at(1, 600) == [4, 8, 3, 5, 2, 4, *[2, 3] * 7]
+    assert limits_at(40, 2500, most=16) == [*rising, 8, 16, 8, 16]  # with its half now and then, at its upper bound too
+    slowed = limits_at(6, 4000, slower=lambda n: 1.0 if n < 1500 else 5.0)
+    assert slowed[: len(rising + first)] == rising + first
+    assert set(slowed[-12:]) <= {4, 5, 8, 9, 10, 11}  # a server that has become slower is as wide as before
 
 
 # retries

@@ -353,6 +353,10 @@ def test_a_connection_has_the_credentials_and_the_name_that_the_certificate_is_f
     plain = SETTINGS.channel(Address("h:1", "h:1"))
     assert plain["url"] == "h:1"
     assert "creds" not in plain
+    arguments = dict(plain["channel_args"])
+    assert arguments["grpc.max_send_message_length"] == -1  # what a server takes is for the server to say
+    backoffs = [arguments[f"grpc.{which}_reconnect_backoff_ms"] for which in ("initial", "min", "max")]
+    assert backoffs == [250, 5000, 1000]  # a restarted server is found at once
     names = {"grpc.default_authority", "grpc.ssl_target_name_override"}
     assert not names & {name for name, _ in plain["channel_args"]}
     secured = replace(SETTINGS, tls=Tls(None, None, None))

@@ -96,6 +96,7 @@ def settings(**changed: Any) -> Settings:
         ("timeout", -1.0, "timeout is -1.0"),
         ("timeout", float("nan"), "timeout is nan"),
         ("timeout", float("inf"), "timeout is inf"),
+        ("timeout", 1e6 + 1, "at most 1e\\+06"),
         ("retries", -1, "retries is -1; it must be at least 0"),
         ("max_in_flight", 0, "max_in_flight is 0; it must be at least 1"),
         ("batch_size", 0, "batch_size is 0; it must be at least 1"),
@@ -113,6 +114,7 @@ def test_settings_out_of_range_are_refused_at_once(name: str, value: Any, words:
 
 
 def test_settings_at_the_ends_of_their_ranges_are_taken() -> None:
+    assert settings(timeout=1e6).timeout == 1e6
     made = settings(timeout=0.001, headers={"a-b_c.9": " ~", "x": ""})
     assert (made.retries, made.max_in_flight, made.batch_size) == (0, 1, 1)
     assert made.where == "h:1"
