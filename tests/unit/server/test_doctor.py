@@ -1,6 +1,9 @@
 """What `doctor` makes of a running server and of its findings, and the credentials that it takes."""
 
 import io
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +13,10 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from server import cli
-from server.diagnosis import doctor
+from server.diagnosis import doctor, engines
 from server.diagnosis.credentials import Credentials, parse_header
 from server.findings import Finding, Level
+from server.nvidia_smi import DriverError
 from server.standin.layout import Layout
 from server.supervision.probe import Kind, Outcome
 
@@ -58,23 +62,36 @@ def test_a_running_server_is_judged_by_a_real_inference(
     assert asked["closed"] == 1
 
 
-def test_where_a_server_is_tried_its_ports_are_not(monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]) -> None:
-    asked["outcome"] = Outcome(Kind.ANSWERED, "", 0.1)
-    fine = Finding("fine", Level.OK, "")
-    for name in ("platform", "python", "libpython", "numpy", "onnxruntime", "openvino", "opencv", "layout", "gpu"):
-        monkeypatch.setattr(doctor.standin, f"check_{name}", lambda *_: fine)
-    monkeypatch.setattr(doctor.checks, "check_shared_memory", lambda: fine)
-    monkeypatch.setattr(doctor.checks, "check_repository", lambda *_: iter([fine]))
-    monkeypatch.setattr(doctor, "check_engines", lambda _: iter([fine]))
+def test_where_a_server_is_tried_its_ports_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: dict[str, tuple[Any, ...]] = {}
     taken = [Finding("port", Level.WRONG, "taken", "choose"), Finding("port", Level.OK, "free")]
-    monkeypatch.setattr(doctor.checks, "check_ports", lambda *_: taken)
+
+    def look(where: Any, name: str, found: Any) -> None:
+        monkeypatch.setattr(where, name, lambda *given: looked.update({name: given}) or found(name))
+
+    for name in ("platform", "python", "libpython", "numpy", "onnxruntime", "openvino", "opencv", "layout", "gpu"):
+        look(doctor.standin, f"check_{name}", lambda name: Finding(name, Level.OK, ""))
+    look(doctor.checks, "check_shared_memory", lambda name: Finding(name, Level.OK, ""))
+    for where, name in ((doctor.checks, "check_repository"), (doctor, "check_engines")):
+        look(where, name, lambda name: iter([Finding(name, Level.OK, "")]))
+    look(doctor, "check_server", lambda name: Finding(name, Level.OK, ""))
+    look(doctor.checks, "check_ports", lambda _: taken)
+    layout, credentials, ports = Layout(Path("there")), Credentials(True), {"grpc": 1}
 
     def examine(url: str | None) -> list[Finding]:
-        return list(doctor.examine(Layout(Path()), Path(), "", "127.0.0.1", {}, url, Credentials(False)))
+        looked.clear()
+        return list(doctor.examine(layout, Path("models"), "openvino", "::1", ports, url, credentials))
 
-    assert [each.subject for each in examine("h:1")] == ["fine"] * 12 + ["server"]
+    assert [each.subject for each in examine("h:1")][10:] == ["check_repository", "check_engines", "check_server"]
+    assert looked["check_server"] == ("h:1", credentials)
+    assert "check_ports" not in looked
     # A taken port may be that of the server that runs.
     assert examine(None)[12:] == [Finding("port", Level.WARNING, "taken", "choose"), taken[1]]
+    assert looked["check_ports"] == ("::1", ports)
+    assert looked["check_repository"] == (Path("models"), "openvino", doctor.standin.SERVED_BACKENDS)
+    assert looked["check_engines"] == (Path("models"),)
+    assert looked["check_layout"] == looked["check_libpython"] == (layout,)
+    assert "check_server" not in looked
 
 
 def told(*levels: Level) -> str:
@@ -209,3 +226,58 @@ def test_an_install_says_what_is_where(
     assert first == "server: fetching"
     assert said in last
     assert cli.TRITON_VERSION in last
+
+
+@pytest.mark.parametrize(("number", "version"), [(101203, "10.12.3"), (80601, "8.6.1"), (110000, "11.0.0")])
+def test_the_version_of_tensorrt_is_its_library_s_where_there_is_no_package(
+    tmp_path: Path, number: int, version: str
+) -> None:
+    (tmp_path / "ctypes").mkdir()
+    (tmp_path / "ctypes" / "__init__.py").write_text(
+        "class CDLL:\n    def __init__(self, name):\n        assert name == 'libnvinfer.so'\n"
+        f"    def getInferLibVersion(self):\n        return {number}\n"
+    )
+    (tmp_path / "ctypes" / "util.py").write_text("def find_library(name):\n    return f'lib{name}.so'\n")
+    command = [sys.executable, "-S", "-c", engines._VERSION_PROGRAM]
+    done = subprocess.run(command, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False)
+    assert done.stdout == f"{version}\n", done.stderr
+
+
+@pytest.mark.parametrize("found", [None, [], DriverError("it hangs"), ["NVIDIA H200, 9.0", "NVIDIA L4, 8.9"]], ids=str)
+def test_engines_run_on_the_first_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch, found: Any) -> None:
+    def query(*fields: str) -> Any:
+        assert fields == ("name", "compute_cap")
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(engines, "query_gpus", query)
+    monkeypatch.setattr(engines, "_output", lambda *command: "10.12.0" if command[0] == sys.executable else "")
+    gpu = ("NVIDIA H200", "9.0") if isinstance(found, list) and found else ("", "")
+    assert engines.find_runtime() == engines.Runtime("10.12.0", *gpu)
+
+
+def test_good_engines_are_told_beside_bad_ones_and_what_is_here_is_looked_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    looked: list[None] = []
+    here = engines.Runtime("10.12.0", "H200", "9.0")
+    monkeypatch.setattr(engines, "find_runtime", lambda: looked.append(None) or here)
+    assert list(engines.check_engines(tmp_path)) == []
+    assert looked == []
+    for name, version in (("a", "10.12.0.36"), ("b", "10.11.0.1"), ("c", "10.12.0.40")):
+        (folder := tmp_path / name / "1").mkdir(parents=True)
+        (folder / "model.plan").write_bytes(b"")
+        manifest = {"tensorrt": version, "gpu": "H200", "compute_capability": "9.0", "onnx_sha256": ""}
+        (folder / "model.plan.json").write_text(json.dumps(manifest))
+    wrong, fine = engines.check_engines(tmp_path)
+    assert (wrong.level, wrong.detail.partition(":")[0]) == (Level.WRONG, "b")
+    assert (fine.level, fine.fix) == (Level.OK, "")
+    assert fine.detail == "a, c: built with TensorRT 10.12.0.36, H200; here: TensorRT 10.12.0, H200"
+    assert looked == [None]
+
+
+def test_a_program_that_fails_tells_nothing(tmp_path: Path) -> None:
+    assert engines._output(sys.executable, "-S", "-c", "print(' 1.2 ')") == "1.2"
+    assert engines._output(sys.executable, "-S", "-c", "print(1); raise SystemExit(3)") == ""
+    assert engines._output(str(tmp_path / "gone")) == ""

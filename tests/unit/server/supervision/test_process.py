@@ -124,6 +124,23 @@ def test_all_that_it_writes_is_logged_and_its_environment_is_its_own(
     assert process.exit_status() == "exit code 0"
 
 
+def test_all_of_a_log_is_there_once_the_server_has_been_ended(tmp_path: Path) -> None:
+    installation, shown = Installation(tmp_path), list[str]()
+    errors = [f"E0102 03:04:05.{n} 7 a] it broke {n}" for n in range(3)]
+    (tmp_path / "tritonserver").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in errors))
+
+    def show(line: str) -> None:
+        time.sleep(0.05)
+        shown.append(line)
+
+    process = TritonProcess(installation, options(), show)
+    deadline = time.monotonic() + 60
+    while process.exit_status() is None and time.monotonic() < deadline:
+        time.sleep(0.001)
+    process.kill()
+    assert shown == process.error_lines() == errors
+
+
 def test_an_exit_code_is_told(tmp_path: Path) -> None:
     process = TritonProcess(Installation(tmp_path, "raise SystemExit(3)"), options(), lambda _: None)
     deadline = time.monotonic() + 60
