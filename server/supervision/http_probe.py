@@ -35,8 +35,10 @@ class HttpProber:
             status, body = self._ask("GET", "/v2/models/stats", timeout)
         except (OSError, http.client.HTTPException):
             return None
-        models = json.loads(body)["model_stats"] if status == 200 else None
-        return models and {m["name"]: m["inference_stats"]["success"]["count"] for m in models}
+        if status != 200:
+            return None
+        models = json.loads(body)["model_stats"]
+        return {model["name"]: model["inference_stats"]["success"]["count"] for model in models}
 
     def close(self) -> None:
         """Start no further probe; one under way ends with the server."""

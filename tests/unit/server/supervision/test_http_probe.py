@@ -137,6 +137,8 @@ def test_no_answer_in_time_is_busy_and_nobody_there_unreachable(fake: FakeHttp, 
 def test_statistics_are_what_each_model_has_answered_well(fake: FakeHttp, prober: HttpProber) -> None:
     fake.answers["/v2/models/stats"] = (200, STATS)
     assert prober.counts() == {"net": 7}
+    fake.answers["/v2/models/stats"] = (200, b'{"model_stats": []}')
+    assert prober.counts() == {}
     assert fake.asked[0][2]["the-key"] == "K"
 
 
