@@ -26,7 +26,10 @@ def column(*values: str | bytes) -> np.ndarray:
 
 
 class Models:
-    """Stands for the models of a server: image `b"7"` has pixels of 7. `b"bad"` cannot be decoded, `b"0"` not cropped."""
+    """Stands for the models of a server.
+
+    Image `b"7"` has pixels of 7; `b"bad"` cannot be decoded, and of `b"0"` no face be cropped.
+    """
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Arrays, dict[str, Any]]] = []
