@@ -52,7 +52,7 @@ def test_what_a_command_does_unless_it_is_told(command: str, defaults: dict[str,
 def test_maps_are_held_within_their_bounds() -> None:
     """A stream that is always right, or always wrong, is believed no further."""
     labels = np.arange(4000) < 2000
-    sure, wrong = (np.where(labels, *pair).astype(np.float32) for pair in ((0.500001, 0.499999), (0.4, 0.6)))
+    sure, wrong = (np.where(labels, *pair).astype(np.float32) for pair in ((0.55, 0.45), (0.4, 0.6)))
     assert fit_temperature(sure, labels).temperature == pytest.approx(0.05, rel=1e-3)
     assert fit_temperature(wrong, labels).temperature == pytest.approx(50, rel=1e-3)
     assert fit_platt(wrong, labels).slope == 0.02
