@@ -99,6 +99,39 @@ def test_while_an_image_is_in_work_the_next_one_is_waited_for_by_nobody(step: An
     assert first.answered.wait(LONG)
 
 
+def test_a_step_that_has_answered_is_idle_again(step: Any) -> None:
+    for gate in step.gates.values():
+        gate.set()
+    with mock.patch.object(step.module, "QUICK", LONG):
+        for image in (b"first", b"second", b"third"):
+            (response,) = step.model.execute([status_of(image)])
+            assert response is not None
+
+
+def test_a_request_with_several_images_is_answered_once_when_all_are_prepared(step: Any) -> None:
+    request = Request(IMAGE=column(b"first", b"second", b"third"), wanted=["IMAGE_STATUS"])
+    with mock.patch.object(step.module, "QUICK", LONG):  # for which nobody waits where there are several
+        assert step.model.execute([request]) == [None]
+    for name in (b"third", b"first"):
+        step.gates[name].set()
+        deadline, done = time.monotonic() + LONG, 1 + (name == b"first")
+        while len(step.prepared) < done and time.monotonic() < deadline:
+            time.sleep(0.002)
+        assert not request.answered.is_set()
+    step.gates[b"second"].set()
+    assert request.answer().outputs["IMAGE_STATUS"].tolist() == [["ok"]] * 3
+
+
+def test_images_are_prepared_on_all_cores_and_opencv_takes_no_further_ones(step: Any) -> None:
+    with mock.patch.object(step.module.cv2, "setNumThreads") as threads:
+        model = first_step(step.module)
+    threads.assert_called_once_with(1)
+    assert model._pool._max_workers == 4  # cores of this test's machine
+    model.finalize()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        model._pool.submit(print)
+
+
 def test_pixels_are_given_back_when_they_are_answered_not_when_python_collects_circles(step: Any) -> None:
     request = status_of(b"first")
     gc.disable()
