@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from server import cli
 from server.errors import RefusedError, StartError
@@ -142,6 +143,33 @@ def test_answers_are_kept_by_a_repository_of_its_own_which_goes_with_the_launche
     cleanup()
     assert not served.exists()
     assert (repository / "net" / "config.pbtxt").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["--"], ["--", "--log-verbose=2"], ["serve"], ["serve", "--", "--log-verbose=2"]]
+)
+def test_what_names_no_command_serves_the_folder_model_repository(
+    repository: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    here = tmp_path_factory.mktemp("here")
+    (here / "model_repository").symlink_to(repository)
+    monkeypatch.chdir(here)
+    cli.main.main(words, standalone_mode=False)
+    (supervisor,) = FakeSupervisor.made
+    assert supervisor.options.repository == Path("model_repository")
+    assert supervisor.options.extra == (("--log-verbose=2",) if "--log-verbose=2" in words else ())
+
+
+@pytest.mark.parametrize("words", [["--help"], ["serve", "--help"], ["doctor", "--help"], ["install", "--help"]])
+def test_help_is_of_the_command_and_starts_nothing(words: list[str]) -> None:
+    answer = CliRunner().invoke(cli.main, words)
+    assert (answer.exit_code, FakeSupervisor.made) == (0, [])
+    serves = words[0] != "doctor" and words[0] != "install"
+    assert ("--startup-timeout" in answer.output) is serves
+    assert ("--metrics-port" in answer.output) is (words[0] != "install")
+    assert ("Exit codes: 0 stopped as asked" in answer.output) is (words == ["--help"])
+    for name in ("doctor", "install"):
+        assert (f"\n  {name} " in answer.output) is (words == ["--help"])
 
 
 def test_ready_is_one_line_with_addresses_models_and_weights(repository: Path, capfd: pytest.CaptureFixture) -> None:
