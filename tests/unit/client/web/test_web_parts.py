@@ -184,6 +184,17 @@ def test_health_waits_some_seconds_and_tells_what_is_there_now(
     assert len(asked_of["deployments"]) == 2
 
 
+def test_no_page_of_the_framework_s_own_is_open_and_versions_are_told(web: TestClient) -> None:
+    """Those would load programs from elsewhere."""
+    for path in ("/redoc", "/openapi.json", "/docs/oauth2-redirect"):
+        assert web.get(path).status_code == 404
+    info = web.get("/v1/openapi.json").json()["info"]
+    assert (info["title"], info["version"]) == ("Deepfake detector", web_app.client_version())
+    assert web.get("/static/page.css").headers["content-type"].startswith("text/css")
+    missing = web.get("/v1/no/such")
+    assert (missing.status_code, missing.json()["detail"]) == (404, "there is no /v1/no/such; see /docs")
+
+
 def test_a_few_requests_are_scored_at_once_and_a_deployment_is_asked_for_once(asked_of: Any) -> None:
     assert work.AT_ONCE == 8
     under_way: list[int] = []
