@@ -120,6 +120,29 @@ def test_each_error_of_a_server_is_told_apart(
     assert is_unavailable(error) is isinstance(error, ServerUnavailableError)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        *("Socket closed", "Cancelling all calls", "Connection reset by peer", "Broken pipe", "End of TCP stream"),
+        *("Stream removed", "GOAWAY received"),
+    ],
+)
+def test_a_connection_that_broke_is_told_from_one_that_could_not_be_made(words: str) -> None:
+    assert type(explained("UNAVAILABLE", f"recvmsg: {words}")) is ConnectionLostError
+    for before in ("failed to connect to all addresses", "last error: x", "DNS resolving failed"):
+        assert type(explained("UNAVAILABLE", f"{before}; {words}")) is ServerUnavailableError
+    assert isinstance(explained("INTERNAL", words), RequestFailedError)
+
+
+def test_an_answer_that_is_too_large_is_not_the_contract_s_and_a_request_that_is_too_large_is_overload() -> None:
+    assert type(explained("RESOURCE_EXHAUSTED", "CLIENT: Received message larger than max (5 vs. 4)")) is (
+        InvalidResponseError
+    )
+    assert type(explained("RESOURCE_EXHAUSTED", "SERVER: Received message larger than max (5 vs. 4)")) is (
+        RequestFailedError
+    )
+
+
 def test_an_ensemble_s_own_fault_is_an_internal_one() -> None:
     error = explained("INVALID_ARGUMENT", "in ensemble 'x',\nunexpected deadlock")
     assert isinstance(error, RequestFailedError)
