@@ -126,6 +126,7 @@ def test_images_are_prepared_on_all_cores_and_opencv_takes_no_further_ones(step:
     with mock.patch.object(step.module.cv2, "setNumThreads") as threads:
         model = first_step(step.module)
     threads.assert_called_once_with(1)
+    assert step.module.QUICK == 0.005
     assert model._pool._max_workers == 4  # cores of this test's machine
     model.finalize()
     with pytest.raises(RuntimeError, match="after shutdown"):

@@ -188,6 +188,7 @@ def finder(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace
     searched: list[tuple[Any, ...]] = []
 
     def read(data: bytes, limits: Any) -> Any:
+        assert (limits.max_bytes, limits.max_pixels) == (1000, 500)
         if data == b"bad":
             raise ImageError("unreadable_image", "no image")
         return data
@@ -282,6 +283,7 @@ def crop(backend: Backend, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimpleNa
     made: list[str] = []
 
     def localise(rows: Any, limits: Any, decoders: Any, locate: Any) -> list[LocalFace]:
+        assert (limits.max_bytes, limits.max_pixels) == (1000, 500)
         searched.append((rows, locate([], [])))
         return [face_of(row.data) for row in rows]
 
@@ -530,6 +532,7 @@ def test_requests_wait_for_late_streams_side_by_side(decision: Any) -> None:
         return answer(inputs)
 
     decision.backend.models["local_facial"] = wait_for_the_other
+    assert decision.model._executor._threads._max_workers == 64  # these share the late streams' batches
     requests = [evidence(2), evidence(2)]
     assert decision.model.execute(requests) == [None, None]
     assert [request.answer().has_error() for request in requests] == [False, False]
@@ -542,6 +545,12 @@ def test_late_streams_are_asked_in_the_order_of_the_parameter(decision: Any) -> 
     other = begin(decision.step, {"late": "semantic_fusion,global_texture"}, name="decision")
     assert [each.name for each in other._late] == ["semantic_fusion", "global_texture"]
     assert [each.name for each in other._early] == ["local_facial"]
+
+
+def test_faces_of_strangers_are_searched_one_request_after_the_other(finder: Any, crop: Any) -> None:
+    """So that one decoded image is in memory at a time, and a detector takes one batch after the other."""
+    models = begin(finder.step, FINDER), begin(crop.step, CROP)
+    assert [each._threads._max_workers for each in (models[0]._executor, models[1]._direct)] == [1, 1]
 
 
 def test_each_step_ends_after_the_answers_that_are_under_way(decision: Any, finder: Any, crop: Any) -> None:

@@ -124,6 +124,12 @@ def test_a_header_that_is_none_is_refused(text: str) -> None:
         parse_header(text)
 
 
+def test_a_header_s_file_is_text(tmp_path: Path) -> None:
+    (tmp_path / "odd").write_bytes(b"\xff\xfe")
+    with pytest.raises(click.BadParameter, match=r"header token: .*odd cannot be read"):
+        parse_header(f"token=@{tmp_path / 'odd'}")
+
+
 def test_the_connection_is_encrypted_where_anything_asks_for_it(tmp_path: Path) -> None:
     file = tmp_path / "any.pem"
     file.write_text("-----BEGIN CERTIFICATE-----\n")

@@ -128,6 +128,19 @@ def test_a_provenance_that_says_no_weights_is_of_unknown_origin(tmp_path: Path, 
     assert not trained
 
 
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", None])
+def test_a_provenance_that_cannot_be_read_is_of_unknown_origin(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "provenance" / "1" / "provenance.json"
+    path.parent.mkdir(parents=True)
+    if text is None:
+        path.mkdir()
+    else:
+        path.write_text(text)
+    said, trained = describe_weights(tmp_path)
+    assert said.startswith(f"weights of unknown origin ({path} is unreadable: ")
+    assert not trained
+
+
 def test_a_repository_without_provenance_is_of_unknown_origin(tmp_path: Path) -> None:
     said, trained = describe_weights(tmp_path)
     assert said.endswith("provenance.json is missing)")

@@ -126,6 +126,14 @@ def test_the_launchers_own_certificates_go_with_its_requests(
             serve(repository, *tls)
 
 
+@pytest.mark.parametrize("name", ["ca", "client-cert", "client-key"])
+def test_a_certificate_that_is_no_file_is_refused(repository: Path, name: str) -> None:
+    for path in (repository, repository / "gone.pem"):
+        with pytest.raises(click.BadParameter, match=str(path)):
+            serve(repository, f"--{name}={path}")
+    assert FakeSupervisor.made == []
+
+
 def test_answers_are_kept_by_a_repository_of_its_own_which_goes_with_the_launcher(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
