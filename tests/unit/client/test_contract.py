@@ -96,9 +96,31 @@ def test_an_image_that_was_not_scored_has_no_numbers(server: FakeTriton, client:
     assert (row.face.box, row.face.confidence) == (None, None)
 
 
-@pytest.mark.parametrize("vote", [step / 100 for step in range(101)])
-def test_every_step_of_a_calibrated_vote_is_believed(server: FakeTriton, client: DetectorClient, vote: float) -> None:
-    assert client.score(str(vote).encode()).score == vote
+def test_every_step_of_a_calibrated_vote_is_believed(client: DetectorClient) -> None:
+    votes = [step / 100 for step in range(101)]
+    assert [verdict.score for verdict in client.score_many([str(vote).encode() for vote in votes])] == votes
+
+
+@pytest.mark.parametrize(
+    ("output", "value"),
+    [
+        *((name, end) for name in ("SCORE", "PROBABILITY", "FACE_CONFIDENCE") for end in (0.0, 1.0)),
+        ("FACE_CONFIDENCE", math.nan),
+        ("STREAM_VOTES", (0.0, 1.0, 0.35)),
+        ("STREAM_PROBABILITIES", (0.0, 1.0, 0.123456)),
+        ("FACE", (-(2.0**21), -(2.0**21), 2.0**21, 2.0**21)),
+        ("FACE", (math.nan,) * 4),
+        ("FACE_SOURCE", b"r" * 64),
+        ("FACE_SOURCE", b"_az09"),
+        ("FACE_SOURCE", b""),
+    ],
+)
+def test_what_is_at_the_ends_of_the_contract_is_believed(
+    server: FakeTriton, client: DetectorClient, output: str, value: Any
+) -> None:
+    garbled(server, output, value)
+    row = list(client.score_many([b"0.1", b"0.2"]))[1]
+    assert (row.status, row.error) == ("ok", None)
 
 
 def test_an_answer_that_is_larger_than_any_is_not_taken(server: FakeTriton, client: DetectorClient) -> None:
