@@ -182,7 +182,7 @@ class _Search:
         """Whether an entry is a folder to be searched. One that a link leads back to was searched already."""
         try:
             if not entry.is_symlink():
-                return entry.is_dir(follow_symlinks=False)
+                return entry.is_dir()
             if not entry.is_dir():
                 return False
             if not self._follow:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from deepfake_client.bulk.inputs import Inputs, find_images, is_video
+from deepfake_client.bulk.lists import Columns
 from deepfake_client.images.items import Item
 
 FILES = (
@@ -76,6 +77,8 @@ def test_any_other_path_is_taken_as_it_is(here: Path) -> None:
         ("**/*.tif", ["sub/deep/d.tif"]),
         ("**/f.jpeg", ["other/f.jpeg"]),
         ("sub/**", ["sub/c.webp", "sub/deep/d.tif", "sub/deep/e.bmp"]),
+        ("sub/**/*", ["sub/c.webp", "sub/deep/d.tif", "sub/deep/e.bmp"]),
+        ("**/deep/*", ["sub/deep/d.tif", "sub/deep/e.bmp"]),
         ("**", ["a.PNG", "b.jpg", "clip.MP4", "notes.txt", "other/f.jpeg", *FILES[5:8]]),
         ("*.gif", ["*.gif"]),
         ("b.jpg/*.jpg", ["b.jpg/*.jpg"]),
@@ -94,6 +97,14 @@ def test_a_pattern_of_a_whole_path(here: Path) -> None:
 def test_a_file_that_is_called_like_a_pattern_is_meant_itself(here: Path) -> None:
     (here / "[ab].*").write_bytes(b"0.5")
     assert found("[ab].*") == ["[ab].*"]
+
+
+def test_a_link_that_leads_nowhere_is_meant_by_its_name_and_matched_by_a_pattern(here: Path) -> None:
+    """Its row says what is wrong with it, instead of its going unseen."""
+    (here / "[ab].*").symlink_to("nowhere")
+    (here / "sub" / "broken.jpg").symlink_to("nowhere")
+    assert found("[ab].*") == ["[ab].*"]
+    assert found("*/broken.jpg") == ["sub/broken.jpg"]
 
 
 def test_a_folder_that_cannot_be_read_gets_a_row_and_costs_no_other(
@@ -134,8 +145,27 @@ def test_links_in_folders_are_rows_or_told_and_followed_on_request(here: Path) -
         "links/images.jpg/f.jpeg",
         "links/images.jpg/.git/g.jpg",
     ]
+    assert not any(item.error for item in find_images(Inputs(("links",), follow_links=True)))
     assert found("links/file.jpg") == ["links/file.jpg"]  # what is named is followed
     assert found("links/folder") == ["links/folder/c.webp", "links/folder/deep/d.tif", "links/folder/deep/e.bmp"]
+
+
+@pytest.mark.parametrize("pattern", ["sub", "sub/**"])
+def test_a_link_that_leads_back_from_further_down_is_followed_round_once(here: Path, pattern: str) -> None:
+    (here / "sub" / "deep" / "up").symlink_to(here / "sub")
+    images = ["sub/c.webp", "sub/deep/d.tif", "sub/deep/e.bmp"]
+    assert sorted(map(str, found(pattern, follow_links=True))) == images
+
+
+def test_the_box_of_a_listed_folder_is_that_of_its_images(here: Path) -> None:
+    (here / "list.csv").write_text("path,face_x1,face_y1,face_x2,face_y2\nsub/deep,1,2,3,4\nb.jpg,,,,\nb.jpg,1,,,\n")
+    items = list(find_images(Inputs((), ("list.csv",), Columns(boxes=True))))
+    assert [(item.path, item.box, item.error is None) for item in items] == [
+        ("sub/deep/d.tif", (1, 2, 3, 4), True),
+        ("sub/deep/e.bmp", (1, 2, 3, 4), True),
+        ("b.jpg", None, True),
+        ("b.jpg", None, False),
+    ]
 
 
 def test_lists_come_after_paths(here: Path) -> None:
