@@ -128,6 +128,10 @@ def test_failed_images_are_forgotten_with_their_waiting_rows(tmp_path: Path) -> 
     assert list(journal.waiting(10)) == [[{"n": 0}, {"n": 2}]]
     assert list(journal.waiting(1)) == [[{"n": 0}], [{"n": 2}]]
     assert (journal.has(b"0"), journal.has(b"1")) == (True, False)
+    for ok in (True, False, True):  # an image that is listed more than once
+        journal.add(b"twice", ok, 3)
+    journal.forget_failed()
+    assert [journal.has(b"twice") for _ in range(3)] == [True, True, False]
     journal.commit()
     journal.check()
     journal.end_waiting()
@@ -180,9 +184,10 @@ def test_commits_come_once_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert events[:5] == ["write", "write", "write", "sync file", "commit"]
 
 
+@pytest.mark.parametrize("before_it", [True, False])
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_a_row_that_was_written_by_half_is_not_committed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, before_it: bool
 ) -> None:
     path = tmp_path / f"scores{kind}"
 
@@ -193,7 +198,7 @@ def test_a_row_that_was_written_by_half_is_not_committed(
         write(output, "a.jpg")
         output._commit()
         with monkeypatch.context() as patch:
-            patch.setattr(type(output._rows), "append", full)
+            patch.setattr(*((type(output._rows), "append") if before_it else (Journal, "add")), full)
             with pytest.raises(OSError, match="full"):
                 write(output, "b.jpg")
     with ResumableOutput(path, {}) as output:
@@ -201,6 +206,8 @@ def test_a_row_that_was_written_by_half_is_not_committed(
         assert output.has(key_of(Item("a.jpg")))
         assert not output.has(key_of(Item("a.jpg")))
         assert not output.has(key_of(Item("b.jpg")))
+        write(output, "b.jpg")
+    assert [row["path"] for row in rows_of(path)] == ["a.jpg", "b.jpg"]
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
@@ -275,8 +282,12 @@ def test_a_journal_that_is_cleared_forgets_contents_too_and_one_without_any_is_a
     journal.keep(b"content", Verdict("a", "ok", 0.5, 0.5))
     journal.commit()
     assert set(journal["digests"]) == {"value", "done", "waiting", "content"}
+    journal.wait({"path": "a"}, True)
     journal.clear()
     assert journal.known(b"content") is None
+    assert journal.count_waiting() == 0, "rows of the run before would be in the next one's shards"
+    journal.commit()
+    journal.check()
     journal.close()
 
 
@@ -362,3 +373,18 @@ def test_a_shard_that_was_half_done_is_not_there_beside_the_rows_that_wait(tmp_p
         output._half_done = True
     with ResumableOutput(path, {}):
         assert not list(path.glob("*.parquet"))
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_what_was_staged_after_a_replacement_counts_for_nothing_either(tmp_path: Path, kind: str) -> None:
+    path, stage = tmp_path / f"scores.{kind}", tmp_path / f"scores.{kind}.staged"
+    with ResumableOutput(path, {}) as output:
+        write(output, "a.jpg")
+        write(output, "b.jpg", "empty_image")
+    with ResumableOutput(path, {}, retry_failed=True) as output:
+        write(output, "b.jpg", "empty_image")
+    stage.write_bytes(b"by half, and killed")
+    with ResumableOutput(path, {}) as output:
+        assert output.earlier == 2
+    assert not stage.exists()
+    assert [row["path"] for row in rows_of(path)] == ["a.jpg", "b.jpg"]
