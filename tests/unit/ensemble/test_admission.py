@@ -323,8 +323,9 @@ def test_of_those_taken_for_lost_the_oldest_makes_room_first() -> None:
 
 
 def is_free(ledger: Ledger) -> bool:
+    """Whether nobody has it for themselves alone."""
     try:
-        fcntl.flock(ledger._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(ledger._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     fcntl.flock(ledger._descriptor, fcntl.LOCK_UN)
