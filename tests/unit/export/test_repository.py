@@ -5,6 +5,7 @@ import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ from export import StreamExport
 from export.errors import RepositoryError
 from export.exporters.exporter import ModelExport
 from export.repository import describe, publish, require_space, staging
+from export.state import weights_state
 
 
 def stream_exports(folder: Path, names: tuple[str, ...] = ("model.onnx", "model.fused.onnx")) -> list[StreamExport]:
@@ -185,6 +187,44 @@ def test_one_untrained_part_makes_the_whole_untrained(tmp_path: Path) -> None:
     assert describe(exports, [face_model(tmp_path, untrained=True)])["untrained"] is True
     last = StreamExport(**{**vars(exports[-1]), "untrained": True})
     assert describe([*exports[:-1], last])["untrained"] is True
+
+
+def test_clients_are_told_which_weights_each_stream_has_and_since_when(tmp_path: Path) -> None:
+    exports = stream_exports(tmp_path)
+    told = describe(exports)
+    assert told["precision"] == "fp32"
+    created = datetime.fromisoformat(str(told["created"]))
+    assert timedelta(0) <= datetime.now(UTC) - created < timedelta(hours=1)
+    streams = told["streams"]
+    assert isinstance(streams, dict)
+    assert list(streams) == [stream.name for stream in STREAMS]
+    for stream in STREAMS:
+        assert {name: value for name, value in streams[stream.name].items() if name != "base_sha256"} == {
+            "checkpoint": stream.checkpoint,
+            "sha256": f"hash of {stream.checkpoint}",
+            "untrained": False,
+            "state": weights_state(exports[0]),
+        }
+        assert len(streams[stream.name]["base_sha256"]) == 64
+
+
+def test_what_exports_and_servers_leave_in_the_checkout_is_not_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Models there may be gigabytes, of other weights."""
+    checkout = tmp_path / "checkout"
+    with staging(checkout):
+        pass
+    left = ("global_texture/1/model.onnx", "global_texture/1/model.plan", "provenance/1/provenance.json")
+    for name in (*left, "provenance/tensorrt.timing", "voter/1/__pycache__/model.pyc", "provenance/.staging-x/half"):
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+    monkeypatch.setattr("export.repository.SKELETON", checkout)
+    with staging(tmp_path / "models"):
+        pass
+    copied = {str(path.relative_to(tmp_path / "models")) for path in (tmp_path / "models").rglob("*")}
+    assert "voter/1/model.py" in copied
+    assert not [name for name in copied if name.endswith((*left, ".timing", "__pycache__", "half"))]
 
 
 def test_base_networks_are_compared(tmp_path: Path) -> None:
