@@ -210,6 +210,9 @@ def test_other_framings_search_no_face_before_the_crop(framing: ImageFraming) ->
 
     prepared = prepare(png(PHOTOGRAPH), None, Limits(), DECODERS, FramingRule(framing, find=find))
     assert take_over(prepared.decoded, Limits()).native == (framing == "native")
+    # Nor does the framing by the face, of an image that is its own frame.
+    prepared = prepare(IMAGES[0].read_bytes(), None, Limits(), DECODERS, FramingRule("face", find=find))
+    assert take_over(prepared.decoded, Limits()).location == b""
 
 
 def test_rules_that_cannot_be_are_refused() -> None:

@@ -95,10 +95,11 @@ def test_bad_rows_get_their_status_and_cost_their_batch_nothing(decoders: Decode
     assert all(face.status == status.OK and (face.pixels[FACE] == CROP).all() for face in faces[1::2])
 
 
-def test_an_image_that_the_search_fails_on_costs_its_group_nothing(decoders: Decoders) -> None:
+@pytest.mark.parametrize("kind", [cv2.error, MemoryError])
+def test_an_image_that_the_search_fails_on_costs_its_group_nothing(kind: type[Exception], decoders: Decoders) -> None:
     def locate(images: Sequence[RgbImage], boxes: Sequence[Box | None]) -> list[FaceLocation]:
         if any(image.shape[0] == 7 for image in images):
-            raise cv2.error("too small for this filter")
+            raise kind("too small for this filter")
         return supplied_only(images, boxes)
 
     odd = hand_over(np.full((7, 9, 3), 90, np.uint8))
@@ -129,9 +130,25 @@ def test_decoded_images_are_held_in_bounded_groups(decoders: Decoders, monkeypat
         return supplied_only(images, boxes)
 
     large = hand_over(np.zeros((512, 512, 3), np.uint8))
-    batch = [row(), row(), row(), row(decoded=large, box=None), row()]
+    batch = [row(), row(), row(), row(decoded=large, box=None), row(), row(), row(), row()]
     assert all(face.status == status.OK for face in localise(batch, LIMITS, decoders, locate))
-    assert [len(group) for group in groups] == [2, 1, 1, 1]
+    assert [len(group) for group in groups] == [2, 1, 1, 2, 2]
+    groups.clear()
+    localise([row(decoded=large, box=None), row()], LIMITS, decoders, locate)
+    assert [len(group) for group in groups] == [1, 1]  # and no group is empty
+
+
+def test_a_face_that_is_too_small_in_its_own_frame_is_none_there_too(decoders: Decoders) -> None:
+    """A long one: of a square of three times its longer side it has less than a ninth."""
+    sent = FaceLocation((300.0, 100.0, 320.0, 180.0), 0.9, "raw")
+    handed = hand_over(PIXELS, location=sent.to_bytes())
+    small, large = (
+        localise([row(decoded=handed, box=box)], LIMITS, decoders, supplied_only)[0]
+        for box in ((117.0, 85.0, 138.0, 171.0), (60.0, 60.0, 200.0, 200.0))
+    )
+    assert small.location == FaceLocation(None, 0.9, "too_small")
+    np.testing.assert_array_equal(small.pixels[FACE], centre(PIXELS, 252))
+    assert large.location == sent
 
 
 def test_no_rows_are_no_faces(decoders: Decoders) -> None:
