@@ -437,6 +437,19 @@ def test_what_was_sent_before_halves_the_limit_once_and_is_not_counted_in_a_wind
     assert concurrency.limit == 4
 
 
+def test_after_an_overload_the_limit_takes_turns_with_its_half_and_doubles_no_more() -> None:
+    concurrency = ConcurrencyLimit(64)
+    for n in range(2):
+        feed(concurrency, 10.0 * n, 1.0, 12 * 2**n)
+    assert concurrency.limit == 16
+    concurrency.overloaded(20.0, 21.0)
+    limits = []
+    for n in range(3):
+        limits.append(concurrency.limit)
+        feed(concurrency, 30.0 + 10 * n, 1.0, 4 * concurrency.limit)
+    assert limits == [8, 4, 10]  # the half, and then more, for latency was the same at both
+
+
 def test_larger_requests_than_ever_begin_a_window_anew_and_smaller_ones_do_not() -> None:
     concurrency = ConcurrencyLimit(64)
     feed(concurrency, 0.0, 1.0, 11, images=2)

@@ -33,6 +33,41 @@ def test_a_call_that_is_given_up_is_cancelled_and_one_that_is_answered_is_not() 
         infer(failing, ARGUMENTS, 600.0, lambda: 600.0)
 
 
+def test_a_call_that_turns_out_to_have_more_time_is_waited_for() -> None:
+    client = Mock()
+    asked: list[None] = []
+
+    def learnt() -> float:
+        asked.append(None)
+        if len(asked) == 4:
+            client.async_infer.call_args.kwargs["callback"]("late", None)
+        return 0.01 if len(asked) == 1 else 60.0
+
+    assert infer(client, ARGUMENTS, 600.0, learnt) == "late"
+    client.async_infer.return_value.cancel.assert_not_called()
+
+
+def test_by_asyncio_too() -> None:
+    asked: list[None] = []
+
+    async def run() -> str:
+        late = asyncio.Event()
+
+        async def answer(**_: Any) -> str:
+            await late.wait()
+            return "late"
+
+        def learnt() -> float:
+            asked.append(None)
+            if len(asked) == 4:
+                late.set()
+            return 0.01 if len(asked) == 1 else 60.0
+
+        return await ainfer(Mock(infer=answer), ARGUMENTS, 600.0, learnt)
+
+    assert asyncio.run(run()) == "late"
+
+
 def test_so_it_is_by_asyncio() -> None:
     ended: list[str] = []
 

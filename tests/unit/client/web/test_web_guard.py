@@ -129,6 +129,7 @@ def test_whatever_changes_something_is_taken_from_this_page_alone(
         ({"cookie": f"{guard.COOKIE}={TOKEN[:-1]}"}, 401),
         ({"cookie": f"{guard.COOKIE}="}, 401),
         ({"cookie": "\x7f[]=;"}, 401),
+        ({"cookie": f"a/b=1; {guard.COOKIE}={TOKEN}"}, 401),  # which Python's reader refuses as a whole
         ({"authorization": f"Bearer {TOKEN}é"}, 401),
         ({}, 401),
     ],
