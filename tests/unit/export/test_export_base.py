@@ -81,3 +81,13 @@ def test_seeded_checkpoints_differ_and_that_is_no_alarm(tiny: Path) -> None:
     assert len(bases.different) == bases.tensors
     assert "seeded weights do" in describe_bases(bases, seeded=True)
     assert "of another training" in describe_bases(bases, seeded=False)
+
+
+def test_a_tensor_that_one_base_lacks_is_a_difference_and_the_order_of_tensors_is_none() -> None:
+    one, other = {"x": "1", "y": "2"}, {"y": "2", "x": "1"}
+    same = compare_bases({"a": one, "b": other})
+    assert (same.identical, same.tensors) == (True, 2)
+    assert same.sha256["a"] == same.sha256["b"]
+    lacking = compare_bases({"a": one, "b": {"x": "1"}})
+    assert (lacking.different, lacking.tensors) == (("y",), 2)
+    assert lacking.sha256["a"] != lacking.sha256["b"]

@@ -28,6 +28,8 @@ def exported(folder: Path, **changed: object) -> StreamExport:
         (Entry(1, "other", HUB, "c0ffee"), "unknown"),
         (Entry(1, "12ab", HUB), "unknown"),  # of no commit: the hub was not asked
         (Entry(1, "12ab", "local"), "unknown"),
+        (Entry(1, "12ab", HUB.replace("/lpmkhoa", "/notlpmkhoa"), "c0ffee"), "unknown"),
+        (Entry(1, "12ab", f"as of a {TRAINING_RUN}june"), "unknown"),
         (Entry(1, "12ab", f"{TRAINING_RUN}june"), "own"),
     ],
 )
