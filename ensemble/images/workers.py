@@ -48,7 +48,7 @@ IMAGES_PER_WORKER = 1000
 """Then another takes its place: what one image may have left behind in a worker does not stay."""
 
 _ALIGNMENT = 64
-_JOB_SOCKET = (socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+_JOB_SOCKET = (socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
 
 @dataclass

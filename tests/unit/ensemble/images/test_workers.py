@@ -179,10 +179,16 @@ def test_pixels_of_small_images_cannot_be_written_either(decoders: Decoders) -> 
     assert not decoders.decode(read_header(opencv(np.full((8, 8, 3), 9, np.uint8), ".bmp"))).flags.writeable
 
 
-def test_large_images_come_in_memory_of_their_own_and_leave_it(decoders: Decoders) -> None:
+def test_large_images_come_in_memory_of_their_own_and_leave_it(others: set[int], decoders: Decoders) -> None:
     header = read_header(opencv(LARGE[:, :, ::-1], ".bmp"))
-    for _ in range(3):
+    processes = set()
+    for _ in range(4):
         np.testing.assert_array_equal(decoders.decode(header), LARGE)
+        _, worker = started(others)
+        processes.add(worker.pid)
+        maps = Path(f"/proc/{worker.pid}/maps").read_text()
+        assert maps.count("memfd:image") == 1, "a worker that waits holds more than its desk"
+    assert len(processes) == 1, "a process that keeps descriptors has soon used up its few"
     kept = decoders.decode(header)
     assert not kept.flags.writeable  # the memory is the worker's too
     assert_decodes(decoders)
@@ -198,6 +204,7 @@ def test_there_is_a_process_for_each_processor_unless_asked(monkeypatch: pytest.
 def test_no_worker_can_change_the_size_of_the_memory_that_it_shares() -> None:
     """One that shrank it would end by SIGBUS whoever reads the pixels."""
     with workers._shared_memory(8192) as shared:
+        assert not os.get_inheritable(shared)  # no other program that this process starts has it
         for size in (0, 4096, 16384):
             with pytest.raises(PermissionError):
                 os.ftruncate(shared, size)
