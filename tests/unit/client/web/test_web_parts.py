@@ -188,7 +188,14 @@ def test_no_page_of_the_framework_s_own_is_open_and_versions_are_told(web: TestC
     """Those would load programs from elsewhere."""
     for path in ("/redoc", "/openapi.json", "/docs/oauth2-redirect"):
         assert web.get(path).status_code == 404
-    info = web.get("/v1/openapi.json").json()["info"]
+    schema = web.get("/v1/openapi.json").json()
+    score = schema["paths"]["/v1/score"]["post"]
+    assert {"200", "400", "413", "415", "422", "502", "503"} == set(score["responses"])
+    assert {"200", "503"} == set(schema["paths"]["/v1/health"]["get"]["responses"])
+    form = score["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+    assert set(form) == {"file", "link", "faces", "fps", "frames", "frame_rows"}
+    assert form["file"]["maxItems"] == 64
+    info = schema["info"]
     assert (info["title"], info["version"]) == ("Deepfake detector", web_app.client_version())
     assert web.get("/static/page.css").headers["content-type"].startswith("text/css")
     missing = web.get("/v1/no/such")
