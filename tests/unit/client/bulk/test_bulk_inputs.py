@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deepfake_client.bulk.lists import Columns, read_list
+from deepfake_client.bulk import lists
+from deepfake_client.bulk.lists import Columns, check_list, read_list
 from deepfake_client.bulk.shards import read_shard
 from deepfake_client.images.items import read
 from hypothesis import HealthCheck, assume, given, settings
@@ -432,3 +433,26 @@ def test_members_that_went_by_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> N
 def test_an_entry_of_nothing_has_no_path(empty: str | bytes | None) -> None:
     write_table("list.parquet", path=[empty, b"a.jpg" if isinstance(empty, bytes) else "a.jpg"])
     assert listed("list.parquet") == [("list.parquet", "entry 1 has no path"), ("a.jpg", None)]
+
+
+@pytest.mark.parametrize("name", ["LIST.CSV", "list.Tsv", "List.PARQUET"])
+def test_a_table_is_known_by_its_ending_however_that_is_written(name: str) -> None:
+    if name.endswith("PARQUET"):
+        pq.write_table(pa.table({"id": [1], "path": ["a.jpg"]}), name)
+    else:
+        Path(name).write_text("id,path\n1,a.jpg\n".replace(",", "," if name.endswith("CSV") else "\t"))
+    check_list(name, Columns())
+    assert listed(name) == [("a.jpg", None)]
+
+
+def test_a_field_beyond_all_bounds_ends_its_list_with_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = csv.field_size_limit(100)
+    monkeypatch.setattr(lists, "_MOST_FIELD", 100)
+    Path("list.csv").write_text(f"path,caption\na.jpg,x\nb.jpg,{'x' * 101}\nc.jpg,x\n")
+    try:
+        first, last = listed("list.csv")
+    finally:
+        csv.field_size_limit(before)
+    assert first == ("a.jpg", None)
+    assert last[0] == "list.csv"
+    assert "cannot be read beyond its entry 1: field larger than field limit" in (last[1] or "")
