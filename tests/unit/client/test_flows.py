@@ -31,7 +31,7 @@ from deepfake_client.images.items import (
     read,
     read_group,
 )
-from deepfake_client.results import Face
+from deepfake_client.results import Face, Provenance
 from deepfake_client.transport import calls, flows
 from deepfake_client.transport.answers import parse_max_bytes
 from deepfake_client.transport.flows import Ask
@@ -295,6 +295,18 @@ def test_scores_and_verdicts_are_asked_of_their_own_models() -> None:
     )
     assert probe.arguments["parameters"] == {"fresh": True}  # what the server kept says nothing of its steps
     assert "parameters" not in scored.arguments
+
+
+def test_verdicts_are_labelled_with_the_weights_where_they_are_known() -> None:
+    label = calls.score_call(SETTINGS, [image("a")]).label
+    assert label is not None
+    plain = verdicts("a")
+    assert label(plain, None) == plain
+    known = Provenance(True, {"untrained": True, "stand_in": "learnt in an hour"})
+    (labelled,) = label(plain, known)
+    assert (labelled.weights, labelled.untrained, labelled.stand_in) == (known.identity, True, "learnt in an hour")
+    (own,) = label(plain, Provenance(False, {"untrained": False}))
+    assert (own.untrained, own.stand_in) == (False, None)
 
 
 def test_what_a_server_need_not_have_may_be_missing_and_may_not_fail() -> None:

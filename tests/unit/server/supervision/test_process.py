@@ -296,6 +296,8 @@ def test_errors_of_a_log_are_whole_and_told_once() -> None:
         "| table |",
     ]
     assert error_lines(log) == [log[2], log[3], log[9], log[10]]
+    alike = ['E0102 03:04:05.000001 7 a.cc:1] "a[0] is odd"', 'E0102 03:04:05.000002 7 a.cc:1] "b[0] is odd"']
+    assert error_lines(alike) == alike  # two messages, of which the ends are the same
 
 
 ORPHANS = """
