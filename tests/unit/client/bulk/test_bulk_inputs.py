@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deepfake_client.bulk import lists
+from deepfake_client.bulk import lists, shards
 from deepfake_client.bulk.lists import Columns, check_list, read_list
 from deepfake_client.bulk.shards import read_shard
 from deepfake_client.images.items import read
@@ -456,3 +456,22 @@ def test_a_field_beyond_all_bounds_ends_its_list_with_a_row(monkeypatch: pytest.
     assert first == ("a.jpg", None)
     assert last[0] == "list.csv"
     assert "cannot be read beyond its entry 1: field larger than field limit" in (last[1] or "")
+
+
+@pytest.mark.parametrize("name", ["joined.tar", "joined.tar.gz"])
+def test_of_archives_that_were_joined_each_needs_its_end(name: str) -> None:
+    first, second = (make_shard(each, 2).read_bytes() for each in ("a.tar", "b.tar"))
+    data = first + second[:2048]
+    Path(name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    *images, error = read_shard(name, (".jpg",))
+    assert [image.path for image in images] == [f"{name}/{n:04d}.jpg" for n in (0, 1, 0)]
+    assert "ends without the end mark of a tar file" in (error.error or "")
+
+
+def test_no_member_is_read_that_is_larger_than_any_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_shard("s.tar", 1)
+    monkeypatch.setattr(shards, "MAX_IMAGE_BYTES", 2)
+    (image,) = read_shard("s.tar", (".jpg",))
+    assert image.load is not None
+    with pytest.raises(OSError, match="over the limit"):
+        image.load()
