@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,19 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # An example may take long because the machine is busy.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+SECONDS = {"slow": 15.0, "server": 3.0}
+"""What a test with such a mark takes, about."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files that take long first, so that no worker still has one when all others are done."""
+    seconds = Counter[Path]()
+    for item in items:
+        marked = [each for mark, each in SECONDS.items() if item.get_closest_marker(mark)]
+        seconds[item.path] += max(marked, default=0.1)
+    items.sort(key=lambda item: -seconds[item.path])
 
 
 @dataclass(frozen=True)
@@ -126,23 +140,36 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_repository(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """A model repository exported from the tiny seeded checkpoints, by the command that users run.
-
-    The workers of a run share one: tests that change a repository copy it first.
-    """
+def shared(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A folder of all workers of a run."""
     base = tmp_path_factory.getbasetemp()
-    folder = (base if worker_id == "master" else base.parent) / "tiny"
+    return base if worker_id == "master" else base.parent
+
+
+def exported(folder: Path, said: str, *options: str) -> Path:
+    """The models that `python -m export` makes, once for all workers: tests that change a repository copy it first.
+
+    Args:
+        folder: Where they are, or will be made.
+        said: What the command must print of the weights.
+        options: Of the command; FOLDER stands for a folder of its own.
+    """
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
             partial = folder.with_suffix(".partial")
-            options = ["--random-weights", "tiny", "--weights", str(partial / "weights")]
+            options = tuple(option.replace("FOLDER", str(partial)) for option in options)
             command = [sys.executable, "-m", "export", *options, "--repository", str(partial / "models")]
             done = subprocess.run(command, capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
-            assert "UNTRAINED" in done.stdout + done.stderr
+            assert said in done.stdout + done.stderr
             partial.rename(folder)
     return folder / "models"
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(shared: Path) -> Path:
+    """A model repository exported from the tiny seeded checkpoints."""
+    return exported(shared / "tiny", "UNTRAINED", "--random-weights", "tiny", "--weights", "FOLDER/weights")
 
 
 @pytest.fixture(scope="session")
@@ -154,14 +181,10 @@ def server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> I
 
 
 @pytest.fixture(scope="session")
-def learnt(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def learnt(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The real server on the stand-in weights of `samples/`, which have learnt something: see `tests.faces`."""
-    folder = tmp_path_factory.mktemp("learnt")
     weights = Path(__file__).parents[1] / "samples" / "weights"
-    command = [sys.executable, "-m", "export", "--weights", str(weights), "--repository", str(folder / "models")]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "STAND-IN" in done.stdout + done.stderr
-    running = start_server(folder / "models", folder / "log")
+    repository = exported(shared / "stand_in", "STAND-IN", "--weights", str(weights))
+    running = start_server(repository, tmp_path_factory.mktemp("learnt") / "log")
     yield running
     assert running.stop() == 0, running.log.read_text()[-4000:]
