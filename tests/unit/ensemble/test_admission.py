@@ -422,6 +422,16 @@ def test_what_a_request_holds_is_noted_while_it_is_out_and_by_its_own_permit() -
     assert digests[other] == bytes(32)
 
 
+def test_a_late_note_is_not_taken_for_that_of_the_request_that_came_after() -> None:
+    ledger = Ledger.create(1)
+    first = ledger.issue() or 0
+    ledger.release(first)
+    second = ledger.issue() or 0
+    ledger.note(second, b"b" * 32)
+    ledger.note(first, b"a" * 32)
+    assert bytes(ledger._slots["digest"][1]) == b"b" * 32
+
+
 def test_a_ledger_that_is_gone_leaves_no_descriptor() -> None:
     def ledgers() -> int:
         links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
