@@ -8,11 +8,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from tests.golden import ROOT
 from tests.unit.training.fits import SMALL
 from training.run.state import STATE_FILE, read_state
+
+pytestmark = pytest.mark.slow
 
 VALUES = (*SMALL, "optimiser.epochs=5", "run.checkpoint_updates=1", "run.validations_per_epoch=0")
 """Fifteen updates: time enough to be killed in."""
