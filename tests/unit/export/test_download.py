@@ -75,6 +75,8 @@ def test_the_checkpoints_arrive_and_are_recorded(hub: Hub, weights: Path) -> Non
             "source": f"{hub.url}/lpmkhoa/hcmusaqua-ntire26-weights",
             "revision": COMMIT,
         }
+    # Of that commit, whatever the branch has become meanwhile.
+    assert {path.split("/resolve/")[1].split("/")[0] for _, path, _ in hub.requests if "/resolve/" in path} == {COMMIT}
 
 
 def test_the_token_stays_with_the_hub(hub: Hub, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,11 +92,28 @@ def test_the_token_goes_by_no_other_scheme(hub: Hub, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     file = hub_module.PublishedFile(CHECKPOINTS[0], 3 * MIB, "", COMMIT)
     assert hub_module.locate(file).headers == {"Authorization": "Bearer hf_secret"}
+    with monkeypatch.context() as patch:
+        elsewhere = SimpleNamespace(location="http://127.0.0.1:9/resolve/x")  # another port
+        patch.setattr(hub_module.HfApi, "get_hf_file_metadata", lambda *_, **__: elsewhere)
+        assert hub_module.locate(file).headers == {}
     monkeypatch.setattr(hub_module, "hf_hub_url", lambda *_, **__: hub.url.replace("http:", "https:") + "/resolve/x")
     monkeypatch.setattr(
         hub_module.HfApi, "get_hf_file_metadata", lambda *_, **__: SimpleNamespace(location=f"{hub.url}/resolve/x")
     )
     assert hub_module.locate(file).headers == {}
+
+
+def test_a_small_file_has_no_hash_at_the_hub_which_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+
+    def model_info(*_: object, **options: object) -> SimpleNamespace:
+        asked.append(options)
+        small = SimpleNamespace(rfilename="small", size=7, lfs=None)
+        return SimpleNamespace(siblings=[small], sha=COMMIT)
+
+    monkeypatch.setattr(hub_module.HfApi, "model_info", model_info)
+    assert hub_module.look_up(["small"], "main") == {"small": hub_module.PublishedFile("small", 7, "", COMMIT)}
+    assert asked == [{"revision": "main", "files_metadata": True, "timeout": 30}]
 
 
 def test_a_second_run_verifies_and_asks_nobody(hub: Hub, weights: Path) -> None:
@@ -273,7 +292,7 @@ def test_converted_checkpoints_are_not_joined_by_the_published_ones(hub: Hub, we
 def test_two_downloads_do_not_meet_in_one_folder(hub: Hub, weights: Path) -> None:
     weights.mkdir()
     handle = os.open(weights, os.O_RDONLY)
-    fcntl.flock(handle, fcntl.LOCK_EX)
+    fcntl.flock(handle, fcntl.LOCK_SH)  # beside it another may look, and none write
     assert "another download is at work there" in said(download(weights))
     os.close(handle)
     assert download(weights).exit_code == 0
