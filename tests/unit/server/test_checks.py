@@ -95,6 +95,7 @@ def test_a_port_that_somebody_only_calls_from_is_no_listener_s() -> None:
         ([("LISTEN", 2**22 + 1)], "is taken by a process that this user may not see"),
         (psutil.AccessDenied(), "is taken by a process that this user may not see"),
     ],
+    ids=["another user's", "this one", "this one, that also calls", "gone", "not to be asked"],
 )
 def test_a_taken_port_is_told_with_what_is_known_of_its_owner(
     monkeypatch: pytest.MonkeyPatch, seen: Any, told: str
