@@ -21,6 +21,7 @@ import psutil
 
 from server import access
 from server.defaults import DRAIN_SECONDS, fixed_options
+from server.supervision.stop import Stop
 
 SHARED_MEMORY = Path("/dev/shm")
 """Where the server and its stubs exchange tensors."""
@@ -173,7 +174,7 @@ class TritonProcess:
             return []
         return [child for child in children if _is_stub(child)]
 
-    def stop(self, force: threading.Event) -> bool:
+    def stop(self, force: Stop) -> bool:
         """Let requests in flight finish, end the server, and leave nothing behind.
 
         Args:

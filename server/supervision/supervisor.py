@@ -5,7 +5,6 @@ process tree and starts anew.
 """
 
 import dataclasses
-import threading
 import time
 from collections.abc import Callable
 
@@ -19,6 +18,7 @@ from server.supervision.in_flight import InFlight
 from server.supervision.probe import Kind, PendingProbe, Prober
 from server.supervision.process import Installation, Options, TritonProcess, adopt_orphans, has_ended
 from server.supervision.restarts import Restarts
+from server.supervision.stop import Stop
 
 TICK = 0.1  # seconds between two looks
 COUNTS_INTERVAL = 1.0  # seconds between two looks at the statistics
@@ -66,8 +66,8 @@ class Supervisor:
         self._startup_seconds = startup_seconds
         self._max_batch_size = max_batch_size
         self._policy = policy or Policy()
-        self.stop = threading.Event()
-        self.force = threading.Event()
+        self.stop = Stop()
+        self.force = Stop()
 
     def run(self) -> None:
         """Serve until `stop` is set.

@@ -498,7 +498,7 @@ def wait_for_port(port: int) -> None:
 @pytest.mark.slow
 def test_one_of_three_real_servers_is_killed_and_comes_back(tiny_repository: Path, tmp_path: Path) -> None:
     servers = [start_server(tiny_repository, tmp_path / f"{n}.log") for n in range(3)]
-    rounds = 40
+    rounds = 20
     items = [(GOLDEN / "images" / row["image"], BOXES[row["image"]]) for row in ROWS] * rounds
     verdicts: list[Verdict] = []
     back = threading.Event()

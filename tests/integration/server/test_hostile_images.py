@@ -32,7 +32,7 @@ pytestmark = pytest.mark.server
 ROW = ROWS[1]
 GOOD = ((GOLDEN / "images" / ROW["image"]).read_bytes(), ROW["box"])
 STATUSES = {value for name, value in vars(status).items() if name.isupper()}
-FUZZED = int(os.environ.get("FUZZED_IMAGES", "400"))
+FUZZED = int(os.environ.get("FUZZED_IMAGES", "300"))
 """Mutated images that are served; give FUZZED_IMAGES=20000 for a long run."""
 
 MEMORY_BACK = 200 << 20

@@ -20,6 +20,7 @@ from server.standin.environment import server_environment
 from server.supervision.health import Policy
 from server.supervision.probe import Kind, Outcome
 from server.supervision.process import LIFELINE, LOG_LEVELS, Options, TritonProcess, arguments, error_lines, has_ended
+from server.supervision.stop import Stop
 
 PORTS = {"grpc": 1, "http": 2, "metrics": 3}
 
@@ -101,7 +102,7 @@ def test_a_process_runs_logs_and_stops_in_good_order(tmp_path: Path) -> None:
     assert log == ["1 2"]
     assert process.exit_status() is None
     assert os.getpgid(process.pid) == process.pid  # a group of its own: Ctrl-C does not reach it
-    assert process.stop(__import__("threading").Event())
+    assert process.stop(Stop())
     assert process.exit_status() == "killed by SIGTERM"
 
 
@@ -162,8 +163,6 @@ def test_a_kill_removes_the_shared_memory_of_this_server_alone(tmp_path: Path, m
 
 
 def test_a_forced_stop_kills_at_once_all_of_its_group_and_its_shared_memory(tmp_path: Path) -> None:
-    import threading
-
     program = """
 import os, signal, subprocess, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -179,7 +178,7 @@ time.sleep(60)
     child, prefix = log[0].split()
     assert prefix.startswith(f"deepfake_detector_{os.getpid()}_")
     assert Path(f"/dev/shm/{prefix}region").exists()
-    force = threading.Event()
+    force = Stop()
     force.set()
     assert not process.stop(force)
     assert process.exit_status() == "killed by SIGKILL"
@@ -188,14 +187,12 @@ time.sleep(60)
 
 
 def test_a_server_that_does_not_stop_is_killed_after_its_drain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import threading
-
     monkeypatch.setattr("server.supervision.process.KILL_AFTER", 0.1)
     program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(60)"
     log: list[str] = []
     process = TritonProcess(Installation(tmp_path, program), options(drain_seconds=0), log.append)
     wait_for_log(log)
-    assert not process.stop(threading.Event())
+    assert not process.stop(Stop())
     assert process.exit_status() == "killed by SIGKILL"
 
 
@@ -362,5 +359,5 @@ time.sleep(600)
     log: list[str] = []
     process = TritonProcess(Installation(tmp_path, program), options(drain_seconds=0), log.append)
     wait_for_log(log)
-    assert process.stop(__import__("threading").Event())
+    assert process.stop(Stop())
     assert process.exit_status() == "exit code 0"

@@ -15,6 +15,7 @@ from server.supervision import restarts, supervisor
 from server.supervision.health import Policy
 from server.supervision.probe import Kind, Outcome
 from server.supervision.process import Options
+from server.supervision.stop import Stop
 from server.supervision.supervisor import Supervisor, local_address
 
 ALIVE: Any = type("Alive", (), {"pid": 76, "is_running": lambda _: True, "status": lambda _: "sleeping"})()
@@ -66,7 +67,7 @@ class FakeProcess:
     def stubs(self) -> list[Any]:
         return self._script.stubs
 
-    def stop(self, force: threading.Event) -> bool:
+    def stop(self, force: Stop) -> bool:
         self._script.stopped.append(force.is_set())
         return self._script.in_time
 
