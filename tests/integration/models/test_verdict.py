@@ -267,17 +267,22 @@ def test_a_forecast_says_what_the_run_would_take_and_writes_nothing(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deepfake_client.cli.output.forecast.PROBE_SECONDS", 0.5)
-    monkeypatch.chdir(tmp_path)
-    found = printed(score(server.url, IMAGES[0].parent, "--forecast", "--format", "jsonl"))[0]
-    assert (found["images"], found["videos"]) == (len(IMAGES), 0)
+    faces, here = tmp_path / "faces", tmp_path / "here"
+    for folder in (faces, here):
+        folder.mkdir()
+    for image in (IMAGES[number] for number in (0, 1, 3, 4)):  # where a face is found at once
+        shutil.copy(image, faces)
+    monkeypatch.chdir(here)
+    found = printed(score(server.url, faces, "--forecast", "--format", "jsonl"))[0]
+    assert (found["images"], found["videos"]) == (4, 0)
     for name in ("full", "verdict_only"):
         each = found[name]
-        assert each["hours"] * 3600 * each["images_per_second"] == pytest.approx(len(IMAGES))
+        assert each["hours"] * 3600 * each["images_per_second"] == pytest.approx(4)
         assert each["probe"]["images"] / each["probe"]["seconds"] == pytest.approx(each["images_per_second"])
     assert found["full"]["probe"]["left_out"] == {}
     assert set(found["verdict_only"]["probe"]["left_out"]) == {"local_facial"}
-    assert list(tmp_path.iterdir()) == []
-    told = score(server.url, IMAGES[0].parent, "--forecast", "--operating-point", "far=0.01")
+    assert list(here.iterdir()) == []
+    told = score(server.url, faces, "--forecast", "--operating-point", "far=0.01")
     assert told.exit_code == 2  # the vote is not calibrated
-    assert score(server.url, tmp_path, "--forecast").exit_code == 5
+    assert score(server.url, here, "--forecast").exit_code == 5
     assert score(server.url, IMAGES[0], "--forecast", "--output", "rows.csv").exit_code == 2
