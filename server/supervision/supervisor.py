@@ -73,7 +73,7 @@ class Supervisor:
         """Serve until `stop` is set.
 
         Raises:
-            StartError: The first start failed.
+            StartError: The first start failed, and not by a crash.
             GaveUpError: Several starts in a row failed. A server that does start is started again, however often it
                 ends.
         """
@@ -85,6 +85,7 @@ class Supervisor:
             prober = make_prober(options)
             try:
                 reason, served, last_request = self._serve(process, prober)
+                crashed = (process.exit_status() or "").startswith("killed by")
             finally:
                 prober.close()
                 if self.stop.is_set():
@@ -94,7 +95,8 @@ class Supervisor:
             if reason is None:
                 return
             errors = process.error_lines()
-            if not restarts.total and served is None:
+            # A crash while the models load may be over the next time; what the server itself refuses is not.
+            if not restarts.total and served is None and not crashed:
                 raise StartError("\n".join([f"the server did not start: {reason}", *errors]))
             restarts.server_ended(served, last_request)
             if restarts.hopeless:

@@ -34,6 +34,7 @@ class Script:
 
     outcomes: list[list[Kind]]
     ends: list[int | None] = field(default_factory=lambda: [None])
+    status: str = "exit code 7"
     seconds: float = 0.0
     counts: Callable[[], Any] = dict
     starts: int = -1
@@ -62,7 +63,7 @@ class FakeProcess:
         if self._looks is None:
             return None
         self._looks -= 1
-        return "exit code 7" if self._looks < 0 else None
+        return self._script.status if self._looks < 0 else None
 
     def stubs(self) -> list[Any]:
         return self._script.stubs
@@ -171,6 +172,15 @@ def test_one_failed_inference_while_it_loads_is_no_verdict(run: Callable[..., li
 def test_a_server_that_ends_while_it_loads_is_an_error(run: Callable[..., list[str]]) -> None:
     with pytest.raises(StartError, match=r"ended while it loaded the models \(exit code 7\)"):
         run(Script([[Kind.UNREACHABLE]], ends=[3]), lambda _: False)
+
+
+def test_a_first_start_that_crashes_is_tried_again(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.UNREACHABLE], [Kind.ANSWERED]], ends=[3, None], status="killed by SIGABRT")
+    said = run(script, lambda said: "ready" in said)
+    assert said[0] == "RESTARTING because tritonserver ended while it loaded the models (killed by SIGABRT)"
+    always = Script([[Kind.UNREACHABLE]], ends=[3], status="killed by SIGABRT")
+    with pytest.raises(GaveUpError, match=r"gave up after 5 failed starts in a row; the last: .*SIGABRT"):
+        run(always, lambda _: False)
 
 
 def test_a_start_without_an_answer_in_time_is_an_error(
