@@ -1,16 +1,13 @@
 """Small graphs in the real tritonserver: what the tests of the stand-in backends share."""
 
-import importlib.util
 import socket
 import sys
 import time
-import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import onnx
@@ -20,6 +17,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from server.standin.layout import BACKENDS, Layout
 from server.supervision.process import Options, TritonProcess
+from tests.fakes.backend import Backend
 
 RNG = np.random.default_rng(5)
 WEIGHT = RNG.standard_normal((48, 2)).astype(np.float32)
@@ -132,12 +130,5 @@ def assert_each_request_gets_its_own_rows(client: triton.InferenceServerClient) 
 @contextmanager
 def backend_module(name: str) -> Iterator[Any]:
     """A backend's module, for its pure functions; its Triton import is not needed by them."""
-    triton_module = "triton_python_backend_utils"
-    with mock.patch.dict(sys.modules, {triton_module: types.ModuleType(triton_module)}):
-        spec = importlib.util.spec_from_file_location(f"{name}_backend", BACKENDS / name / "model.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        yield module
+    yield Backend().load(BACKENDS / name / "model.py")
     sys.modules.pop("server.standin.backends.graph_model", None)

@@ -166,6 +166,10 @@ class TritonProcess:
             return None
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
+    def has_crashed(self) -> bool:
+        """Whether a signal ended tritonserver."""
+        return (self._popen.poll() or 0) < 0
+
     def stubs(self) -> list[psutil.Process]:
         """The Python backend's stubs, one per instance of a Python or ONNX model."""
         try:

@@ -85,7 +85,7 @@ class Supervisor:
             prober = make_prober(options)
             try:
                 reason, served, last_request = self._serve(process, prober)
-                crashed = (process.exit_status() or "").startswith("killed by")
+                crashed = process.has_crashed()
             finally:
                 prober.close()
                 if self.stop.is_set():

@@ -162,10 +162,10 @@ class Backend(ModuleType):
     def get_output_tensor_by_name(response: InferenceResponse, name: str) -> Tensor | None:
         return Tensor(name, response.outputs[name]) if name in response.outputs else None
 
-    def load(self, model: Path) -> Any:
-        """A step's module, which finds this one."""
+    def load(self, file: Path) -> Any:
+        """A step's module, or a backend's, which finds this one."""
         with mock.patch.dict(sys.modules, {self.__name__: self}):
-            spec = importlib.util.spec_from_file_location("step_under_test", model / "1" / "model.py")
+            spec = importlib.util.spec_from_file_location("step_under_test", file)
             assert spec is not None
             assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
@@ -178,7 +178,7 @@ class Backend(ModuleType):
 
     def load_step(self, name: str) -> Any:
         """The module of a step of the repository."""
-        return self.load(ROOT / "model_repository" / name)
+        return self.load(ROOT / "model_repository" / name / "1" / "model.py")
 
 
 def column(*values: Any) -> np.ndarray:

@@ -143,7 +143,7 @@ def _when_all_are_done(futures: list[Future[Prepared]], then: Callable[[], None]
             # Else they and this callback hold each other, and all pixels, until Python collects circles.
             futures.clear()
 
-    for future in list(futures):
+    for future in list(futures):  # The last callback empties the other one.
         future.add_done_callback(one_is_done)
 
 

@@ -3,7 +3,6 @@
 Whoever changes one of them changes what the service does: the documentation and the changelog have to say so.
 """
 
-import importlib
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from ensemble import contract, status, streams
 from ensemble.calibration import PAPER_VOTE
 from ensemble.preparation import FramingRule
+from tests.constants import constant
 
 NUMBERS: dict[str, Any] = {
     # What the networks were trained on.
@@ -64,8 +64,7 @@ NUMBERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_number_is_the_one_that_was_promised(name: str) -> None:
-    module, _, constant = name.rpartition(".")
-    assert getattr(importlib.import_module(f"ensemble.{module}"), constant) == NUMBERS[name]
+    assert constant(f"ensemble.{name}") == NUMBERS[name]
 
 
 def test_statuses_are_a_closed_set() -> None:

@@ -1,11 +1,11 @@
 """Numbers and names of weights, exports and engines that other people's files and deployments rely on, by value."""
 
-import importlib
 from typing import Any
 
 import pytest
 
 from export.weights.published import KNOWN
+from tests.constants import constant
 
 NUMBERS: dict[str, Any] = {
     # What checkpoints are, and how they were trained.
@@ -55,8 +55,7 @@ NUMBERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_number_is_the_one_that_was_promised(name: str) -> None:
-    module, _, constant = name.rpartition(".")
-    assert getattr(importlib.import_module(module), constant) == NUMBERS[name]
+    assert constant(name) == NUMBERS[name]
 
 
 def test_published_files_are_known_by_digests_that_others_give_too() -> None:

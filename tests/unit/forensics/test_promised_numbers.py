@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from forensics.calibrate.maps import fit_platt, fit_temperature
+from tests.constants import constant
 
 NUMBERS: dict[str, Any] = {
     "common.metrics.CONFIDENCE": 0.95,
@@ -32,8 +33,7 @@ NUMBERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_number_is_the_one_that_was_promised(name: str) -> None:
-    module, _, constant = name.rpartition(".")
-    assert getattr(importlib.import_module(f"forensics.{module}"), constant) == NUMBERS[name]
+    assert constant(f"forensics.{name}") == NUMBERS[name]
 
 
 @pytest.mark.parametrize(

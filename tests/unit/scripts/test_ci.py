@@ -24,7 +24,7 @@ def run(folder: Path, *, programs: bool = True, codes: Mapping[str, int]) -> sub
     for path, text in stand_ins.items():
         (folder / path).write_text(f"#!/bin/sh\n{text}\n")
         (folder / path).chmod(0o755)
-    for program in ("bash", "dirname", "nice", "xargs"):
+    for program in ("bash", "dirname", "xargs"):
         (folder / "bin" / program).symlink_to(str(shutil.which(program)))
     environment = {"PATH": str(folder / "bin")}
     return subprocess.run([folder / ".ci" / "run"], env=environment, capture_output=True, text=True, check=False)

@@ -1,6 +1,5 @@
 """Numbers of the launcher that users rely on, by value; docs/ and the changelog have to follow a change."""
 
-import importlib
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 
 from server.supervision.health import Policy
 from server.supervision.process import LOG_LEVELS, Options
+from tests.constants import constant
 
 NUMBERS: dict[str, Any] = {
     "supervision.restarts.GIVE_UP_AFTER": 5,
@@ -25,8 +25,7 @@ NUMBERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_a_number_is_the_one_that_was_promised(name: str) -> None:
-    module, _, constant = name.rpartition(".")
-    assert getattr(importlib.import_module(f"server.{module}"), constant) == NUMBERS[name]
+    assert constant(f"server.{name}") == NUMBERS[name]
 
 
 def test_how_patient_the_supervision_is() -> None:

@@ -118,7 +118,7 @@ def begin(
             {"name": "STATUS", "data_type": "TYPE_STRING"},
         ],
     }
-    model = backend.load(ROOT / "server" / "response_cache" / "front").TritonPythonModel()
+    model = backend.load(ROOT / "server" / "response_cache" / "front" / "1" / "model.py").TritonPythonModel()
     model.initialize(
         {
             "model_config": json.dumps(config),

@@ -182,6 +182,7 @@ time.sleep(60)
     force.set()
     assert not process.stop(force)
     assert process.exit_status() == "killed by SIGKILL"
+    assert process.has_crashed()
     assert not Path(f"/dev/shm/{prefix}region").exists()
     assert not psutil.pid_exists(int(child)) or psutil.Process(int(child)).status() == psutil.STATUS_ZOMBIE
 

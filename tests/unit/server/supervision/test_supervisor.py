@@ -65,6 +65,9 @@ class FakeProcess:
         self._looks -= 1
         return self._script.status if self._looks < 0 else None
 
+    def has_crashed(self) -> bool:
+        return self._looks is not None and self._looks < 0 and self._script.status.startswith("killed by")
+
     def stubs(self) -> list[Any]:
         return self._script.stubs
 
