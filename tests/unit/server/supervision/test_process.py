@@ -101,6 +101,7 @@ def test_a_process_runs_logs_and_stops_in_good_order(tmp_path: Path) -> None:
     wait_for_log(log)
     assert log == ["1 2"]
     assert process.exit_status() is None
+    assert not process.has_crashed()
     assert os.getpgid(process.pid) == process.pid  # a group of its own: Ctrl-C does not reach it
     assert process.stop(Stop())
     assert process.exit_status() == "killed by SIGTERM"
@@ -148,6 +149,7 @@ def test_an_exit_code_is_told(tmp_path: Path) -> None:
     while process.exit_status() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     assert process.exit_status() == "exit code 3"
+    assert not process.has_crashed()
     process.kill()
 
 
