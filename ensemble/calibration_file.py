@@ -4,7 +4,6 @@ It holds a vote, operating points, and the checkpoints that both were fitted on:
 """
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -231,7 +230,7 @@ def _probabilities(value: object, where: str) -> tuple[float, ...]:
 def _number(value: object, where: str, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise CalibrationError(f"{where} is {value!r}; it must be a number")
-    if not (math.isfinite(value) and low <= value <= high):
+    if not low <= value <= high:
         raise CalibrationError(f"{where} is {value}; it must lie in [{low:g}, {high:g}]")
     return value
 

@@ -1,6 +1,7 @@
 """What a run says while it goes: a JSON line an event, TensorBoard, and a line on the terminal."""
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,8 +38,9 @@ class Journal:
     def __init__(self, folder: Path, total: int, progress: Progress, console: Console) -> None:
         self._path = folder / METRICS_FILE
         self._metrics = self._path.open("ab", buffering=0)
-        self._metrics.truncate(progress.logged)
-        self._whole, self._unwritten = progress.logged, progress.unlogged.encode()
+        # Of a file that somebody removed there is nothing to keep.
+        self._whole = self._metrics.truncate(min(progress.logged, self._metrics.seek(0, os.SEEK_END)))
+        self._unwritten = progress.unlogged.encode()
         self._skipped = folder / SKIPPED_FILE
         self._board: Board | None = None
         self._console = console

@@ -20,8 +20,8 @@ _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 # the orientation.
 _APPLICATION = frozenset((*range(0xE0, 0xF0), 0xFE))
 _IGNORED = _APPLICATION - {0xE0, 0xE1, 0xEE}
-_MARKER = re.compile(rb"\xff[^\x00\xff]", re.DOTALL)
-_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]", re.DOTALL)
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
+_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _SMALL_FILE = 1 << 17
 """Bytes of the largest file that is searched for markers by an expression: it is quick, but holds up the other threads.
 Larger files take NumPy, which holds up nobody."""

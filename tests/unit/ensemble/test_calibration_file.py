@@ -92,6 +92,14 @@ def test_a_calibrated_score_is_maps_then_weights_then_steps() -> None:
     assert scored.score.dtype == scored.probability.dtype == scored.stream_probabilities.dtype == np.float32
 
 
+def test_votes_and_score_have_the_step_of_the_vote_and_the_probability_none() -> None:
+    vote = Vote((NoMap(),) * 3, (1.0, 1.0, 2.0), 0.05)
+    scored = vote.score(np.float32([[0.33, 0.58, 0.11]]))
+    np.testing.assert_allclose(scored.stream_votes, [[0.35, 0.6, 0.1]])
+    np.testing.assert_allclose(scored.score, [0.3])  # of 0.2875
+    np.testing.assert_allclose(scored.probability, [0.2825])
+
+
 def test_the_file_comes_back_as_it_was_written() -> None:
     assert parse_calibration(CALIBRATION.to_text()) == CALIBRATION
     assert parse_calibration(echo_of(CALIBRATION.to_text())) == CALIBRATION
@@ -120,6 +128,7 @@ def changed(path: str, value: Any) -> str:
         ("created", ..., "the file lacks created"),
         ("untrained", 0, "untrained is 0; it must be of type bool"),
         ("images.real", 1.5, "images.real is 1.5"),
+        ("images.fake", True, "images.fake is True; it must be of type int"),
         ("streams.local_facial", ..., "streams lacks local_facial"),
         ("streams.clip", {}, "streams has unknown keys clip"),
         ("streams.local_facial.weight", -1, r"streams.local_facial.weight is -1; it must lie in \[0, 1e\+06\]"),
@@ -137,7 +146,15 @@ def changed(path: str, value: Any) -> str:
         ("rounding_step", True, "rounding_step is True"),
         ("rounding_step", "0.1", "rounding_step is '0.1'"),
         ("operating_points", {}, "must be of type list"),
-        ("operating_points.0.threshold", 1.1, r"operating_points\[0\].threshold is 1.1"),
+        *(
+            (f"operating_points.0.{name}", value, rf"operating_points\[0\].{name} is {value}")
+            for name in ("far", "threshold", "false_alarm_rate", "detection_rate")
+            for value in (-0.1, 1.1)
+        ),
+        *(
+            (f"operating_points.0.{name}_interval", [0.1, 1.1], rf"{name}_interval is 1.1")
+            for name in ("threshold", "false_alarm", "detection")
+        ),
         ("operating_points.0.threshold_interval", [0.9, 0.1], "a lower and an upper end"),
         ("operating_points.0.far", ..., r"operating_points\[0\] lacks far"),
     ],
@@ -192,10 +209,15 @@ def test_a_configuration_at_odds_with_its_file_is_refused(folder: Path) -> None:
     echo = echo_of(CALIBRATION.to_text())
     with pytest.raises(CalibrationError, match="must be 'paper' where calibration_file is empty"):
         read_in_force(folder, "", echo)
+    with pytest.raises(CalibrationError, match="must be 'paper' where calibration_file is empty"):
+        read_in_force(folder, "", "")
     with pytest.raises(CalibrationError, match=r"No such file.*gone\.json.*python -m forensics calibrate"):
         read_in_force(folder, "gone.json", echo)
     with pytest.raises(CalibrationError, match="does not hold the text of"):
         read_in_force(folder, "calibration.json", "paper")
+    (folder / "calibration.json").write_bytes(b"\xff")
+    with pytest.raises(CalibrationError, match=r"cannot be read.*python -m forensics calibrate"):
+        read_in_force(folder, "calibration.json", echo)
     (folder / "calibration.json").write_text(changed("rounding_step", 0.3))
     with pytest.raises(CalibrationError, match=r"calibration\.json: rounding_step is 0\.3"):
         read_in_force(folder, "calibration.json", echo)
@@ -260,6 +282,7 @@ def test_values_at_the_ends_of_their_ranges_are_taken(path: str, value: Any) -> 
         ("streams.local_facial.map.intercept", -1.01e3),
         ("streams.local_facial.map.intercept", 1.01e3),
         ("streams.local_facial.weight", 1.01e6),
+        ("streams.local_facial.weight", 10**400),
         ("streams.semantic_fusion.map.x", [0.5, 0.5]),
         ("operating_points.0.threshold_interval", [0.5]),
         ("operating_points.0.threshold_interval", [0.1, 0.2, 0.3]),

@@ -45,3 +45,11 @@ def test_a_wrong_box_is_told_with_value_and_image_size(box) -> None:
     assert prepared.status == status.INVALID_FACE_BOX
     assert str(box) in prepared.message
     assert "256×256" in prepared.message
+
+
+def test_a_box_is_held_against_the_image_s_own_sides() -> None:
+    data = hostile.encode(np.zeros((100, 300, 3), np.uint8), ".png")
+    assert prepare(data, (200.0, 20.0, 260.0, 80.0), Limits()).status == status.OK
+    turned = prepare(data, (20.0, 200.0, 80.0, 260.0), Limits())
+    assert (turned.status, turned.box) == (status.INVALID_FACE_BOX, None)
+    assert "300×100" in turned.message

@@ -1,15 +1,22 @@
 """What is fitted on simulated scores: known temperatures come back, and nothing changes without a certain gain."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
-from ensemble.calibration import PAPER_VOTE, Isotonic, NoMap, Platt, Temperature, logit
+from ensemble.calibration import PAPER_VOTE, Isotonic, NoMap, Platt, Temperature, logit, round_to
 from ensemble.streams import STREAMS
 from forensics.calibrate import fit as fit_module
 from forensics.calibrate.decisions import BRIER, ROC_AUC, Trial
 from forensics.calibrate.fit import FOLDS, LEAST_OF_A_CLASS, Fit, assign_folds, count_rounds, fit_vote, fit_weights
 from forensics.calibrate.maps import FITTERS, fit_isotonic, fit_platt, fit_temperature
-from forensics.calibrate.operating_points import find_operating_points, images_needed, proportion_interval
+from forensics.calibrate.operating_points import (
+    find_operating_points,
+    find_support,
+    images_needed,
+    proportion_interval,
+)
 from forensics.common.metrics import Estimate, brier_score, expected_calibration_error
 from forensics.common.progress import silent
 from forensics.common.scoring.scores import Scores
@@ -316,3 +323,87 @@ def test_a_fake_image_at_the_threshold_is_not_detected() -> None:
     assert (point.threshold, point.detection_rate) == (0.1, 1)
     (point,) = find_operating_points(np.arange(6) >= 4, np.array([0.1, 0.2, 0.5, 0.6, 0.2, 0.7]), [0.5], resamples=5)
     assert (point.threshold, point.detection_rate) == (0.2, 0.5)
+
+
+def test_each_rate_has_the_intervals_of_its_own_images() -> None:
+    """30 real and 90 fake images; what is asked beside it changes nothing of a rate."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) >= 30
+    scores = np.where(labels, 0.3, 0.0) + 0.7 * rng.random(120)
+    low, high = find_operating_points(labels, scores, [0.1, 0.3], resamples=50)
+    assert find_operating_points(labels, scores, [0.3], resamples=50) == (high,)
+    assert find_operating_points(labels, scores, [0.3], resamples=50, seed=1) != (high,)
+    assert low.threshold_interval[1] > high.threshold_interval[1]
+    for point, alarms in ((low, 3), (high, 9)):
+        assert point.false_alarm_interval == pytest.approx(proportion_interval(alarms, 30))
+        detected = round(point.detection_rate * 90)
+        assert point.detection_interval == pytest.approx(proportion_interval(detected, 90))
+
+
+def test_the_rate_on_images_left_out_is_that_of_the_real_ones() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) >= 30
+    scores = rng.random(120)
+    folds = assign_folds(labels, seed=0)
+    left_out = [(folds == fold, scores) for fold in range(FOLDS)]
+    (low, high) = find_support(labels, [0.3, 0.1], left_out)
+    assert (low.far, high.far) == (0.1, 0.3)
+    assert high.left_out is not None
+    alarms = round(high.left_out.value * 30)
+    assert (high.left_out.low, high.left_out.high) == pytest.approx(proportion_interval(alarms, 30))
+    (of_one_class,) = find_support(labels, [0.3], [(labels, scores)])  # no real image is left out
+    assert of_one_class.left_out is None
+
+
+def test_every_part_is_tried_on_what_was_chosen_before_and_the_whole_on_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Every candidate is adopted: of the maps the last, all weight on the second stream, the finest step."""
+    calls: list[tuple[str, np.ndarray, np.ndarray]] = []
+
+    def gain(self: Trial, measure: str, old: np.ndarray, new: np.ndarray, confidence: float = 0) -> Estimate:
+        assert (self.seed, self.resamples) == (7, 5)
+        calls.append((measure, old, new))
+        return Estimate(0.1, 0.05, 0.15)
+
+    monkeypatch.setattr(Trial, "gain", gain)
+    monkeypatch.setattr(fit_module, "fit_weights", lambda probabilities, labels: (0.0, 10.0, 0.0))
+    scores = simulate(2 * LEAST_OF_A_CLASS, temperatures=(9, 3, 0.2))
+    labels, raw = scores.labels, scores.streams
+    fit = fit_vote(scores, resamples=5, seed=7)
+    assert [each.measure for each in fit.decisions] == [BRIER] * 3 + [ROC_AUC] * 2
+    assert [each.choice for each in fit.decisions] == ["platt"] * 3 + ["fitted", "0.01"]
+    maps, weights, steps, whole = calls[:6], calls[6], calls[7:11], calls[11:]
+    for index in range(3):
+        np.testing.assert_array_equal(maps[2 * index][1], raw[:, index])
+    mapped = np.stack([maps[2 * index + 1][2] for index in range(3)], axis=1)
+    np.testing.assert_allclose(weights[1], np.average(mapped, axis=1, weights=PAPER_VOTE.weights))
+    np.testing.assert_allclose(weights[2], mapped[:, 1])
+    for (_, old, new), (before, after) in zip(steps, pairwise((0.1, 0.2, 0.05, 0.02, 0.01)), strict=True):
+        np.testing.assert_allclose(old, round_to(mapped[:, 1], before), atol=1e-12)
+        np.testing.assert_allclose(new, round_to(mapped[:, 1], after), atol=1e-12)
+    assert [measure for measure, _, _ in whole] == [ROC_AUC, ROC_AUC, BRIER]
+    for (_, old, new), expected in zip(
+        whole, ((scores.vote, steps[-1][2]), (scores.mean, weights[2]), (scores.mean, weights[2])), strict=True
+    ):
+        np.testing.assert_array_equal(old, expected[0])
+        np.testing.assert_array_equal(new, expected[1])
+    assert fit.calibration_errors == (
+        expected_calibration_error(labels, scores.mean),
+        expected_calibration_error(labels, weights[2]),
+    )
+    everyone = np.zeros(len(labels), np.bool_)
+    for held, vote in ((everyone, fit.vote), *fit.left_out):
+        fitted = tuple(fit_platt(column, labels[~held]) for column in raw[~held].T)
+        assert (vote.maps, vote.weights, vote.rounding_step) == (fitted, (0.0, 10.0, 0.0), 0.01)
+
+
+def test_no_group_is_on_both_sides_of_a_fold() -> None:
+    scores = simulate(60, per_group=6)
+    assert scores.groups is not None
+    fits = [fit_vote(scores, resamples=5, seed=seed) for seed in (0, 1)]
+    held = np.array([each for each, _ in fits[0].left_out])
+    assert (held.sum(axis=0) == 1).all()
+    for each in held:
+        assert not set(scores.groups[each]) & set(scores.groups[~each])
+    assert not np.array_equal(held, [each for each, _ in fits[1].left_out])

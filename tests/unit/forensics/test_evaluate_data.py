@@ -4,12 +4,13 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from deepfake_client import Verdict
 
-from forensics.common.dataset import read_dataset
+from forensics.common.dataset import LabelledImage, find_images, read_dataset
 from forensics.common.errors import ForensicsError
-from forensics.common.scoring.scores import collect
+from forensics.common.scoring.scores import collect, reason
 from forensics.common.scoring.store import ScoreStore, old_path
 
 
@@ -84,7 +85,10 @@ def test_rows_come_back_until_the_file_changes(folder: Path, tmp_path: Path) -> 
     with ScoreStore(store, {"weights": 1}) as scores:
         assert scores.get(image) == row
         assert scores.get(folder / "fake" / "c.webp") is None
-        os.utime(image, ns=(0, 0))
+        os.utime(image, ns=(row["mtime_ns"], row["mtime_ns"] + 1))
+        assert scores.get(image) is None
+        image.write_bytes(b"another size")
+        os.utime(image, ns=(row["mtime_ns"], row["mtime_ns"]))
         assert scores.get(image) is None
 
 
@@ -94,6 +98,9 @@ def test_failures_that_may_pass_are_not_kept_and_others_are(folder: Path, tmp_pa
         assert scores.keep(image, verdict(image, "request_failed").to_dict())["status"] == "request_failed"
         scores.keep(other, verdict(other, "unreadable_image").to_dict())
         scores.keep(folder / "gone.jpg", verdict(folder / "gone.jpg", "unreadable_file").to_dict())
+        scores.keep(image, verdict(image, "unreadable_file").to_dict())  # it is there again
+        gone = scores.keep(folder / "gone.jpg", verdict(folder / "gone.jpg").to_dict())  # it was there a moment ago
+        assert (gone["status"], "size" in gone) == ("ok", False)
         assert len(scores) == 1
         assert scores.get(image) is None
 
@@ -126,12 +133,12 @@ def test_a_line_that_was_cut_off_is_scored_again_and_the_file_stays_whole(folder
     assert len(store.read_text().splitlines()) == 3
 
 
-@pytest.mark.parametrize("text", ["not json\n", "[1]\n", '{"server": {}}\n{"path": "x"}\n'])
-def test_a_damaged_file_of_scores_is_refused_unharmed(tmp_path: Path, text: str) -> None:
-    (tmp_path / "scores.jsonl").write_text(text)
+@pytest.mark.parametrize("text", [b"not json\n", b"[1]\n", b'{"server": {}}\n{"path": "x"}\n', b"\xff\xfe\n"])
+def test_a_damaged_file_of_scores_is_refused_unharmed(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "scores.jsonl").write_bytes(text)
     with pytest.raises(ForensicsError, match="remove it to score all again"):
         ScoreStore(tmp_path / "scores.jsonl", {})
-    assert (tmp_path / "scores.jsonl").read_text() == text
+    assert (tmp_path / "scores.jsonl").read_bytes() == text
 
 
 def test_two_runs_do_not_write_one_file(tmp_path: Path) -> None:
@@ -147,3 +154,66 @@ def test_no_scored_image_of_a_class_is_told_with_the_reason(folder: Path) -> Non
     rows = [verdict(image.path, "empty_image").to_dict() for image in images]
     with pytest.raises(ForensicsError, match=r"0 real and 0 fake images were scored, 3 were not.*holds no bytes"):
         collect(images, rows)
+
+
+def test_images_of_a_folder_are_found_at_any_depth_by_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    found = find_images(Path())
+    assert found == [folder / "fake" / "c.webp", folder / "real" / "b.jpg", folder / "real" / "deep" / "a.PNG"]
+    assert [image.path for image in read_dataset(Path())] == [*found[1:], found[0]]
+    (folder / "none").mkdir()
+    with pytest.raises(ForensicsError, match=r"none: no image \(\.jpg"):
+        find_images(folder / "none")
+
+
+def test_paths_of_a_table_are_absolute_wherever_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "labels.csv").write_text("path,label\na.jpg,0\nb.jpg,1\n")
+    monkeypatch.chdir(tmp_path)
+    assert [(image.path, image.fake) for image in read_dataset(Path("labels.csv"))] == [
+        (tmp_path / "a.jpg", False),
+        (tmp_path / "b.jpg", True),
+    ]
+    (tmp_path / "long.csv").write_text("path,label\n" + "a" * 200_000 + ",real\n")
+    with pytest.raises(ForensicsError, match="not a CSV file in UTF-8"):
+        read_dataset(tmp_path / "long.csv")
+
+
+def test_arrays_hold_what_each_image_was_given_and_leave_out_the_others(tmp_path: Path) -> None:
+    images = [
+        LabelledImage(tmp_path / f"{n}.png", fake, video, group)
+        for n, (fake, video, group) in enumerate(
+            [(False, "v", "g"), (True, "w", "g"), (True, "w", "g"), (False, None, None), (False, None, None)]
+        )
+    ]
+    names = ("global_texture", "local_facial", "semantic_fusion")
+    rows = [
+        {
+            "path": str(image.path),
+            "status": "ok",
+            "score": 0.1 * n,
+            "probability": 0.11 * n,
+            "streams": {name: {"probability": n / 8 + k / 64, "vote": n / 8 + k / 32} for k, name in enumerate(names)},
+        }
+        for n, image in enumerate(images)
+    ]
+    rows[1] = {"path": "x.png", "status": "empty_image"}
+    scores, unscored = collect(images, rows)
+    kept = np.array([0, 2, 3, 4])
+    assert scores.labels.tolist() == [False, True, False, False]
+    np.testing.assert_allclose(scores.vote, 0.1 * kept)
+    np.testing.assert_allclose(scores.mean, 0.11 * kept)
+    np.testing.assert_allclose(scores.streams, kept[:, None] / 8 + np.arange(3) / 64)
+    np.testing.assert_allclose(scores.votes, kept[:, None] / 8 + np.arange(3) / 32)
+    assert scores.videos is not None
+    assert scores.groups is not None
+    assert (scores.videos.tolist(), scores.groups.tolist()) == ([0, 1, 2, 3], [0, 0, 1, 2])
+    assert (scores.real, scores.fake, scores.kinds) == (3, 1, "3 real and 1 fake images")
+    assert list(scores.columns) == [*names, "mean", "vote"]
+    np.testing.assert_array_equal(scores.columns["mean"], scores.mean)
+    np.testing.assert_array_equal(scores.columns["local_facial"], scores.streams[:, 1].astype(float))
+    assert [(each.path, each.status) for each in unscored] == [("x.png", "empty_image")]
+    assert reason({"status": "empty_image", "error": "a closer reason"}) == "a closer reason"
+    with pytest.raises(ForensicsError, match="0 real and 1 fake images were scored, 0 were not"):
+        collect(images[2:3], rows[2:3])
+    with pytest.raises(ForensicsError, match="2 real and 0 fake images were scored, 0 were not"):
+        collect(images[3:], rows[3:])

@@ -1,12 +1,14 @@
 """Every measure against known values, its definition done slowly, or its promise on simulated data."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from scipy.stats import spearmanr
+from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from ensemble.calibration import PAPER_VOTE
 from ensemble.streams import STREAMS
@@ -26,6 +28,8 @@ from forensics.common.metrics import (
 from forensics.common.scoring.scores import MEAN, VOTE
 from forensics.evaluate.agreement import ensemble_score, pairwise_agreement, weight_choices
 from forensics.evaluate.measures import evaluate
+from forensics.evaluate.tables import evaluation_tables
+from forensics.evaluate.videos import video_rules
 from tests.calibration_data import simulate
 
 TENTHS = st.integers(0, 10).map(lambda n: n / 10)
@@ -221,3 +225,68 @@ def test_a_vote_of_exactly_half_calls_real_in_agreement_too() -> None:
     scores.votes[:] = [0.5, 0.4, 0.6]
     same, different, _ = pairwise_agreement(scores)
     assert (same.same_call, different.same_call) == (1, 0)
+
+
+def test_every_choice_of_weights_is_measured_by_its_own_mean_and_vote() -> None:
+    scores = simulate(60, strengths=(3.0, 0.0, 1.0))
+    result = evaluate(scores, (1.0, 3.0, 2.0), 0.2, resamples=20)
+    in_force = roc_auc(scores.labels, scores.mean)
+    for each in result.weight_choices:
+        voted = ensemble_score(scores, each.weights, 0.2)
+        mean, vote = (roc_auc(scores.labels, column.astype(float)) for column in (voted.probability, voted.score))
+        assert (each.mean_auc.value, each.vote_auc.value) == pytest.approx((mean, vote))
+        assert each.gain.value == pytest.approx(mean - in_force)
+        assert each.gain.low - 0.05 < each.gain.value < each.gain.high + 0.05
+    assert [each.weights for each in result.weight_choices[:4]] == [(1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 1, 0)]
+    alone = {each.weights: each for each in result.weight_choices}[0, 1, 0]
+    assert alone.gain.high < -0.2
+    assert result.rounding_cost.value == pytest.approx(in_force - roc_auc(scores.labels, scores.vote))
+    again, other = (evaluate(scores, resamples=20, seed=seed) for seed in (0, 1))
+    assert again.measures[MEAN].auc == result.measures[MEAN].auc != other.measures[MEAN].auc
+
+
+def test_frames_of_videos_are_measured_as_videos_too() -> None:
+    scores = replace(simulate(60), labels=np.arange(60) % 20 >= 10, videos=np.arange(60) // 10)
+    result = evaluate(scores, frame_rate=2.5, resamples=20, seed=3)
+    assert result.videos is not None
+    assert result.videos == video_rules(scores, 2.5, resamples=20, seed=3)
+    assert result.videos.window == 8
+    tables = {table.title.split(":")[0]: table for table in evaluation_tables(result)}
+    assert tables["Videos"].title == "Videos: 3 real and 3 fake ones, one score from many frames"
+    assert "The worst window, 8 consecutive frames" in tables["Videos"].note
+    for row, rule in zip(tables["Videos"].rows, result.videos.rules, strict=True):
+        assert row[0] == rule.name
+        assert row[1].startswith(f"{rule.auc.value:.3f} [")
+        assert row[2].startswith(f"{rule.gain.value:+.4f} [")
+        assert row[3:] == (f"{rule.accuracy:.2%}", f"{rule.accused}")
+    numbers = tables["Challenge numbers"]
+    for row, each in zip(numbers.rows, result.challenge.values(), strict=True):
+        assert row[-2:] == (f"{each.rounded.video_auc:.4f}", f"{each.unrounded.video_auc:.4f}")
+    assert numbers.header[-2:] == ("video AUC, rounded", "video AUC")
+
+
+def test_agreement_is_cohen_s_and_spearman_s() -> None:
+    rng = np.random.default_rng(0)
+    scores = simulate(40)
+    scores.votes[:] = rng.integers(0, 11, (40, 3)) / 10
+    for pair, (a, b) in zip(pairwise_agreement(scores), ((0, 1), (0, 2), (1, 2)), strict=True):
+        calls = scores.votes > 0.5
+        assert pair.kappa == pytest.approx(cohen_kappa_score(calls[:, a], calls[:, b]))
+        assert pair.rank_correlation == pytest.approx(spearmanr(scores.streams[:, a], scores.streams[:, b]).statistic)
+        assert pair.both_wrong == np.mean((calls[:, [a, b]] != scores.labels[:, None]).all(axis=1))
+    scores.streams[:, 1] = 0.5
+    assert [pair.rank_correlation is None for pair in pairwise_agreement(scores)] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("labels", "scores", "threshold"),
+    [
+        ([0, 1], [0.2, 0.6], 0.4),
+        ([0, 0, 1], [0.4, 0.4, 0.4], 0.4),  # none is called fake
+        ([1, 1, 0], [0.4, 0.4, 0.4], 0.2),  # all are
+        ([1, 1, 0], [0.0, 0.0, 0.0], -1.0),
+        ([0, 1, 0, 1], [0.1, 0.3, 0.5, 0.7], 0.2),  # the lowest of two that are as good
+    ],
+)
+def test_the_best_threshold_lies_midway(labels: list[int], scores: list[float], threshold: float) -> None:
+    assert best_threshold(np.array(labels, np.bool_), np.array(scores)) == pytest.approx(threshold)

@@ -128,6 +128,8 @@ def test_copies_of_every_image_narrow_no_interval_and_change_no_decision() -> No
     fits = [fit_vote(each, resamples=200) for each in (once, copied)]
     assert [each.choice for each in fits[0].decisions] == [each.choice for each in fits[1].decisions]
     assert fits[0].conclusion == fits[1].conclusion
+    temperatures = [each.decisions[0].candidates[0].gain for each in fits]
+    assert (temperatures[0].low, temperatures[0].high) == pytest.approx((temperatures[1].low, temperatures[1].high))
     assert "map, Global Texture" in fits[0].conclusion
     first, second = (
         find_operating_points(each.labels, each.mean, [0.05], resamples=200, groups=each.groups)
@@ -251,7 +253,10 @@ def test_what_is_not_supported_is_marked_with_its_reason() -> None:
     assert table.rows[0][:3] == ("far=0.05", "20", "2")
     assert table.rows[0][-1] == NOT_SUPPORTED
     assert table.rows[0][-2] in reason
+    assert "which allow 1 in 2 at the lowest" in reason
     assert why_missing(replace(support[0], independent=20), scores) == ""
+    alone = why_missing(replace(support[0], left_out=None), without_groups(scores))
+    assert "20 real images are needed, 2 are there. The rate is" in alone
 
 
 def test_it_is_said_what_is_taken_as_independent() -> None:

@@ -91,3 +91,17 @@ def test_values_come_back_whatever_characters_they_have() -> None:
     value = 'back\\slash "quotes" and\nlines'
     changed = with_parameters(CONFIG, {"CALIBRATION": value})
     assert with_parameters(changed, {"CALIBRATION": "paper"}) == CONFIG
+
+
+def test_the_file_is_there_before_the_configuration_names_it(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that starts in between would find no such file, and not start."""
+    moved = []
+    replace = Path.replace
+
+    def record(path: Path, target: Path) -> Path:
+        moved.append(Path(target).name)
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", record)
+    install_calibration(repository, text())
+    assert moved == [CALIBRATION_FILE, "config.pbtxt"]

@@ -25,11 +25,13 @@ class Client:
     def __init__(self, provenance: dict[str, Any] | None = None, error: DetectorError | None = None) -> None:
         self.document, self.error = provenance, error
         self.scored: list[str] = []
+        self.found = False
 
     def server_info(self) -> None:
-        pass
+        self.found = True
 
     def provenance(self) -> Provenance | None:
+        assert self.found  # a wrong address is told first
         if self.error is not None:
             raise self.error
         return None if self.document is None else Provenance(bool(self.document["untrained"]), self.document)
@@ -112,6 +114,7 @@ def test_a_row_that_no_json_can_hold_is_refused_and_leaves_the_file_whole(images
         (TRAINED | {"untrained": True}, "UNTRAINED weights: the networks are random"),
         (TRAINED | {"stand_in": "of samples"}, "STAND-IN weights: of samples"),
         (TRAINED, ""),
+        (TRAINED | {"stand_in": None}, ""),
     ],
 )
 def test_a_server_whose_scores_mean_little_is_warned_of(

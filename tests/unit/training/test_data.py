@@ -12,6 +12,7 @@ import pytest
 from ensemble.faces.crop import crop_face
 from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION
 from tests.golden import IMAGES, read_rgb
+from training.data import splits
 from training.data.augmentation import TooSmallError, frame
 from training.data.copies import Fingerprint, require_no_copies, require_one_label
 from training.data.images import TrainingImages, ValidationImages, read_framed
@@ -304,3 +305,160 @@ def test_every_number_can_be_overridden() -> None:
     assert recipe.data.caps["DFDCP"] == (-1, 2)
     assert recipe.data.drop_rates["DDL"] == (0.5, 0.5)
     assert (recipe.run.precision, recipe.optimiser.epochs) == ("bfloat16", 3)
+
+
+BOUNDS = {
+    "optimiser.learning_rate": (["1e-9"], ["0.0", "-1e-4", "nan", "inf"]),
+    "optimiser.learning_rate_floor": (["0.0"], ["-1e-9"]),
+    "optimiser.warmup_updates": (["0"], ["-1", "1.5"]),
+    "optimiser.weight_decay": (["0.0"], ["-0.1"]),
+    "optimiser.epochs": (["1"], ["0", "true"]),
+    "optimiser.batch": (["2"], ["0"]),
+    "optimiser.accumulation": (["1"], ["0"]),
+    "network.hidden": (["64"], ["63"]),
+    "network.blocks": (["1"], ["0"]),
+    "network.alpha": (["64"], ["63", "65", "128"]),
+    "network.lora_dropout": (["0.0", "0.99"], ["1.0", "-0.1"]),
+    "network.head": (["1"], ["0"]),
+    "network.head_dropout": (["0.0", "0.99"], ["1.0", "-0.1"]),
+    "loss.gamma": (["0.0"], ["-0.1"]),
+    "data.frames": (["1"], ["0"]),
+    "data.test_frames": (["1"], ["0"]),
+    "data.validation_share": (["0.0", "0.99"], ["1.0", "-0.1"]),
+    "data.caps.DFDCP": (["[-1, 0]"], ["[-2, 1]", "[1, -2]", "[1]", "[1, 2, 3]"]),
+    "data.drop_rates.DFDCP": (["[0.0, 1.0]"], ["[0.5, 1.1]", "[1.1, 0.5]", "[-0.1, 0.5]", "[0.5]"]),
+    "augmentation.flip": (["0.0", "1.0"], ["-0.1", "1.1"]),
+    "augmentation.rotate": (["0.0", "1.0"], ["-0.1", "1.1"]),
+    "augmentation.degrees": (["0.0", "180.0"], ["-0.1", "180.1"]),
+    "augmentation.degrade": (["0.0", "1.0"], ["-0.1", "1.1"]),
+    "augmentation.operation": (["0.0", "1.0"], ["-0.1", "1.1"]),
+    "run.precision": (["float32"], ["float16"]),
+    "run.seed": (["0", str(2**32 - 1)], ["-1", str(2**32)]),
+    "run.validations_per_epoch": (["0"], ["-1"]),
+    "run.checkpoint_updates": (["1"], ["0"]),
+    "run.checkpoint_minutes": (["0.1"], ["0.0"]),
+    "run.early_stop": (["0"], ["-1"]),
+    "stage": (["head", "lora"], ["all"]),
+    "stream": (["local_facial"], ["clip"]),
+}
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_recipe_takes_what_lies_in_its_bounds_and_nothing_beyond(name: str) -> None:
+    fine, wrong = BOUNDS[name]
+    for value in fine:
+        read_recipe("global_texture", [f"{name}={value}"])
+    for value in wrong:
+        with pytest.raises(RecipeError, match=rf"{name.split('.')[-1]}"):
+            read_recipe("global_texture", [f"{name}={value}"])
+
+
+def test_a_recipe_is_a_file_or_the_name_of_a_published_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = read_recipe("global_texture")
+    assert recipe.specification == GLOBAL_TEXTURE
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.optimiser.epochs = 7  # type: ignore[misc]
+    monkeypatch.chdir(tmp_path)
+    Path("global_texture").write_text("no recipe")  # a file of that name hides no published one
+    assert read_recipe("global_texture") == recipe
+    for content in (b"\xff", b"= 1", b""):
+        Path("own.toml").write_bytes(content)
+        with pytest.raises(RecipeError, match="not a TOML file" if content else "stream is missing"):
+            read_recipe("own.toml")
+
+
+def test_a_key_is_unknown_among_those_of_its_section() -> None:
+    with pytest.raises(RecipeError, match=r"unknown key run\.sead; known here are precision, .*early_stop$"):
+        read_recipe("global_texture", ["run.sead=1"])
+    with pytest.raises(RecipeError, match=r"unknown key sead; known here are stream, .*run$"):
+        read_recipe("global_texture", ["sead=1"])
+
+
+@pytest.mark.parametrize(
+    ("row", "group", "video"),
+    [
+        ("a.png,real,,", "a.png", "a.png"),
+        ("a.png,real,g,", "g", "g"),
+        ("a.png,real,,v", "v", "v"),
+        ("a.png,real,g,v", "g", "v"),
+    ],
+)
+def test_what_names_no_group_or_video_takes_the_other_s_name(tmp_path: Path, row: str, group: str, video: str) -> None:
+    (item,) = read_manifest(manifest(tmp_path, f"path,label,group,video\n{row}\n"))
+    assert (item.group, item.video) == (group, video)
+
+
+def test_every_column_of_a_manifest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (
+        "\ufeffpath,label,dataset,group,video,split,x1,y1,x2,y2\na.png, Fake ,d,g,v,test,1,2.5,30,40\nb.png,0,,,,,,,,\n"
+    )
+    manifest(tmp_path, text)
+    monkeypatch.chdir(tmp_path)
+    first, second = read_manifest(Path("manifest.csv"))
+    monkeypatch.chdir("/")
+    assert first == Item(tmp_path / "a.png", "a.png", 1, "d", "g", "v", "test", box=(1.0, 2.5, 30.0, 40.0))
+    assert second == Item(tmp_path / "b.png", "b.png", 0, group="b.png", video="b.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\na.png,real,more\n", "line 2: not 2 values"),
+        ("path,label,x1,y1,x2,y2\na.png,real,1,5,3,4\n", "y1 < y2"),
+        ("path,label,x1,y1,x2,y2\na.png,real,1,2,,4\n", "four numbers, or empty"),
+        ('path,label\n"a.png,real\n', "not a CSV file in UTF-8"),
+        ("label,path,path\nreal,a.png,b.png\n", "the column 'path' is there twice"),
+    ],
+)
+def test_other_wrong_manifests(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_manifest(manifest(tmp_path, text))
+
+
+def test_a_folder_s_frames_are_those_of_a_video_and_its_folders_are_no_images(tmp_path: Path) -> None:
+    for name in ("real/v/1.JPG", "real/v/2.png", "real/a.png", "fake/v/1.png", "fake/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    (tmp_path / "fake" / "folder.png").mkdir()
+    assert [(item.name, item.label, item.group, item.video) for item in read_manifest(tmp_path)] == [
+        ("real/a.png", 0, "real/a.png", "real/a.png"),
+        ("real/v/1.JPG", 0, "real/v", "real/v"),
+        ("real/v/2.png", 0, "real/v", "real/v"),
+        ("fake/v/1.png", 1, "fake/v", "fake/v"),
+    ]
+    (tmp_path / "damaged.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DataError, match="not a Parquet file"):
+        read_manifest(tmp_path / "damaged.parquet")
+
+
+def test_shards_of_a_folder_are_read_by_name_and_their_members_are_their_own(tmp_path: Path) -> None:
+    for shard in ("1.tar", "0.tar"):
+        write_tar(tmp_path / shard, {"a.png": shard.encode(), "a.cls": b"0", "b.png": b"b", "b.cls": b"1"})
+    items = read_manifest(tmp_path)
+    assert [item.name for item in items] == ["0.tar#a.png", "0.tar#b.png", "1.tar#a.png", "1.tar#b.png"]
+    assert [item.read() for item in items] == [b"0.tar", b"b", b"1.tar", b"b"]
+
+
+def test_a_group_given_to_a_split_counts_for_it_and_groups_of_both_classes_move_whole() -> None:
+    """Validation has both classes already by the manifest: nothing else moves there."""
+    given = [Item(Path("x"), f"v{n}", n, group=f"v{n}", split="validation") for n in (0, 1)]
+    drawn = [Item(Path("x"), f"{n}", n % 2, group=f"{n}") for n in range(6)]
+    split = split_by_group([*given, *drawn], 1e-9, 0)
+    assert [item.split for item in split] == ["validation"] * 2 + ["train"] * 6
+    both = [Item(Path("x"), f"{n} {label}", label, group=f"{n}") for n in range(4) for label in (0, 1)]
+    split = split_by_group(both, 1e-9, 0)
+    require_groups_apart(split)
+    assert [sum(item.split == "validation" and item.label == label for item in split) for label in (0, 1)] == [1, 1]
+    # The last group of a class stays where it is: the other split would lose that class.
+    last = [Item(Path("x"), "0", 0, group="0"), *(Item(Path("x"), f"{n}", 1, group=f"{n}") for n in range(1, 5))]
+    split = split_by_group(last, 1e-9, 0)
+    assert split[0].split == "train"
+    assert sum(item.split == "validation" for item in split[1:]) == 1
+
+
+def test_the_group_that_moves_is_the_one_whose_share_is_nearest() -> None:
+    items = [Item(Path("x"), f"{n}", n % 2, group=f"{n}") for n in range(40)]
+    shares = {item.group: splits._share(item.group, 3) for item in items}
+    for share, name, chosen in ((1e-9, "validation", min), (1 - 1e-9, "train", max)):
+        moved = {item.group for item in split_by_group(items, share, 3) if item.split == name}
+        assert moved == {chosen((str(n) for n in range(label, 40, 2)), key=shares.__getitem__) for label in (0, 1)}

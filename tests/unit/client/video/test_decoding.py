@@ -2,20 +2,31 @@
 
 import hashlib
 import io
+import os
+import signal
+import socket
+import struct
 import subprocess
 import sys
 import tarfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
+import numpy as np
+import psutil
 import pytest
-from deepfake_client.decoding import processes
+from deepfake_client.decoding import copies, processes, protocol
 from deepfake_client.decoding.frames import VideoError, VideoFile
 from deepfake_client.decoding.sampling import Sampling
-from deepfake_client.decoding.source import Window
+from deepfake_client.decoding.sandbox import can_filter
+from deepfake_client.decoding.source import Window, opened
 from deepfake_client.evidence.pictures import degraded_copies
+from deepfake_client.images.files import FilePart
 from deepfake_client.video.reading import read_frames
 
 from tests.bulk import rows_of, score
@@ -25,6 +36,8 @@ from tests.videos import greys, write_video
 
 pytest.importorskip("PIL", reason="needs pip install './client[evidence]'")
 import PIL.Image
+import PIL.ImageFilter
+import PIL.ImageOps
 
 FACE = GOLDEN / "images" / "01_face_close.png"
 
@@ -110,7 +123,10 @@ def test_a_file_that_ends_its_decoder_costs_its_own_row_alone(
 
 
 def test_a_file_that_hangs_its_decoder_is_given_up(
-    tmp_path: Path, break_decoders: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+    template: processes._Template,
+    tmp_path: Path,
+    break_decoders: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     break_decoders("sleep")
     monkeypatch.setattr(processes, "SECONDS", 0.25)
@@ -123,6 +139,142 @@ def test_a_file_that_hangs_its_decoder_is_given_up(
     else:
         assert len(frames) == 2
     assert "hung" in str(about.warning)
+    assert template._running is not None
+    wait_until_alone(psutil.Process(template._running[0].pid))
+
+
+def wait_until_alone(template: psutil.Process) -> None:
+    """Until none of its workers is left."""
+    _, alive = psutil.wait_procs(template.children(), timeout=60)
+    assert not alive
+
+
+def test_a_worker_has_no_rights_that_it_does_not_need_and_ends_where_nobody_listens(
+    template: processes._Template, tmp_path: Path
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (8, 256, 256, 3), np.uint8)
+    clip = write_video(tmp_path / "clip.mp4", list(noise), fps=2)
+    answers = processes.ask({"job": "frames", "fps": 2, "frames": None, "max_pixels": 100_000}, str(clip))
+    next(answers)  # it waits with the others, for which the connection has no room
+    assert template._running is not None
+    parent = psutil.Process(template._running[0].pid)
+    (worker,) = parent.children()
+    held = parent.num_fds()
+    folder = Path(f"/proc/{worker.pid}")
+    lines = (folder / "limits").read_text().splitlines()[1:]
+    limits = {line[:26].strip(): line[26:].split()[:2] for line in lines}  # soft, hard
+    assert limits["Max open files"] == limits["Max processes"] == limits["Max core file size"] == ["0", "0"]
+    soft, hard = map(int, limits["Max address space"])
+    assert soft == hard < worker.memory_info().vms + (3 << 30)
+    state = dict(line.split(":\t", 1) for line in (folder / "status").read_text().splitlines())
+    assert (state["NoNewPrivs"], state["Seccomp"]) == ("1", "2" if can_filter() else "0")
+    assert {str((folder / "fd" / number).readlink()) for number in "012"} == {os.devnull}
+    answers.close()
+    wait_until_alone(parent)
+    assert len(list(read_frames(str(clip), Sampling(fps=2), VideoFile()))) == 8
+    assert parent.num_fds() == held
+    parent.send_signal(signal.SIGINT)  # Ctrl-C in a terminal is for those who ask
+    assert len(list(read_frames(str(clip), Sampling(fps=2), VideoFile()))) == 8
+    assert template._running[0].poll() is None
+
+
+class Answering(processes._Template):
+    """Stands for the template: one connection to a worker that has said all that it will."""
+
+    def __init__(self, said: bytes) -> None:
+        super().__init__()
+        self.said = said
+
+    def fork(self, job: Any, descriptor: int) -> tuple[socket.socket, int]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.sendall(self.said)
+        return ours, 0
+
+
+def packed(about: bytes, data: bytes = b"", size: int | None = None) -> bytes:
+    return struct.pack("<IQ", len(about), len(data) if size is None else size) + about + data
+
+
+END = packed(b'{"end": true}')
+
+
+@pytest.mark.parametrize(
+    ("said", "lost"),
+    [
+        (packed(b'{"a": 1}', b"x") + packed(b'{"alive": true}') + END, None),
+        (packed(b'{"a": 1}', b"x"), "ended the decoder"),
+        (packed(b'{"a": 1}', b"x") + END[:5], "ended the decoder"),
+        (packed(b'{"a": 1}', b"x") + END[:-1], "ended the decoder"),
+        (packed(b'{"a": 1}', b"x") + packed(b"{}", b"y", 2), "ended the decoder"),
+        (packed(b'{"a": 1}', b"x") + packed(b"[]") + END, "gave nonsense: an answer that is no object"),
+        (packed(b'{"a": 1}', b"x") + packed(b"no JSON") + END, "gave nonsense"),
+        (packed(b'{"a": 1}', b"x") + packed(b"[" * 60_000) + END, "gave nonsense: an answer nested too deeply"),
+        (packed(b'{"a": 1}', b"x") + struct.pack("<IQ", (1 << 16) + 1, 0), "an answer of 65537 and 0 bytes"),
+        (packed(b'{"a": 1}', b"x") + struct.pack("<IQ", 0, (1 << 28) + 1), "an answer of 0 and 268435457 bytes"),
+    ],
+)
+def test_of_what_a_worker_says_answers_alone_are_believed(
+    said: bytes, lost: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_TEMPLATE", Answering(said))
+    answers = processes.ask({}, b"source")
+    assert next(answers) == ({"a": 1}, b"x")
+    if lost is None:
+        assert list(answers) == []
+    else:
+        with pytest.raises(processes.WorkerLostError, match=lost):
+            next(answers)
+
+
+def test_a_forked_program_starts_a_template_of_its_own_and_leaves_the_other_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else two programs would get each other's workers."""
+    own = processes._Template()
+    parents, (ours, theirs) = Mock(), socket.socketpair()
+    own._running, own._owner = (parents, Mock()), os.getpid() + 1
+    theirs.send(protocol.PID.pack(7))
+    monkeypatch.setattr(processes, "_started", lambda: (Mock(), ours))
+    connection, pid = own.fork({}, ours.fileno())
+    assert (pid, own._owner) == (7, os.getpid())
+    connection.close()
+    theirs.close()
+    own.close()
+    forked = processes._Template()
+    forked._running, forked._owner = (parents, Mock()), os.getpid() + 1
+    forked.close()
+    assert not parents.method_calls
+
+
+def test_elsewhere_than_on_linux_it_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(OSError, match="which need Linux"):
+        processes._started()
+
+
+def test_a_source_is_a_file_a_part_of_one_or_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("w+b") as written:
+        written.write(b"0123456789")  # not on the disk yet
+        for source, shown in (
+            (written, b"0123456789"),
+            (str(path), b"0123456789"),
+            (FilePart(str(path), 3, 4), b"3456"),
+            (b"bytes", b"bytes"),
+            (io.BytesIO(b"in memory"), b"in memory"),
+        ):
+            with opened(source) as (descriptor, offset, size):
+                assert not os.get_inheritable(descriptor)
+                assert Window(descriptor, offset, size).read() == shown
+    os.mkfifo(tmp_path / "pipe")
+    for name in (str(tmp_path / "pipe"), FilePart(str(tmp_path / "pipe"), 0, 1)):
+        with pytest.raises(OSError, match="a named pipe and not a file"), opened(name):
+            pass
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with opened(b"bytes"):
+        pass
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_template_that_was_killed_is_started_anew(template: processes._Template, tmp_path: Path) -> None:
@@ -206,6 +358,59 @@ def test_copies_of_every_kind_of_image(kind: str) -> None:
     assert sizes == {(40, 20) if kind == "BMP" else (20, 40)}
 
 
+def copies_of(data: bytes, max_pixels: int = 10_000_000) -> tuple[dict[str, bytes], int]:
+    """The copies that a worker makes, made here; and how often it gave a sign."""
+    made: dict[str, bytes] = {}
+    signs = []
+
+    def send(about: dict[str, str], data: bytes) -> None:
+        made[about["name"]] = data
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        before = PIL.Image.MAX_IMAGE_PIXELS
+        copies._copies_of(PIL, io.BytesIO(data), send, lambda: signs.append(None), max_pixels)
+        PIL.Image.MAX_IMAGE_PIXELS = before
+    return made, len(signs)
+
+
+def test_copies_are_what_they_are_called() -> None:
+    image = PIL.Image.open(FACE).convert("RGB")
+    pixels = np.asarray(image, np.float64)
+    made, signs = copies_of(FACE.read_bytes())
+    assert signs == len(made) == 5
+    assert made == copies_of(FACE.read_bytes())[0]  # the same each time
+    shown = {name: PIL.Image.open(io.BytesIO(data)) for name, data in made.items()}
+    assert {copy.size for copy in shown.values()} == {image.size}
+    assert {copy.mode for copy in shown.values()} == {"RGB"}
+    for quality in (70, 30):
+        expected = io.BytesIO()
+        image.save(expected, "JPEG", quality=quality)
+        assert made[f"JPEG, quality {quality}"] == expected.getvalue()
+    noise = np.asarray(shown["noise, σ 10 of 255"], np.float64) - pixels
+    assert noise[(pixels > 50) & (pixels < 200)].std() == pytest.approx(10, rel=0.05)
+    assert np.abs(noise).max() < 100  # nothing went round from 255 to 0
+    half = image.resize((128, 128)).resize((256, 256))
+    np.testing.assert_array_equal(np.asarray(shown["half the size, and back"]), np.asarray(half))
+    blurred = image.filter(PIL.ImageFilter.GaussianBlur(1))
+    np.testing.assert_array_equal(np.asarray(shown["blurred, radius 1 px"]), np.asarray(blurred))
+
+
+def encoded(size: tuple[int, int], kind: str = "PNG") -> bytes:
+    file = io.BytesIO()
+    PIL.Image.new("RGB", size, "red").save(file, kind)
+    return file.getvalue()
+
+
+def test_copies_are_of_bounded_size_and_of_images_that_the_server_takes_alone() -> None:
+    sizes = {PIL.Image.open(io.BytesIO(copy)).size for copy in copies_of(encoded((4096, 8)))[0].values()}
+    assert sizes == {(2048, 4)}
+    assert len(copies_of(encoded((1, 1)))[0]) == 5
+    assert len(copies_of(encoded((10, 10)), 100)[0]) == 5
+    for data in (encoded((10, 11)), encoded((20, 20)), encoded((10, 10), "GIF"), encoded((10, 10))[:40], b""):
+        assert copies_of(data, 100) == ({}, 0)
+
+
 def test_a_window_is_the_file_that_it_shows(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(range(100)))
     with (tmp_path / "file").open("rb") as file:
@@ -217,6 +422,8 @@ def test_a_window_is_the_file_that_it_shows(tmp_path: Path) -> None:
             bytes(range(28, 30)),
             b"",
         )
+        assert (window.seek(4), window.seek(2, io.SEEK_CUR), window.read(1), window.tell()) == (4, 6, b"\x10", 7)
+        assert window.seek(-100, io.SEEK_CUR) == 0
         window.seek(1000)
         assert window.read() == b""
         assert file.tell() == 0

@@ -65,6 +65,24 @@ def test_far_frames_are_gone_to_and_are_the_right_ones(tmp_path: Path) -> None:
     assert numbers_of(path, Sampling(frames=5)) == [19, 7, 45, 33, 21]  # modulo 50
 
 
+def test_the_last_of_far_frames_is_not_lost(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", greys(300), fps=10)
+    assert numbers_of(path, Sampling(fps=1 / 14.9)) == [0, 149 % 50, 298 % 50]
+
+
+def test_times_are_counted_from_the_first_frame(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mkv", greys(9), seconds=[5 + n / 2 for n in range(9)])
+    frames = list(read_frames(str(path), Sampling(fps=1), VideoFile()))
+    assert [frame.seconds for frame in frames] == [0, 1, 2, 3, 4]
+
+
+def test_what_a_video_says_of_itself_need_not_be_text(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", greys(3), fps=2)
+    assert b"Lavf" in path.read_bytes()
+    path.write_bytes(path.read_bytes().replace(b"Lavf", b"\xff\xfe\xfd\xfc"))
+    assert len(list(read_frames(str(path), Sampling(fps=2), VideoFile()))) == 3
+
+
 @pytest.mark.parametrize(("fps", "frames"), [(0, None), (-1, None), (float("inf"), None), (None, 0), (1, 1)])
 def test_nonsense_is_refused(fps: float | None, frames: int | None) -> None:
     with pytest.raises(ValueError, match=r"above 0|one of them"):

@@ -53,6 +53,9 @@ LARGE = np.zeros((600, 600, 3), np.uint8)
 FOUND = FaceLocation(BOX, 0.9, "raw")
 
 
+INVALID = status.INVALID_FACE_BOX
+
+
 def row(data: bytes = DATA, decoded: bytes = b"", box: Box | None = BOX, code: str = status.OK) -> Row:
     return Row(data, decoded, box, code)
 
@@ -87,6 +90,9 @@ def test_bad_rows_get_their_status_and_cost_their_batch_nothing(decoders: Decode
         (row(decoded=hand_over(LARGE, False, FOUND.to_bytes())), status.UNREADABLE_IMAGE),
         (row(decoded=hand_over(PIXELS, False, FaceLocation(None, None, "none").to_bytes())), status.UNREADABLE_IMAGE),
         (row(decoded=hand_over(PIXELS, False, FOUND.to_bytes()), box=None), status.UNREADABLE_IMAGE),
+        (row(decoded=hand_over(PIXELS, False, FOUND.to_bytes()), box=BAD_BOXES[-2]), status.INVALID_FACE_BOX),
+        # Within the image's height and beyond its width, had it been turned.
+        (row(decoded=hand_over(np.zeros((90, 300, 3), np.uint8)), box=(5.0, 150.0, 50.0, 200.0)), INVALID),
     ]
     batch = [each for pair in bad for each in (pair[0], row())]
     faces = localise(batch, Limits(), decoders, supplied_only)
@@ -107,6 +113,15 @@ def test_an_image_that_the_search_fails_on_costs_its_group_nothing(kind: type[Ex
     assert [face.status for face in faces] == [status.OK, status.UNREADABLE_IMAGE, status.OK]
     assert "too small for this filter" in faces[1].message
     np.testing.assert_array_equal(faces[2].pixels[FACE], CROP)
+    faces = localise([row(decoded=odd, box=None), row()], LIMITS, decoders, locate)  # of two, too
+    assert [face.status for face in faces] == [status.UNREADABLE_IMAGE, status.OK]
+
+
+def test_the_limits_are_those_of_the_step(decoders: Decoders) -> None:
+    strict = Limits(max_pixels=256 * 256 - 1)
+    for decoded in (b"", hand_over(PIXELS)):
+        [face] = localise([row(decoded=decoded)], strict, decoders, supplied_only)
+        assert face.status == status.TOO_MANY_PIXELS
 
 
 def test_no_process_to_decode_in_is_a_status(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import threading
 
 import cv2
 import numpy as np
@@ -9,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.faces.crop import crop_face, is_too_small, is_valid_box
+from ensemble.faces.crop import check_box, crop_face, is_too_small, is_valid_box
 from ensemble.faces.detection import Detection
 from ensemble.faces.haar import HaarDetector
 from ensemble.faces.localisation import FaceLocation, local_pixels, locate_faces
 from ensemble.faces.selection import main_face
-from ensemble.images import RgbImage, centre
+from ensemble.images import ImageError, RgbImage, centre
 from tests.golden import BOXES, GOLDEN, IMAGES, ROWS, read_rgb
 
 SELECTION = json.loads((GOLDEN / "method" / "selection.json").read_text())
@@ -160,6 +162,34 @@ def test_nonsense_detections_count_as_none(nonsense: Detection) -> None:
 def test_a_face_of_just_a_ninth_of_the_image_is_large_enough() -> None:
     assert not is_too_small((10.0, 20.0, 40.0, 50.0), 90, 90)
     assert is_too_small((10.0, 20.0, 40.0, 49.9), 90, 90)
+    for height, width in ((45, 180), (180, 45)):
+        assert not is_too_small((0.0, 0.0, 30.0, 30.0), height, width)
+        assert is_too_small((0.0, 0.0, 30.0, 29.9), height, width)
+
+
+def test_a_box_that_is_none_is_told_with_the_size_of_its_image() -> None:
+    with pytest.raises(ImageError, match="is not one in an image of 30×20 pixels"):
+        check_box((1.0, 25.0, 5.0, 29.0), 20, 30)
+    check_box((25.0, 1.0, 29.0, 5.0), 20, 30)
+
+
+def test_no_two_threads_share_a_cascade(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(2, timeout=60)
+    users: dict[int, set[int]] = {}
+
+    class Cascade:
+        def __init__(self, file: str) -> None:
+            users[id(self)] = set()
+
+        def detectMultiScale3(self, grey: RgbImage, **options: object) -> tuple[object, ...]:  # noqa: N802 - OpenCV's
+            together.wait()
+            users[id(self)].add(threading.get_ident())
+            return [], None, []
+
+    monkeypatch.setattr(cv2, "CascadeClassifier", Cascade)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    assert HaarDetector().detect([np.zeros((8, 8, 3), np.uint8)] * 4) == [[]] * 4
+    assert sorted(map(len, users.values())) == [1, 1]
 
 
 COORDINATES = st.floats(allow_nan=True, allow_infinity=True, width=32) | st.floats(-300, 600, width=32)
@@ -206,6 +236,7 @@ def test_a_face_whose_edge_lies_on_the_centre_contains_it(box: tuple[float, floa
         ((2.0, 15.0, 5.0, 18.0), False),
         ((2.0, -20.0, 8.0, -4.0), False),
         ((5.0, 5.0, 5.0, 9.0), False),
+        ((5.2, 5.2, 5.3, 5.3), False),  # not a pixel
         ((5.0, 9.0, 9.0, 5.0), False),
         ((math.nan, 1.0, 5.0, 5.0), False),
         ((1.0, 1.0, math.inf, 5.0), False),

@@ -10,7 +10,7 @@ import pytest
 from ensemble import status
 from ensemble.faces.detection import Detection
 from ensemble.faces.haar import HaarDetector
-from ensemble.faces.localisation import RESTORED_PIXELS, FaceLocation, locate_faces
+from ensemble.faces.localisation import RESTORED_PIXELS, FaceLocation, cut_to_face, locate_faces
 from ensemble.faces.restoration import ATTEMPTS, with_face_restoration
 from ensemble.images import ImageError, RgbImage
 from tests.golden import GOLDEN, IMAGES, read_rgb
@@ -92,6 +92,35 @@ def test_a_box_in_the_padded_version_of_a_large_image_comes_back_to_where_it_lie
     assert detector.views[number][0].shape == (1400, 1400, 3)
     np.testing.assert_allclose(location.box, (np.array([500, 400, 1000, 900]) - 200) * 2.56)
     assert location.source == "pad_equalize"
+
+
+def test_a_large_image_that_is_no_square_is_reduced_by_area_and_keeps_its_shape() -> None:
+    photo = np.random.default_rng(0).integers(0, 256, (1280, 3200, 3), np.uint8)
+    detector = RecordingDetector(1, (900, 100, 1500, 600))
+    [location] = locate_faces([photo], [None], detector)
+    reduced = cv2.resize(photo, (1581, 632), interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(detector.views[1][0], ATTEMPTS[1].restore(reduced))
+    scale = np.sqrt(1280 * 3200 / 1_000_000)
+    np.testing.assert_allclose(location.box, np.array([900, 100, 1500, 600]) * scale)
+
+
+def test_each_image_has_its_own_centre_and_borders() -> None:
+    """A face beside the height, and within the width; two of which the second contains its own image's centre alone."""
+    images = [np.zeros((100, 100, 3), np.uint8), np.zeros((100, 400, 3), np.uint8)]
+    boxes = [(20, 20, 80, 80), (160, 0, 240, 100), (250, 10, 330, 90)]
+    first, second = locate_faces(images, [None, None], RecordingDetector(0, *boxes), ATTEMPTS[:1])
+    assert (first.box, second.box) == ((20, 20, 80, 80), (160, 0, 240, 100))
+    assert locate_faces(images[1:], [None], RecordingDetector(0, boxes[2]), ATTEMPTS[:1])[0].box == boxes[2]
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 300), (300, 256)])
+def test_only_an_image_of_256_by_256_is_its_own_frame(height: int, width: int) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    face = FaceLocation((100.0, 100.0, 150.0, 150.0), 0.9, "raw")
+    framed, in_frame = cut_to_face(image, face)
+    assert framed.shape == (256, 256, 3)
+    assert in_frame.box != face.box
+    assert (in_frame.confidence, in_frame.source) == (0.9, "raw")
 
 
 def test_nothing_to_search_calls_no_detector() -> None:
@@ -182,6 +211,7 @@ def test_a_location_is_the_same_at_the_next_step(location: FaceLocation) -> None
         {"box": 7},
         {"source": None},
         {"source": "no name!"},
+        {"confidence": 10**400},
     ],
 )
 def test_a_location_that_a_stranger_wrote_is_refused(change: dict[str, object]) -> None:

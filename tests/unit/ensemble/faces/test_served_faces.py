@@ -65,6 +65,17 @@ def test_images_of_one_size_go_together_and_every_one_has_its_own_faces() -> Non
     assert centres[1] - centres[0] == pytest.approx(2 * 32 / 16, abs=1)  # the network saw it 16 times as large
 
 
+def test_all_faces_of_an_image_are_found() -> None:
+    class Crowd(Network):
+        def __call__(self, *arguments: Any) -> list[np.ndarray]:
+            maps = super().__call__(*arguments)
+            maps[0][:, 20, 30, retinaface.ANCHORS_PER_CELL + 1] = 0.97
+            return maps
+
+    ((first, second),) = ServedRetinaFace(Crowd()).detect([picture(10)])
+    assert (first.confidence, second.confidence) == (pytest.approx(0.97), pytest.approx(0.95))
+
+
 def test_where_the_network_fails_these_images_have_no_face() -> None:
     assert ServedRetinaFace(Network(fails=True)).detect([picture(1), picture(2)]) == [[], []]
     assert ServedRetinaFace(Network()).detect([]) == []
@@ -106,7 +117,7 @@ def test_attempts_with_gfpgan_are_made_where_both_its_models_are(tmp_path: Path)
     assert len(choose_attempts(str(len(attempts)), "step", tmp_path, network)) == len(attempts)
 
 
-@pytest.mark.parametrize("setting", ["0", "11", "-1", "some", "", "1.0"])
+@pytest.mark.parametrize("setting", ["0", "11", "-1", "some", "", "1.0", "²"])
 def test_no_other_number_of_attempts_is_taken(tmp_path: Path, setting: str) -> None:
     with pytest.raises(ValueError, match=f"parameter attempts of step is {setting!r}; it must be all, or 1 to 10"):
         choose_attempts(setting, "step", tmp_path, Network())

@@ -51,7 +51,7 @@ def cut_and_closed(name: str, share: float) -> bytes:
     "name", ["plain", "restarts", "grey", "cmyk", "rgb", "optimised", "subsampling_4:2:2", "garbage_between"]
 )
 def test_a_jpeg_closed_before_its_pixels_end_is_truncated(name: str, share: float) -> None:
-    with pytest.raises(ImageError) as caught:
+    with pytest.raises(ImageError, match=r"; fetch the file again$") as caught:
         read_image(cut_and_closed(f"jpeg_{name}", share), LIMITS)
     assert caught.value.status == status.TRUNCATED_IMAGE
 
@@ -131,6 +131,17 @@ def test_what_a_decoder_says_of_one_image_is_not_held_against_the_next() -> None
             with pytest.raises(ImageError):
                 read_image(bad, LIMITS, decoders)
             np.testing.assert_array_equal(read_image(FILES[name], LIMITS, decoders), decode(FILES[name]))
+    decoders.close()
+
+
+def test_a_decoder_is_heard_however_much_was_said_before() -> None:
+    """More than a message holds: what is missing would be painted grey, and nobody would know."""
+    decoders = Decoders(1)
+    cut = FILES["jpeg_8x8"][:-6] + b"\xff\xd9"
+    for _ in range(400):
+        with pytest.raises(ImageError) as caught:
+            read_image(cut, LIMITS, decoders)
+        assert caught.value.status == status.TRUNCATED_IMAGE
     decoders.close()
 
 

@@ -56,6 +56,11 @@ def test_a_strangers_bytes_are_refused(handed: bytes, expected: str) -> None:
     assert caught.value.status == expected
 
 
+def test_an_image_over_the_limits_is_told_by_its_width_and_height() -> None:
+    with pytest.raises(ImageError, match="30×20 pixels are over the limit of 599"):
+        take_over(hand_over(np.zeros((20, 30, 3), np.uint8)), Limits(max_pixels=599))
+
+
 @given(st.binary(max_size=100))
 def test_any_bytes_are_an_image_or_refused(handed: bytes) -> None:
     try:

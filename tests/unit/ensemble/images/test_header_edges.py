@@ -6,7 +6,7 @@ import pytest
 
 from ensemble import status
 from ensemble.images import ImageError, Limits
-from ensemble.images.headers import read_header
+from ensemble.images.headers import jpeg, read_header
 from ensemble.images.headers.header import MAX_PARTS
 from tests.wellformed import FILES, bmp, png, png_chunk, riff
 
@@ -70,6 +70,39 @@ def test_of_several_headers_of_its_size_a_jpeg_s_first_counts() -> None:
     other = b"\xff\xc0" + (len(FRAME) + 2).to_bytes(2, "big") + FRAME.replace(b"\x89", b"\x88")
     header = read_header(data[:scan] + other + data[scan:])
     assert (header.width, header.height) == (137, 101)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"\xff\x01\xff\xd0\xff\xd7",  # markers without a length
+        b"\xff\xe5\0\0",  # lengths that do not count themselves
+        b"\xff\xfe\0\1",
+    ],
+)
+def test_what_decoders_pass_over_is_passed_over(odd: bytes) -> None:
+    data = FILES["jpeg_plain"]
+    scan = data.index(b"\xff\xda")
+    header = read_header(data[:scan] + odd + data[scan:])
+    assert (header.still, header.end) == (read_header(data).still, len(data) + len(odd))
+
+
+@pytest.mark.parametrize("marker", [0xC4, 0xC8, 0xCC])
+def test_no_other_segment_is_taken_for_the_header_of_the_size(marker: int) -> None:
+    """Their numbers lie among those of the headers, and they may stand before it."""
+    data = FILES["jpeg_plain"]
+    other = bytes((0xFF, marker)) + (len(FRAME) + 2).to_bytes(2, "big") + FRAME.replace(b"\x89", b"\x88")
+    header = read_header(data[:2] + other + data[2:])
+    assert (header.width, header.height) == (137, 101)
+    assert not jpeg.is_arithmetic(header.still)
+
+
+def test_a_jpeg_needs_a_header_of_its_size_and_pixels() -> None:
+    data = FILES["jpeg_plain"]
+    frame, scan = data.index(b"\xff\xc0"), data.index(b"\xff\xda")
+    refused(data[:scan] + b"\xff\xd9", "a JPEG without pixels")
+    refused(data[:2] + b"\xff\xd9", "a JPEG without pixels")
+    refused(data[:frame] + data[scan:], "pixels without a header of their size")
 
 
 def test_a_jpeg_s_scan_needs_a_whole_header() -> None:
@@ -145,8 +178,9 @@ def test_a_webp_s_canvas_must_be_whole_and_the_size_of_a_still_image() -> None:
     canvas = bytes(4) + (136).to_bytes(3, "little") + (100).to_bytes(3, "little")
     assert read_header(riff([(b"VP8X", canvas), (b"VP8 ", LOSSY)])).width == 137
     refused(riff([(b"VP8X", canvas[:9]), (b"VP8 ", LOSSY)]), "header is too short")
-    wider = bytes(4) + (137).to_bytes(3, "little") + (100).to_bytes(3, "little")
-    refused(riff([(b"VP8X", wider), (b"VP8 ", LOSSY)]), "137×101 pixels for a canvas of")
+    for size in ((137, 100), (136, 101), (100, 136)):
+        other = bytes(4) + b"".join(side.to_bytes(3, "little") for side in size)
+        refused(riff([(b"VP8X", other), (b"VP8 ", LOSSY)]), "137×101 pixels for a canvas of")
 
 
 def test_an_animation_needs_a_canvas_a_whole_frame_and_pixels_in_it() -> None:
@@ -164,6 +198,9 @@ def test_an_animation_needs_a_canvas_a_whole_frame_and_pixels_in_it() -> None:
 def test_what_lies_behind_the_length_of_a_webp_is_not_looked_at() -> None:
     data = riff([(b"EXIF", b"ab")])
     refused(data + LOSSY[:0] + b"VP8 " + struct.pack("<I", len(LOSSY)) + LOSSY, "a WebP without pixels")
+    whole = riff([(b"VP8 ", LOSSY)])
+    for length in (len(whole) - 10, len(whole) - 9):  # its chunk lies beyond, by two bytes and by one
+        refused(whole[:4] + struct.pack("<I", length) + whole[8:], "the WebP is cut")
 
 
 @pytest.mark.parametrize("kind", [0, 2, 5, 13, 17])
@@ -190,6 +227,15 @@ def test_a_tiff_s_sides_have_their_bytes_where_their_type_has_them(
     refused(data[:-1], "has 2 entries, more than")
 
 
+def test_of_fields_that_are_there_twice_the_first_counts() -> None:
+    """As decoders have it."""
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, side) for tag, side in ((256, 9), (256, 8), (257, 7), (257, 6)))
+    header = read_header(b"II*\0\x08\0\0\0" + struct.pack("<H", 4) + entries + bytes(4))
+    assert (header.width, header.height) == (9, 7)
+    data = png(4, 5, bytes(70), before=png_chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 7, 8, 2, 0, 0, 0)))
+    assert (read_header(data).width, read_header(data).height) == (4, 5)
+
+
 def test_a_tiff_s_directory_must_lie_in_the_file() -> None:
     refused(b"II*\0\x08\0\0\0", "its directory lies at byte 8, and it has 8 bytes")
     refused(b"II*\0\x09\0\0\0\0\0", "its directory lies at byte 9, and it has 10 bytes")
@@ -202,6 +248,12 @@ def test_a_bmp_needs_its_size_and_a_header_that_is_known() -> None:
     refused(data[:25], "the BMP is cut at byte 25, before its size")
     for length in (0, 11, 13, 39, 1000, 1 << 31):
         refused(data[:14] + struct.pack("<I", length) + data[18:], f"declares a length of {length} bytes")
+
+
+def test_the_sides_of_an_old_bmp_are_never_negative() -> None:
+    data = b"BM" + bytes(8) + struct.pack("<IIHHHH", 26, 12, 40_000, 1, 1, 1) + bytes(5000)
+    header = read_header(data)
+    assert (header.width, header.height, header.end) == (40_000, 1, 26 + 5000)
 
 
 @pytest.mark.parametrize(("width", "height"), [(0, 3), (-5, 3), (5, 0)])

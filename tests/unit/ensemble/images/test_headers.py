@@ -61,6 +61,17 @@ def test_orientation_and_palette_stay_in_the_still_image_and_text_does_not() -> 
     assert len(read_header(FILES["jpeg_comment_icc"]).still) < len(FILES["jpeg_comment_icc"]) - 3000
 
 
+def test_what_tells_a_jpeg_s_colours_stays() -> None:
+    """Without JFIF's segment, components named R, G and B would be taken for those."""
+    data = FILES["jpeg_plain"]
+    for marker in (b"\xff\xc0", b"\xff\xda"):
+        start, step = data.index(marker) + (10 if marker == b"\xff\xc0" else 5), 3 if marker == b"\xff\xc0" else 2
+        for number, name in enumerate(b"RGB"):
+            data = data[: start + step * number] + bytes((name,)) + data[start + step * number + 1 :]
+    assert not np.array_equal(truth(data[:2] + data[20:]), truth(data))
+    np.testing.assert_array_equal(truth(read_header(data).still), truth(data))
+
+
 def test_a_chunk_that_a_decoder_must_know_stays() -> None:
     data = png(4, 4, bytes(13 * 4), before=png_chunk(b"CgBI", bytes(4)))
     assert b"CgBI" in read_header(data).still
@@ -229,6 +240,15 @@ def test_padding_of_scans_changes_no_whole_image() -> None:
         assert len(padded) >= len(still) + 40
         np.testing.assert_array_equal(truth(padded), truth(still))
     assert len(names) > 30
+
+
+@pytest.mark.parametrize("name", ["plain", "restarts", "progressive_restarts"])
+def test_every_part_of_the_pixels_is_padded(name: str) -> None:
+    """Pixels may be missing before any restart, and not at the end alone."""
+    still = read_header(FILES[f"jpeg_{name}"]).still
+    ends = len(re.findall(rb"\xff[\xd0-\xd7]", still)) + len(re.findall(rb"\xff\xda", still))
+    assert (ends > 10) == ("restarts" in name)
+    assert len(jpeg_reader.with_padded_scans(still, b"\x55" * 40)) == len(still) + 40 * ends
 
 
 def test_arithmetic_coding_is_recognised() -> None:

@@ -1,6 +1,7 @@
 """Decoding within limits and the framings, on golden pixels and on hostile files."""
 
 import io
+import os
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble import status
-from ensemble.images import ImageError, Limits, centre, read_image, shrink, square
+from ensemble.images import ImageError, Limits, centre, read_image, reading, shrink, square
 from tests import hostile
 from tests.golden import IMAGES, read_rgb
 
@@ -99,3 +100,13 @@ def test_damaged_files_never_escape(original: bytes, data: st.DataObject) -> Non
 def test_arbitrary_bytes_never_escape(data: bytes) -> None:
     with pytest.raises(ImageError):
         read_image(data, LIMITS)
+
+
+def test_a_forked_process_has_decoders_of_its_own() -> None:
+    """Both would read from one socket, and get each other's images."""
+    shared = reading._shared_decoders()
+    assert reading._shared_decoders() is shared
+    child = os.fork()
+    if child == 0:
+        os._exit(reading._shared_decoders() is shared)
+    assert os.waitpid(child, 0)[1] == 0

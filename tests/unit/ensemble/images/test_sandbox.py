@@ -1,14 +1,17 @@
 """What a process that decodes may still do, by its own attempts."""
 
+import errno
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from ensemble.images import sandbox
 from ensemble.images.sandbox import can_filter, warn_without_filter
 
 ATTEMPTS = """
@@ -97,3 +100,86 @@ def test_a_machine_without_a_filter_is_told(monkeypatch: pytest.MonkeyPatch, cap
     assert not can_filter()
     warn_without_filter()
     assert "does not filter system calls" in capfd.readouterr().err
+
+
+ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000 | errno.EPERM, 0x80000000
+NUMBERS = {"x86_64": "x86_64-linux-gnu/asm/unistd_64.h", "aarch64": "asm-generic/unistd.h"}
+"""Where Linux's headers have the calls' numbers, in /usr/include."""
+MACHINES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+ELSEWHERE = 0x40000003  # 32-bit x86, which a 64-bit process may call as well
+
+
+def answer(machine: str, number: int, *arguments: int, architecture: int | None = None) -> int:
+    """What the filter of a machine says to a call: its steps done one by one, as the kernel does them."""
+    own, place = MACHINES[machine]
+    steps = list(sandbox._filter(own, place))
+    data = {0: number, 4: architecture or own, **{16 + 8 * n: value for n, value in enumerate(arguments)}}
+    position = loaded = 0
+    while True:
+        code, holds, else_, value = steps[position]
+        position += 1
+        if code == 0x20:
+            loaded = data.get(value, 0)
+        elif code == 0x15:
+            position += holds if loaded == value else else_
+        else:
+            assert code == 0x06
+            return value
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_filter_lets_through_what_is_listed_and_nothing_else(machine: str) -> None:
+    place = MACHINES[machine][1]
+    listed = {numbers[place] for numbers in sandbox._CALLS.values()}
+    some = {numbers[place]: (argument, values) for numbers, argument, values in sandbox._CALLS_WITH.values()}
+    for number in range(600):
+        if number in some:
+            argument, values = some[number]
+            for value in range(1100):
+                arguments = [99, 99, 99]
+                arguments[argument] = value
+                assert answer(machine, number, *arguments) == (ALLOW if value in values else REFUSE), (number, value)
+        else:
+            assert answer(machine, number) == (ALLOW if number in listed else REFUSE), number
+        assert answer(machine, number, architecture=ELSEWHERE) == KILL
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_the_filter_s_numbers_are_those_of_linux(machine: str) -> None:
+    place = MACHINES[machine][1]
+    given = {name: numbers[place] for name, numbers in sandbox._CALLS.items()}
+    given |= {name: numbers[place] for name, (numbers, _, _) in sandbox._CALLS_WITH.items()}
+    given["seccomp"] = sandbox._SECCOMP[place]
+    assert len(set(given.values())) == len(given)
+    header = Path("/usr/include") / NUMBERS[machine]
+    if not header.exists():
+        pytest.skip("needs Linux's headers (Debian: linux-libc-dev)")
+    known = dict(re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)", header.read_text()))
+    assert given == {name: int(known[name]) for name in given}
+
+
+@pytest.mark.parametrize(
+    ("failures", "filters", "flags"),
+    [
+        ({}, True, 4),
+        ({4: errno.EINVAL}, True, 0),  # before Linux 4.17 there was no such flag
+        ({4: errno.ENOSYS, 0: errno.ENOSYS}, False, None),
+        ({4: errno.EINVAL, 0: errno.EINVAL}, False, None),
+    ],
+)
+def test_a_kernel_is_asked_what_it_filters(
+    failures: dict[int, int], filters: bool, flags: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(sandbox, "_seccomp", lambda flags, address: failures.get(flags, errno.EFAULT))
+    assert can_filter() == filters
+    assert sandbox._flags() == flags
+
+
+def test_a_filter_that_is_not_taken_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker would look at untrusted bytes with all its rights."""
+    taken = [errno.EFAULT, errno.EACCES]
+    monkeypatch.setattr(platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(sandbox, "_seccomp", lambda flags, address: taken.pop(0))
+    with pytest.raises(OSError, match="the filter of system calls was not taken"):
+        sandbox._filter_calls()

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -76,12 +77,32 @@ def assert_decodes(decoders: Decoders) -> None:
     np.testing.assert_array_equal(decoders.decode(GOOD), PIXELS)
 
 
-def test_an_image_that_ends_its_process_is_unreadable_and_the_pool_refills(decoders: Decoders) -> None:
+def test_an_image_that_ends_its_process_is_unreadable_and_the_pool_refills(
+    others: set[int], decoders: Decoders
+) -> None:
+    assert_decodes(decoders)
+    template = started(others)[0]
+    held = template.num_fds()
     for _ in range(3):
         with pytest.raises(ImageError, match="ended the decoder") as caught:
             decoders.decode(deadly())
         assert caught.value.status == status.UNREADABLE_IMAGE
         assert_decodes(decoders)
+    assert template.num_fds() == held
+    deadline = time.monotonic() + 60
+    while len(started(others)) > 2:  # one that ended leaves nothing behind in the list of processes
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_ctrl_c_is_not_for_decoders(others: set[int], decoders: Decoders) -> None:
+    """A terminal sends it to them as well, and the server goes on until its requests are answered."""
+    assert_decodes(decoders)
+    processes = started(others)
+    for process in processes:
+        process.send_signal(signal.SIGINT)
+    assert_decodes(decoders)
+    assert started(others) == processes
 
 
 def test_neighbours_of_deadly_images_are_decoded() -> None:
@@ -152,12 +173,14 @@ def test_a_process_that_hangs_is_killed_and_another_decodes(
     assert_decodes(decoders)
     _, worker = started(others)
     worker.suspend()
-    monkeypatch.setattr(workers, "TIMEOUT_FACTOR", 0.2)
-    # It is not this image's fault: a fresh process gets it too, with all the time that a busy machine may need.
+    monkeypatch.setattr(workers, "SECONDS", 1.0)
+    monkeypatch.setattr(workers, "TIMEOUT_FACTOR", 1)
+    # It is not this image's fault, though all of its time has passed: a fresh process gets it too, with all the time
+    # that a busy machine may need.
     fork = decoders._fork
 
     def patient() -> object:
-        monkeypatch.setattr(workers, "TIMEOUT_FACTOR", 20)
+        monkeypatch.undo()
         return fork()
 
     monkeypatch.setattr(decoders, "_fork", patient)
@@ -180,6 +203,9 @@ def test_pixels_of_small_images_cannot_be_written_either(decoders: Decoders) -> 
 
 
 def test_large_images_come_in_memory_of_their_own_and_leave_it(others: set[int], decoders: Decoders) -> None:
+    # Its pixels alone would have room in the worker's own memory, and its file and pixels together have not.
+    between = LARGE[:1300]
+    np.testing.assert_array_equal(decoders.decode(read_header(opencv(between[:, :, ::-1], ".bmp"))), between)
     header = read_header(opencv(LARGE[:, :, ::-1], ".bmp"))
     processes = set()
     for _ in range(4):
@@ -330,6 +356,9 @@ def test_threads_share_the_processes(others: set[int]) -> None:
             if not (decoders.decode(read_header(path.read_bytes())) == read_rgb(path)).all():
                 failures.append(path.name)
 
+    for _ in range(3):
+        assert_decodes(decoders)
+    assert len(started(others)) == 2  # one image after the other needs one process, which is warm
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
     for thread in threads:
         thread.start()
