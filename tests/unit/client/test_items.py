@@ -196,6 +196,14 @@ def test_a_file_that_turns_into_a_pipe_is_not_waited_for(tmp_path: Path, monkeyp
     assert len(list(Path("/proc/self/fd").iterdir())) == held
 
 
+def test_what_is_no_file_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To open a device may do something to it."""
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(files.os, "open", lambda *about: pytest.fail("opened"))
+    with pytest.raises(OSError, match="a named pipe and not a file"):
+        open_file(tmp_path / "pipe")
+
+
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
