@@ -123,7 +123,7 @@ def find_support(
     seen = np.zeros(len(labels), np.bool_)
     for held, scores in left_out:
         known, held_real = ~held & ~labels, held & ~labels
-        if known.any() and held_real.any():
+        if known.any():
             seen |= held_real
             for far in rates:
                 alarms[far] += (scores[held_real] > _threshold(scores[known], far)).tolist()

@@ -351,6 +351,11 @@ def test_the_rate_on_images_left_out_is_that_of_the_real_ones() -> None:
     assert high.left_out is not None
     alarms = round(high.left_out.value * 30)
     assert (high.left_out.low, high.left_out.high) == pytest.approx(proportion_interval(alarms, 30))
+    (of_some,) = find_support(labels, [0.3], left_out[:2])  # of the 12 that were left out
+    assert of_some.independent == 30
+    assert of_some.left_out is not None
+    alarms = round(of_some.left_out.value * 12)
+    assert (of_some.left_out.low, of_some.left_out.high) == pytest.approx(proportion_interval(alarms, 12))
     (of_one_class,) = find_support(labels, [0.3], [(labels, scores)])  # no real image is left out
     assert of_one_class.left_out is None
 
