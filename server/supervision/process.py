@@ -11,7 +11,7 @@ import threading
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
@@ -28,6 +28,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 LIFELINE = Path(__file__).with_name("lifeline.py")
 STUB_PROGRAM = "triton_python_backend_stub"
+_STUB_LOST = re.compile(r"Stub process .*is not healthy")
 LOG_LEVELS = {  # our name → what tritonserver calls it; each shows those before it too
     "error": ("--log-info=false", "--log-warning=false"),
     "warning": ("--log-info=false",),
@@ -253,6 +254,11 @@ def error_lines(lines: list[str]) -> list[str]:
         if keeping and line.strip():
             kept.append(line)
     return kept
+
+
+def has_lost_stub(lines: Iterable[str]) -> bool:
+    """Whether a stub died, or a busy machine kept one from giving a sign of life for a second, as Triton tells it."""
+    return any(_STUB_LOST.search(line) for line in lines)
 
 
 def _is_stub(process: psutil.Process) -> bool:

@@ -16,7 +16,7 @@ from server.supervision.health import Health, Policy
 from server.supervision.http_probe import HttpProber
 from server.supervision.in_flight import InFlight
 from server.supervision.probe import Kind, PendingProbe, Prober
-from server.supervision.process import Installation, Options, TritonProcess, adopt_orphans, has_ended
+from server.supervision.process import Installation, Options, TritonProcess, adopt_orphans, has_ended, has_lost_stub
 from server.supervision.restarts import Restarts
 from server.supervision.stop import Stop
 
@@ -73,7 +73,7 @@ class Supervisor:
         """Serve until `stop` is set.
 
         Raises:
-            StartError: The first start failed, and not by a crash.
+            StartError: The first start failed, and neither tritonserver nor a stub crashed.
             GaveUpError: Several starts in a row failed. A server that does start is started again, however often it
                 ends.
         """
@@ -96,7 +96,7 @@ class Supervisor:
                 return
             errors = process.error_lines()
             # A crash while the models load may be over the next time; what the server itself refuses is not.
-            if not restarts.total and served is None and not crashed:
+            if not restarts.total and served is None and not crashed and not has_lost_stub([reason, *errors]):
                 raise StartError("\n".join([f"the server did not start: {reason}", *errors]))
             restarts.server_ended(served, last_request)
             if restarts.hopeless:

@@ -19,7 +19,16 @@ from server.repository import Model
 from server.standin.environment import server_environment
 from server.supervision.health import Policy
 from server.supervision.probe import Kind, Outcome
-from server.supervision.process import LIFELINE, LOG_LEVELS, Options, TritonProcess, arguments, error_lines, has_ended
+from server.supervision.process import (
+    LIFELINE,
+    LOG_LEVELS,
+    Options,
+    TritonProcess,
+    arguments,
+    error_lines,
+    has_ended,
+    has_lost_stub,
+)
 from server.supervision.stop import Stop
 
 PORTS = {"grpc": 1, "http": 2, "metrics": 3}
@@ -151,6 +160,13 @@ def test_an_exit_code_is_told(tmp_path: Path) -> None:
     assert process.exit_status() == "exit code 3"
     assert not process.has_crashed()
     process.kill()
+
+
+def test_a_stub_that_triton_takes_for_dead_is_told_from_other_errors() -> None:
+    other = "E0102 03:04:05.0 7 a] failed to load 'voter': the checkpoint is not healthy"
+    assert not has_lost_stub([other])
+    lost = "E0102 03:04:05.0 7 a] failed to run warmup sample 'black': Stub process 'voter_0_0' is not healthy.; "
+    assert has_lost_stub([other, lost])
 
 
 def test_a_kill_removes_the_shared_memory_of_this_server_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,8 @@ class Script:
     outcomes: list[list[Kind]]
     ends: list[int | None] = field(default_factory=lambda: [None])
     status: str = "exit code 7"
+    detail: str = "it is {}"
+    errors: list[str] = field(default_factory=lambda: ["E: the reason"])
     seconds: float = 0.0
     counts: Callable[[], Any] = dict
     starts: int = -1
@@ -79,7 +81,7 @@ class FakeProcess:
         self._script.killed += 1
 
     def error_lines(self) -> list[str]:
-        return ["E: the reason"]
+        return self._script.errors
 
 
 class FakeProber:
@@ -91,7 +93,7 @@ class FakeProber:
     def start(self, timeout: float) -> Any:
         self._script.timeouts.append(timeout)
         self._last = next(self._kinds, self._last)
-        outcome = Outcome(self._last, f"it is {self._last.value}", self._script.seconds)
+        outcome = Outcome(self._last, self._script.detail.format(self._last.value), self._script.seconds)
         return type("Pending", (), {"outcome": lambda _: outcome})()
 
     def counts(self) -> Any:
@@ -184,6 +186,26 @@ def test_a_first_start_that_crashes_is_tried_again(run: Callable[..., list[str]]
     always = Script([[Kind.UNREACHABLE]], ends=[3], status="killed by SIGABRT")
     with pytest.raises(GaveUpError, match=r"gave up after 5 failed starts in a row; the last: .*SIGABRT"):
         run(always, lambda _: False)
+
+
+LOST = "Stub process 'voter_0_0' is not healthy."
+
+
+@pytest.mark.parametrize(
+    ("first", "ends", "errors", "told"),
+    [
+        (Kind.UNREACHABLE, 3, [f"E1: failed to run warmup sample 'black': {LOST}"], "ended while it loaded the models"),
+        (Kind.FAILED, None, [], f"a real inference fails: INTERNAL: {LOST}"),
+    ],
+)
+def test_a_first_start_that_loses_a_stub_is_tried_again(
+    first: Kind, ends: int | None, errors: list[str], told: str, run: Callable[..., list[str]]
+) -> None:
+    """A busy machine may keep a stub from its sign of life for the second that Triton grants."""
+    script = Script([[first], [Kind.ANSWERED]], ends=[ends, None], errors=errors, detail=f"INTERNAL: {LOST}")
+    said = run(script, lambda said: "ready" in said)
+    assert said[0].startswith("RESTARTING because ")
+    assert told in said[0]
 
 
 def test_a_start_without_an_answer_in_time_is_an_error(
