@@ -119,7 +119,7 @@ def main(weights: Path | None, preset: str, faces: int, output: Path | None) -> 
 
 def lfw_faces() -> list[RgbImage]:
     """The 100 faces of scikit-image's lfw_subset, 25×25 grey, enlarged to 150×150 in the middle of 256×256."""
-    return [_framed(face) for face in skimage.data.lfw_subset()[:100]]  # type: ignore[no-untyped-call]
+    return [_framed(face) for face in skimage.data.lfw_subset()[:100]]
 
 
 def _framed(face: npt.NDArray[np.float64]) -> RgbImage:

@@ -1,11 +1,16 @@
 """What the tests of the adapters for Ray and Spark share."""
 
 import re
-from collections.abc import Callable
+import runpy
+import shutil
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import pytest
 from deepfake_client import DetectorClient, Verdict
 
 from tests.golden import IMAGES, ROOT
@@ -61,10 +66,24 @@ def readme_example(word: str, replacements: dict[str, str]) -> str:
     return text
 
 
-def check_against_the_client(rows: dict[str, dict[str, Any]], url: str) -> None:
-    """Holds the rows of the golden images, by file name, against what the client itself says."""
+def run_example(name: str, folder: Path, url: str, *options: str) -> list[dict[str, Any]]:
+    """Runs the example that scores a folder, here, where a cluster is up: the rows that it writes.
+
+    The folder holds one photograph with a face.
+    """
+    (images := folder / "images").mkdir()
+    shutil.copy(IMAGES[0], images)
+    arguments = [name, str(images), str(folder / "verdicts"), "--url", url, *options]
+    with patch.object(sys, "argv", arguments):
+        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+    parquet = pytest.importorskip("pyarrow.parquet", reason=f"{name} writes Parquet")
+    return [row for path in (folder / "verdicts").rglob("*.parquet") for row in parquet.read_table(path).to_pylist()]
+
+
+def check_against_the_client(rows: dict[str, dict[str, Any]], url: str, images: Sequence[Path] = IMAGES) -> None:
+    """Holds the rows of golden images, by file name, against what the client itself says."""
     with DetectorClient(url) as client:
-        for path, verdict in zip(IMAGES, client.score_many(IMAGES), strict=True):
+        for path, verdict in zip(images, client.score_many(images), strict=True):
             assert {name: rows[path.name][name] for name in flat(verdict)} == flat(verdict)
 
 

@@ -12,7 +12,7 @@ from deepfake_client import ServerUnavailableError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.adapters import CELLS, check_against_the_client, readme_example, start_ray, write_files
+from tests.adapters import CELLS, check_against_the_client, readme_example, run_example, start_ray, write_files
 from tests.conftest import Server, free_ports
 from tests.fakes.triton import FakeTriton, serving
 from tests.golden import IMAGES
@@ -64,6 +64,13 @@ def test_the_example_of_the_readme(server: Server, tmp_path: Path) -> None:
     assert rows.pop("boxes.json")["status"] == "unsupported_format"
     assert set(rows) == {path.name for path in IMAGES}
     check_against_the_client(rows, server.url)
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("cluster")
+def test_the_example(server: Server, tmp_path: Path) -> None:
+    (row,) = run_example("ray_score.py", tmp_path, server.url, "--scorers", "1")
+    check_against_the_client({IMAGES[0].name: row}, server.url, IMAGES[:1])
 
 
 @pytest.mark.server

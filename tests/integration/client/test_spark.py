@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.adapters import CELLS, check_against_the_client, readme_example, write_files
+from tests.adapters import CELLS, check_against_the_client, readme_example, run_example, write_files
 from tests.conftest import Server, free_ports
 from tests.fakes.triton import serving
 from tests.golden import IMAGES
@@ -65,6 +65,13 @@ def test_the_example_of_the_readme(server: Server, spark: SparkSession, tmp_path
     assert rows.pop("boxes.json")["status"] == "unsupported_format"
     assert set(rows) == {path.name for path in IMAGES}
     check_against_the_client(rows, server.url)
+
+
+@pytest.mark.server
+@pytest.mark.usefixtures("spark")  # which the example then uses
+def test_the_example(server: Server, tmp_path: Path) -> None:
+    (row,) = run_example("spark_score.py", tmp_path, server.url)
+    check_against_the_client({IMAGES[0].name: row}, server.url, IMAGES[:1])
 
 
 @pytest.mark.server

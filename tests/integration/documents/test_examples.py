@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters import start_ray
 from tests.conftest import Server
 from tests.golden import ROOT
 
@@ -36,8 +35,9 @@ def run(name: str, *arguments: object, **environment: str) -> str:
     return done.stdout
 
 
-def test_every_example_is_run_here() -> None:
-    mentioned = Path(__file__).read_text()
+def test_every_example_is_run() -> None:
+    here, client = Path(__file__), ROOT / "tests/integration/client"
+    mentioned = "".join(path.read_text() for path in (here, client / "test_ray.py", client / "test_spark.py"))
     assert all(f'"{path.name}"' in mentioned for path in EXAMPLES.iterdir() if path.is_file())
 
 
@@ -96,33 +96,3 @@ def test_the_notebook_draws_a_verdict(server: Server, monkeypatch: pytest.Monkey
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     assert any("image/png" in output.get("data", {}) for output in outputs)
     assert any("'status': 'ok'" in output.get("data", {}).get("text/plain", "") for output in outputs)
-
-
-@pytest.mark.slow
-def test_ray(server: Server, tmp_path: Path) -> None:
-    pytest.importorskip("ray", reason="needs pip install './client[ray]'")
-    images = tmp_path / "images"
-    images.mkdir()
-    shutil.copy(FACE, images)
-    start_ray(lambda: run("ray_score.py", images, tmp_path / "verdicts", "--url", server.url, "--scorers", 1))
-    assert scored(tmp_path / "verdicts", "ray_score.py") == 1
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java 17 or later")
-def test_spark(server: Server, tmp_path: Path) -> None:
-    pytest.importorskip("pyspark", reason="needs pip install './client[spark]'")
-    images = tmp_path / "images"
-    images.mkdir()
-    shutil.copy(FACE, images)
-    environment = {"PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
-    run("spark_score.py", images, tmp_path / "verdicts", "--url", server.url, **environment)
-    assert scored(tmp_path / "verdicts", "spark_score.py") == 1
-
-
-def scored(folder: Path, example: str) -> int:
-    """Rows with a score in a folder of Parquet files."""
-    parquet = pytest.importorskip("pyarrow.parquet", reason=f"{example} writes Parquet")
-    rows = [row for path in folder.rglob("*.parquet") for row in parquet.read_table(path).to_pylist()]
-    assert all(row["status"] == "ok" and row["score"] is not None for row in rows)
-    return len(rows)

@@ -156,8 +156,6 @@ def test_face_asks_the_served_detector_before_the_framing(tiny_repository: Path,
     ("values", "message"),
     [
         ({"framing": "round"}, "parameter framing of preprocess is 'round'; it must be native, square, face"),
-        ({"framing": "face", "face_margin": "9"}, "face_margin is 9; it must be 1 to 3"),
-        ({"framing": "face", "face_margin": "wide"}, "face_margin of preprocess is 'wide'; it must be a number"),
         ({"framing": "face", "detector": "retinaface"}, "parameter detector of preprocess is 'retinaface'"),
     ],
 )
