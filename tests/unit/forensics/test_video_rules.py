@@ -20,6 +20,7 @@ def frames(values: list[list[float]], fakes: list[bool]) -> Scores:
 
 def test_each_rule_is_what_its_name_says() -> None:
     video = np.array([0.1, 0.9, 0.1, 0.6, 0.7, 0.8, 0.2, 0.2, 0.2, 0.2])
+    assert rules(3)["share of fake frames"](np.array([0.5, 0.51])) == 0.5  # a half itself is real
     said = {name: rule(video) for name, rule in rules(3).items()}
     assert said == pytest.approx(
         {

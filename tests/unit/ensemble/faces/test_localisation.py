@@ -123,6 +123,14 @@ def test_only_an_image_of_256_by_256_is_its_own_frame(height: int, width: int) -
     assert (in_frame.confidence, in_frame.source) == (0.9, "raw")
 
 
+def test_an_image_of_256_by_256_stays_as_it_is() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    face = FaceLocation((100.0, 100.0, 150.0, 150.0), 0.9, "raw")
+    framed, in_frame = cut_to_face(image, face)
+    np.testing.assert_array_equal(framed, image)
+    assert in_frame == face
+
+
 def test_nothing_to_search_calls_no_detector() -> None:
     detector = RecordingDetector(0)
     assert locate_faces([], [], detector) == []
