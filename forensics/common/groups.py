@@ -33,8 +33,8 @@ def count_independent(kind: Labels, groups: Groups | None) -> int:
     """
     if groups is None or not kind.any():
         return int(kind.sum())
-    sizes = np.unique(groups[kind], return_counts=True)[1].astype(np.float64)
-    return int(sizes.sum() ** 2 / (sizes**2).sum() + 1e-9)
+    sizes = np.unique(groups[kind], return_counts=True)[1]
+    return int(sizes.sum() ** 2 // (sizes**2).sum())
 
 
 def kinds_of_groups(labels: Labels, groups: Groups) -> Groups:

@@ -80,15 +80,18 @@ def verdict(path: Path, status: str = "ok") -> Verdict:
 
 def test_rows_come_back_until_the_file_changes(folder: Path, tmp_path: Path) -> None:
     image, store = folder / "real" / "b.jpg", tmp_path / "scores.jsonl"
+    changed = image.stat().st_mtime_ns
     with ScoreStore(store, {"weights": 1}) as scores:
-        row = scores.keep(image, verdict(image).to_dict())
+        row = scores.keep(image, verdict(Path("as others call it")).to_dict())
+        assert (row["path"], row["mtime_ns"]) == (str(image), changed)
+        assert json.loads(store.read_text().splitlines()[-1]) == row  # at once: a killed run keeps it
     with ScoreStore(store, {"weights": 1}) as scores:
         assert scores.get(image) == row
         assert scores.get(folder / "fake" / "c.webp") is None
-        os.utime(image, ns=(row["mtime_ns"], row["mtime_ns"] + 1))
+        os.utime(image, ns=(changed, changed + 1))
         assert scores.get(image) is None
         image.write_bytes(b"another size")
-        os.utime(image, ns=(row["mtime_ns"], row["mtime_ns"]))
+        os.utime(image, ns=(changed, changed))
         assert scores.get(image) is None
 
 

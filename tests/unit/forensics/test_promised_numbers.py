@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from forensics.calibrate.maps import fit_platt, fit_temperature
+from forensics.calibrate.maps import fit_isotonic, fit_platt, fit_temperature
 from tests.constants import constant
 
 NUMBERS: dict[str, Any] = {
@@ -57,3 +57,4 @@ def test_maps_are_held_within_their_bounds() -> None:
     assert fit_temperature(wrong, labels).temperature == pytest.approx(50, rel=1e-3)
     assert fit_platt(wrong, labels).slope == 0.02
     assert fit_platt(sure, labels).slope == 20
+    assert fit_isotonic(sure, labels).y == (0, 1)

@@ -103,6 +103,7 @@ def test_a_jpeg_needs_a_header_of_its_size_and_pixels() -> None:
     refused(data[:scan] + b"\xff\xd9", "a JPEG without pixels")
     refused(data[:2] + b"\xff\xd9", "a JPEG without pixels")
     refused(data[:frame] + data[scan:], "pixels without a header of their size")
+    refused(data[:scan] + b"\xff\xd8\0\4ab" + data[scan:], "the JPEG header is damaged")  # it begins anew
 
 
 def test_a_jpeg_s_scan_needs_a_whole_header() -> None:

@@ -69,7 +69,8 @@ def test_what_tells_a_jpeg_s_colours_stays() -> None:
         for number, name in enumerate(b"RGB"):
             data = data[: start + step * number] + bytes((name,)) + data[start + step * number + 1 :]
     assert not np.array_equal(truth(data[:2] + data[20:]), truth(data))
-    np.testing.assert_array_equal(truth(read_header(data).still), truth(data))
+    for each in (data, *(FILES[f"jpeg_{name}"] for name in ("rgb", "cmyk", "adobe_rgb", "adobe_ycck"))):
+        np.testing.assert_array_equal(truth(read_header(each).still), truth(each))
 
 
 def test_a_chunk_that_a_decoder_must_know_stays() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import cv2
 import numpy as np
 import psutil
 import pytest
@@ -142,6 +143,27 @@ def test_an_image_that_takes_too_long_is_given_up(decoders: Decoders, monkeypatc
     assert caught.value.status == status.UNREADABLE_IMAGE
     monkeypatch.undo()
     assert_decodes(decoders)
+
+
+def test_time_in_which_others_have_the_processor_is_not_counted(
+    others: set[int], decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert_decodes(decoders)
+    _, worker = started(others)
+    monkeypatch.setattr(workers, "SECONDS", 0.5)
+    monkeypatch.setattr(workers, "SECONDS_PER_PIXEL", 0)
+    monkeypatch.setattr(workers, "TIMEOUT_FACTOR", 500)
+    monkeypatch.setattr(decoders, "_fork", lambda: pytest.fail("the decoder was ended"))
+    header = read_header(opencv(np.tile(LARGE, (2, 1, 1)), ".png", cv2.IMWRITE_PNG_COMPRESSION, 1))
+    with ThreadPoolExecutor(1) as threads:
+        decoded = threads.submit(decoders.decode, header)
+        spent = sum(worker.cpu_times()[:2])
+        while sum(worker.cpu_times()[:2]) == spent and not decoded.done():
+            time.sleep(0.001)  # until it is at work
+        worker.suspend()
+        time.sleep(0.6)
+        worker.resume()
+        assert decoded.result().shape == (3000, 1000, 3)
 
 
 def test_each_pixel_adds_to_the_time_that_an_image_may_take() -> None:
