@@ -23,6 +23,9 @@ _SEEK_SECONDS = 10.0
 
 _BUFFER = 1 << 16
 
+_FILLED_UP = 64
+"""Pixels by which FFmpeg fills up a row at most."""
+
 _DEFAULT_RATE = 25.0
 """Frames a second where a file has neither time stamps nor a rate."""
 
@@ -133,7 +136,8 @@ class _Reader:
         if context is None:
             raise VideoError("unreadable_video", "its coding is not known here; convert it to H.264 in an MP4 file")
         self._check_size(context.width, context.height)
-        context.options = {"max_pixels": str(self.max_pixels)}
+        # FFmpeg counts the pixels by which it fills rows up as well.
+        context.options = {"max_pixels": str(self.max_pixels + _FILLED_UP * context.height)}
         context.thread_count = 1  # a worker may not start any
         return stream
 

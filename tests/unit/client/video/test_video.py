@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from deepfake_client import DetectorClient
-from deepfake_client.decoding.frames import VideoFile
+from deepfake_client.decoding.frames import VideoError, VideoFile
 from deepfake_client.results import Face, Verdict
 from deepfake_client.video import Sample, Sampling, VideoOptions, draw_timeline, judge, score_video
 from deepfake_client.video.reading import read_frames
@@ -135,6 +135,22 @@ def test_damage_costs_no_more_than_what_is_damaged(tmp_path: Path) -> None:
         assert 10 < len(list(read_frames(str(damaged), Sampling(fps=10), about))) <= 100, name
 
 
+def test_what_is_damaged_is_told_with_what_could_be_read(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "clip.mp4", greys(100), fps=10, key_frames=10)
+    whole = path.read_bytes()
+    pixels = whole.index(b"mdat") + 4
+    end = pixels + int.from_bytes(whole[pixels - 8 : pixels - 4], "big") - 8
+    path.write_bytes(whole[: pixels + 200] + random.Random(0).randbytes(400) + whole[pixels + 600 :])
+    about = VideoFile()
+    assert 80 <= len(list(read_frames(str(path), Sampling(fps=10), about))) < 100  # what depends on it is lost
+    assert str(about.warning).startswith("parts of it are damaged: ")
+    assert (about.duration, about.width, about.height) == (10, 96, 64)
+    path.write_bytes(whole[:pixels] + b"\xff" * (end - pixels) + whole[end:])
+    with pytest.raises(VideoError, match="parts of it are damaged: ") as caught:
+        list(read_frames(str(path), Sampling(fps=10), VideoFile()))
+    assert caught.value.status == "unreadable_video"
+
+
 @pytest.mark.parametrize(
     ("name", "data"),
     [
@@ -164,10 +180,13 @@ def test_sound_alone_and_a_missing_file(server: FakeTriton, tmp_path: Path) -> N
 
 
 def test_frames_beyond_the_limit_are_refused(server: FakeTriton, tmp_path: Path, monkeypatch) -> None:
+    clip = write_video(tmp_path / "clip.mp4", greys(3))
     monkeypatch.setattr("deepfake_client.video.reading.MAX_PIXELS", 96 * 64 - 1)
     with DetectorClient(server.url) as client:
-        verdict = score_video(client, write_video(tmp_path / "clip.mp4", greys(3)))
+        verdict = score_video(client, clip)
     assert (verdict.status, server.calls) == ("too_many_pixels", 0)
+    monkeypatch.setattr("deepfake_client.video.reading.MAX_PIXELS", 96 * 64)
+    assert len(list(read_frames(str(clip), Sampling(fps=10), VideoFile()))) == 3
 
 
 def test_tracks_follow_faces_that_cross_and_pause() -> None:
