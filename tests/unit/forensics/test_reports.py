@@ -124,10 +124,13 @@ def test_what_stands_under_a_heading_is_what_it_says(report: Report) -> None:
         assert agreed["κ"][row] == f"{evaluation.agreement[row].kappa:.3f}"
         assert agreed["rank correlation"][row] == f"{evaluation.agreement[row].rank_correlation:.3f}"
     alone = replace(evaluation.agreement[0], kappa=None, rank_correlation=None)
+    chance = replace(alone, kappa=0.0, rank_correlation=0.0)
     (table,) = (
-        each for each in evaluation_tables(replace(evaluation, agreement=[alone])) if each.title.startswith("Agreement")
+        each
+        for each in evaluation_tables(replace(evaluation, agreement=[alone, chance]))
+        if each.title.startswith("Agreement")
     )
-    assert table.rows[0][2:4] == ("undefined", "undefined")
+    assert [row[2:4] for row in table.rows] == [("undefined", "undefined"), ("0.000", "0.000")]
     parts = tables["What each part is worth"]
     assert parts[""] == [*(f"{stream.title} adds" for stream in STREAMS), "Rounding costs"]
     for cell, gain in zip(
