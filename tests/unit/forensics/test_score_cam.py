@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from ensemble.streams import GLOBAL_TEXTURE, Stream
-from forensics.explain.score_cam import forwards, score_cam
+from forensics.explain.score_cam import _scaled, forwards, score_cam, unit_range
 from networks import StreamNetwork, load_stream, write_random_weights
 from tests.golden import GOLDEN, IMAGES, read_rgb
 
@@ -55,3 +56,10 @@ def test_the_batch_changes_nothing(network: StreamNetwork) -> None:
     pixels = read_rgb(IMAGES[5])[100:156, 100:156]
     maps = [score_cam(network, pixels, batch_size=size) for size in (24, 64)]
     np.testing.assert_allclose(*maps, rtol=0, atol=1e-4)
+
+
+def test_each_channel_is_scaled_by_its_own_range_and_a_constant_one_shows_nothing() -> None:
+    maps = torch.stack([torch.arange(4.0).reshape(2, 2), torch.full((2, 2), 0.5), -torch.arange(4.0).reshape(2, 2)])
+    expected = torch.tensor([[[0, 1 / 3], [2 / 3, 1]], [[0, 0], [0, 0]], [[1, 2 / 3], [1 / 3, 0]]])
+    torch.testing.assert_close(unit_range(maps), expected)
+    np.testing.assert_array_equal(_scaled(np.full((2, 2), 0.5, np.float32)), np.zeros((2, 2)))

@@ -158,6 +158,13 @@ def test_the_interval_of_an_auc_resamples_groups(monkeypatch: pytest.MonkeyPatch
     assert one_group[0] == one_group[1] == auc(labels, scores).value  # type: ignore[union-attr]
 
 
+def test_an_interval_leaves_out_a_fortieth_on_either_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = iter(range(1001))
+    monkeypatch.setattr(metrics, "RESAMPLES", 1001)
+    monkeypatch.setattr(metrics, "roc_auc_score", lambda labels, probabilities: next(values))
+    assert auc_interval(np.array([0, 1]), np.array([0.1, 0.9]), np.array(["g", "g"])) == (25, 975)
+
+
 def prints(first: np.ndarray, second: np.ndarray) -> list[Fingerprint | None]:
     return [Fingerprint("a", np.packbits(first)), Fingerprint("b", np.packbits(second))]
 
