@@ -142,6 +142,9 @@ def test_grey_photographs_stay_grey() -> None:
 
 def test_no_photograph_is_in_two_splits() -> None:
     assert not set(TEST) & set(VALIDATION)
+    others = set(PHOTOGRAPHS) - set(TEST) - set(VALIDATION)
+    assert {split_of(name) for name in others} == {"train"}
+    assert {split_of(name) for name in VALIDATION} == {"validation"}
     for split in ("train", "validation", "test"):
         samples = list(draw_samples(split, 12, 0))
         assert {split_of(sample.photograph) for sample in samples} == {split}
