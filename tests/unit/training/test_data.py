@@ -456,6 +456,21 @@ def test_a_group_given_to_a_split_counts_for_it_and_groups_of_both_classes_move_
     assert sum(item.split == "validation" for item in split[1:]) == 1
 
 
+def kinds(groups: dict[str, tuple[int, ...]], seed: int) -> dict[str, set[int]]:
+    """The classes of each split, where groups of these classes are split and hardly any is drawn for validation."""
+    items = [Item(Path("x"), f"{name} {n}", n, group=name) for name, labels in groups.items() for n in labels]
+    found: dict[str, set[int]] = {"train": set(), "validation": set()}
+    for item in split_by_group(items, 1e-9, seed):
+        found[item.split].add(item.label)
+    return found
+
+
+def test_no_group_moves_that_takes_a_class_s_last_with_it() -> None:
+    for seed in range(20):
+        assert kinds({"a": (0, 1), "b": (1,), "c": (1,)}, seed) == {"train": {0, 1}, "validation": {1}}
+        assert kinds({"a": (0,), "b": (0, 1), "c": (1,)}, seed) == {"train": {0, 1}, "validation": {0, 1}}
+
+
 def test_the_group_that_moves_is_the_one_whose_share_is_nearest() -> None:
     items = [Item(Path("x"), f"{n}", n % 2, group=f"{n}") for n in range(40)]
     shares = {item.group: splits._share(item.group, 3) for item in items}

@@ -14,7 +14,7 @@ from torch import nn
 
 from ensemble.streams import GLOBAL_TEXTURE
 from training import metrics
-from training.data.copies import LEAST_CONTRAST, NEAR, Fingerprint, require_no_copies
+from training.data.copies import LEAST_CONTRAST, NEAR, Fingerprint, fingerprint, require_no_copies
 from training.data.manifest import Item
 from training.data.order import micro_batches, shuffled
 from training.data.selection import Selection, frame_number, select
@@ -181,6 +181,26 @@ def test_pictures_that_differ_in_eight_bits_of_256_look_the_same(differing: int,
     else:
         require_no_copies(items, prints(bits, other))
     assert (NEAR, LEAST_CONTRAST) == (8, 12)
+
+
+def test_copies_within_a_split_and_what_cannot_be_read_are_no_leak() -> None:
+    items = [
+        Item(Path("x"), name, 0, group=name, split=split)
+        for name, split in zip("abcd", ("train", "train", "test", "test"), strict=True)
+    ]
+    bits = np.packbits(np.random.default_rng(1).integers(0, 2, 256).astype(np.uint8))
+    require_no_copies(items, [Fingerprint("1", bits), Fingerprint("1", bits), None, Fingerprint("2")])
+    require_no_copies(items, [None, Fingerprint("1", ~bits), Fingerprint("2", bits), Fingerprint("2", bits)])
+    with pytest.raises(DataError, match=r"^b \(train\) and c \(test\) look the same: in two splits"):  # told once
+        require_no_copies(items, [None, Fingerprint("1", bits), Fingerprint("2", bits), None])
+
+
+def test_a_surface_that_differs_by_a_level_alone_is_told_from_no_other() -> None:
+    """Its bits are as many as a picture's, and chance."""
+    noise = np.random.default_rng(0).integers(0, 2, (16, 17, 1)).astype(np.uint8)
+    for contrast, known in ((1, False), (40, True)):
+        image = np.repeat(100 + contrast * noise, 3, axis=2)
+        assert (fingerprint(b"", image).perceptual is not None) == known
 
 
 def test_leaks_beyond_three_are_counted() -> None:
