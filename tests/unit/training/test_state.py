@@ -1,5 +1,6 @@
 """What is kept of a run is on the disk whole, or not at all; and measures of groups and splits by number."""
 
+import hashlib
 import os
 import signal
 from dataclasses import asdict
@@ -200,7 +201,9 @@ def test_a_surface_that_differs_by_a_level_alone_is_told_from_no_other() -> None
     noise = np.random.default_rng(0).integers(0, 2, (16, 17, 1)).astype(np.uint8)
     for contrast, known in ((1, False), (40, True)):
         image = np.repeat(100 + contrast * noise, 3, axis=2)
-        assert (fingerprint(b"", image).perceptual is not None) == known
+        found = fingerprint(b"as it is coded", image)
+        assert (found.perceptual is not None) == known
+        assert found.sha256 == hashlib.sha256(b"as it is coded").hexdigest()
 
 
 def test_leaks_beyond_three_are_counted() -> None:

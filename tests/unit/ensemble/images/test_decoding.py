@@ -134,6 +134,17 @@ def test_what_a_decoder_says_of_one_image_is_not_held_against_the_next() -> None
     decoders.close()
 
 
+def test_what_opencv_refuses_is_unreadable(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*about: object) -> None:
+        raise cv2.error("(-215:Assertion failed) rows")
+
+    for answer in (refuse, lambda *about: None):
+        monkeypatch.setattr(cv2, "imdecode", answer)
+        with pytest.raises(ImageError, match="cannot be decoded") as caught:
+            decode(FILES["png_RGB"])
+        assert caught.value.status == status.UNREADABLE_IMAGE
+
+
 def test_a_decoder_is_heard_however_much_was_said_before() -> None:
     """More than a message holds: what is missing would be painted grey, and nobody would know."""
     decoders = Decoders(1)
