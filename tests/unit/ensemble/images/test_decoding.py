@@ -126,7 +126,7 @@ def test_what_a_decoder_says_of_one_image_is_not_held_against_the_next() -> None
     damaged[middle : middle + 2000] = bytes(2000)
     cut = FILES["jpeg_plain"][:-300] + b"\xff\xd9"
     decoders = Decoders(1)
-    for bad in (bytes(damaged), cut, FILES["bmp_rle8"][:-40]):
+    for bad in (bytes(damaged), cut, FILES["bmp_rle8"][:-40], FILES["tiff_2x1"][:-3]):
         for name in ("tiff_rgb_raw", "jpeg_plain", "png_RGB"):
             with pytest.raises(ImageError):
                 read_image(bad, LIMITS, decoders)
