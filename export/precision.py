@@ -105,6 +105,8 @@ def _study(
         for stream, checkpoint in checkpoints.items():
             real, unreadable = whole_image_pixels(stream, photographs)
             pixels = np.concatenate((real, random_pixels(stream, random)))
+            if not len(pixels):
+                raise click.UsageError(f"none of the {len(photographs)} photographs of --images can be read")
             groups = {"photos": slice(0, len(real)), "random": slice(len(real), None)}
             if unreadable and not studies:
                 console.print(f"[yellow]{len(unreadable)} of {len(photographs)} photographs cannot be read[/]")
@@ -113,9 +115,11 @@ def _study(
             def advance(way: str, count: int, task: Any = task, name: str = stream.name) -> None:
                 progress.update(task, description=f"{name}: {way}", advance=count)
 
+            scaling = whole_image_pixels(stream, calibration)[0] if calibration else None
+            if scaling is not None and not len(scaling):
+                raise click.UsageError(f"none of the {len(calibration)} photographs of --fp8 can be read")
             # Beside the checkpoint, where there is room for gigabytes: /tmp may be memory.
             with tempfile.TemporaryDirectory(dir=checkpoint.parent) as folder:
-                scaling = whole_image_pixels(stream, calibration)[0] if calibration else None
                 studies[stream] = study_stream(stream, checkpoint, pixels, Path(folder), batch, advance, scaling)
     return studies, {name: part for name, part in groups.items() if len(range(*part.indices(len(pixels))))}
 

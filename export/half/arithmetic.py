@@ -123,7 +123,7 @@ def widest(ranges: Iterable[Range]) -> list[Range]:
 
 
 def require_range(name: str, ranges: Iterable[Range]) -> None:
-    """Refuse a model in which a value is beyond float16.
+    """Refuse a model in which a value is beyond its type of 16 bits.
 
     Args:
         name: Of the model.
@@ -134,8 +134,9 @@ def require_range(name: str, ranges: Iterable[Range]) -> None:
     """
     beyond = next((each for each in ranges if each.overflows), None)
     if beyond:
+        kind = "float16" if beyond.limit == LARGEST else "bfloat16"
         raise HalfRangeError(
-            f"{name}: float16 ends at {LARGEST:.0f}, and {beyond.kind} (tensor {beyond.tensor}) reaches "
+            f"{name}: {kind} ends at {beyond.limit:.5g}, and {beyond.kind} (tensor {beyond.tensor}) reaches "
             f"{beyond.largest:.3g}; export with --precision fp32"
         )
 

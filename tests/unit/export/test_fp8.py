@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from export.half import fp8
 from export.half.arithmetic import HalfArithmetic
 from export.half.conversion import to_half
 from export.half.fp8 import LARGEST, calibrate, linear_products, to_fp8
@@ -21,24 +22,33 @@ WEIGHT = np.random.default_rng(3).standard_normal((8, 4)).astype(np.float32)
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PIXELS uint8 [batch, 8] → Y = (PIXELS / 16) · WEIGHT, in float32."""
+    return linear(tmp_path_factory.mktemp("fp8"))
+
+
+def linear(folder: Path, factor: float = 1 / 16, weights: tuple[np.ndarray, ...] = (WEIGHT,)) -> Path:
+    """PIXELS uint8 [batch, 8] → Y = the sum of (factor · PIXELS) · weight over the weights, in float32."""
+    names = [f"product{index}" if index else "product" for index in range(len(weights))]
     nodes = [
         helper.make_node("Cast", ["PIXELS"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["floats", "sixteenth"], ["x"]),
-        helper.make_node("MatMul", ["x", "weight"], ["product"]),
-        helper.make_node("Neg", ["product"], ["negative"]),
+        helper.make_node("Mul", ["floats", "factor"], ["x"]),
+        *(helper.make_node("MatMul", ["x", f"{name}.weight"], [name]) for name in names),
+        helper.make_node("Sum", names, ["sum"]),
+        helper.make_node("Neg", ["sum"], ["negative"]),
         helper.make_node("Neg", ["negative"], ["Y"]),
     ]
-    constants = {"sixteenth": np.float32(1 / 16), "weight": WEIGHT}
+    constants = {f"{name}.weight": weight for name, weight in zip(names, weights, strict=True)}
     graph = helper.make_graph(
         nodes,
         "net",
         [helper.make_tensor_value_info("PIXELS", TensorProto.UINT8, ["batch", 8])],
         [helper.make_tensor_value_info("Y", TensorProto.FLOAT, ["batch", 4])],
-        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+        [
+            numpy_helper.from_array(np.asarray(value), name)
+            for name, value in {"factor": np.float32(factor), **constants}.items()
+        ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    path = tmp_path_factory.mktemp("fp8") / "model.onnx"
+    path = folder / "model.onnx"
     onnx.save(onnx.shape_inference.infer_shapes(model), path)
     return path
 
@@ -64,6 +74,44 @@ def test_the_largest_value_of_the_calibration_set_is_found(single: Path) -> None
     assert calibrate(single, [quiet]) == {"product": 1.0}
     assert calibrate(single, [quiet, loud, quiet]) == {"product": 4.0}
     assert sorted(path.name for path in single.parent.glob("calibration*")) == []
+
+
+def test_the_largest_value_may_be_a_negative_one(tmp_path: Path) -> None:
+    assert calibrate(linear(tmp_path, -1 / 16), [np.full((1, 8), 64, np.uint8)]) == {"product": 4.0}
+
+
+def test_a_calibration_that_fails_leaves_nothing_beside_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path) -> None:
+        raise RuntimeError(f"no memory for {path.name}")
+
+    monkeypatch.setattr(fp8, "open_session", fails)
+    model = linear(tmp_path)
+    with pytest.raises(RuntimeError, match="no memory"):
+        calibrate(model, [])
+    assert list(tmp_path.iterdir()) == [model]
+
+
+def test_layers_without_any_value_give_zeros(tmp_path: Path) -> None:
+    """A scale of 0 would make 0/0 of them."""
+    model = linear(tmp_path, 0.0, (np.zeros_like(WEIGHT),))
+    pixels = np.full((1, 8), 64, np.uint8)
+    (actual,), _ = eight_bit(model, calibrate(model, [pixels])).run(pixels)
+    np.testing.assert_array_equal(actual, np.zeros((1, 4)))
+
+
+def test_what_several_layers_take_is_rounded_once_for_all(tmp_path: Path) -> None:
+    model = ir.load(linear(tmp_path, weights=(WEIGHT, -2 * WEIGHT)))
+    to_half(model)
+    to_fp8(model, {"product": 4.0, "product1": 4.0})
+    kinds = [node.op_type for node in model.graph]
+    assert kinds.count("QuantizeLinear") == 1
+    assert kinds.count("DequantizeLinear") == 3, "of the values, and of each weight"
+    kept = {
+        value.dtype for value in model.graph.initializers.values() if value.shape is not None and value.shape.rank()
+    }
+    assert kept == {ir.DataType.FLOAT8E4M3FN}, "weights are kept in FP8 alone"
 
 
 @settings(max_examples=30, deadline=None)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -13,6 +14,7 @@ from torch import nn
 from ensemble.streams import GLOBAL_TEXTURE, SEMANTIC_FUSION, Stream
 from export import StreamExport, export_stream
 from export.errors import HalfRangeError
+from export.half import arithmetic
 from export.half.arithmetic import STREAM, HalfArithmetic, Range, require_range, widest
 from export.half.conversion import LARGEST, to_half
 from export.onnx.graph import to_onnx
@@ -113,6 +115,92 @@ def test_half_is_what_lies_between_products_alone(dtype: ir.DataType) -> None:
     assert len(casts) == 3, "PIXELS, and one for all readers of each half that single reads: both, second"
 
 
+def model_of(nodes: list[onnx.NodeProto], outputs: list[str], constants: dict[str, np.ndarray]) -> ir.Model:  # type: ignore[type-arg]
+    """A graph from PIXELS uint8 [1, 4, 4, 4], its types and shapes inferred."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info("PIXELS", TensorProto.UINT8, [1, 4, 4, 4])],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, None) for output in outputs],
+        [numpy_helper.from_array(values, name) for name, values in constants.items()],
+    )
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return ir.passes.common.ShapeInferencePass()(ir.from_proto(proto)).model
+
+
+AFTER_A_PRODUCT = [
+    ("Concat", ["product", "product"], {"axis": 1}, True),
+    ("Gather", ["product", "first"], {}, True),
+    ("Gather", ["table", "first"], {}, False),  # nothing that was computed in half
+    ("MaxPool", ["product"], {"kernel_shape": [2, 2]}, True),
+    ("Relu", ["product"], {}, True),
+    ("Reshape", ["product", "shape"], {}, True),
+    ("Resize", ["product", "", "scales"], {}, True),
+    ("Sigmoid", ["product"], {}, True),
+    ("Slice", ["product", "first", "second"], {}, True),
+    ("Split", ["product"], {"num_outputs": 1}, True),
+    ("Transpose", ["product"], {}, True),
+    ("Erf", ["product"], {}, False),
+    ("Div", ["product", "product"], {}, False),
+    ("ReduceMean", ["product"], {}, False),
+    ("ReduceSum", ["product"], {}, False),
+    ("InstanceNormalization", ["product", "gain", "gain"], {}, False),
+]
+
+
+@pytest.mark.parametrize(("kind", "inputs", "attributes", "half"), AFTER_A_PRODUCT)
+def test_after_a_product_only_what_adds_no_error_of_its_own_stays_in_half(
+    kind: str, inputs: list[str], attributes: dict[str, object], half: bool
+) -> None:
+    constants = {
+        "kernel": np.ones((4, 4, 1, 1), np.float32),
+        "table": np.ones((4, 4), np.float32),
+        "gain": np.ones(4, np.float32),
+        "scales": np.ones(4, np.float32),
+        "first": np.array([0], np.int64),
+        "second": np.array([1], np.int64),
+        "shape": np.array([1, -1], np.int64),
+    }
+    nodes = [
+        helper.make_node("Cast", ["PIXELS"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "kernel"], ["product"]),
+        helper.make_node(kind, inputs, ["y"], **attributes),
+        helper.make_node("Neg", ["y"], ["OUT"]),
+        helper.make_node("Neg", ["product"], ["OTHER"]),
+    ]
+    model = model_of(nodes, ["OUT", "OTHER"], constants)
+    to_half(model)
+    types = {output.name: output.dtype for node in model.graph for output in node.outputs}
+    assert types["product"] is ir.DataType.FLOAT16
+    assert types["y"] is (ir.DataType.FLOAT16 if half else ir.DataType.FLOAT)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "strides", "brain"),
+    [
+        ((2, 2), [2, 2], False),  # from patch to patch: bfloat16 would spoil it
+        ((2, 2), [1, 1], True),
+        ((2, 2), None, True),
+        ((1, 1), [1, 1], True),
+        ((2, 1), [2, 1], False),
+        ((2, 1), [1, 1], True),
+    ],
+)
+def test_only_a_projection_of_patches_stays_in_single_and_only_in_bfloat16(
+    kernel: tuple[int, int], strides: list[int] | None, brain: bool
+) -> None:
+    nodes = [
+        helper.make_node("Cast", ["PIXELS"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Conv", ["x", "kernel"], ["product"], **({"strides": strides} if strides else {})),
+        helper.make_node("Neg", ["product"], ["OUT"]),
+    ]
+    for dtype, half in ((ir.DataType.FLOAT16, True), (ir.DataType.BFLOAT16, brain)):
+        model = model_of(nodes, ["OUT"], {"kernel": np.ones((4, 4, *kernel), np.float32)})
+        to_half(model, dtype)
+        (product,) = (node.outputs[0] for node in model.graph if node.op_type == "Conv")
+        assert product.dtype is (dtype if half else ir.DataType.FLOAT)
+
+
 def test_a_half_model_is_half_as_large_and_says_what_it_is(exports: dict[Stream, StreamExport], tiny: Path) -> None:
     for stream, export in exports.items():
         shares = ir.load(export.files[0]).graph.initializers.values()
@@ -176,28 +264,97 @@ def test_every_value_is_rounded_as_float16_stores_it(tmp_path: Path) -> None:
 
 
 def test_a_convolution_in_single_is_given_tf32(tmp_path: Path) -> None:
-    weight = np.random.default_rng(0).normal(0, 0.1, (4, 3, 2, 2)).astype(np.float32)
+    """Of what it multiplies; what it adds stays as it is."""
+    random = np.random.default_rng(0)
+    weight = random.normal(0, 0.1, (4, 3, 2, 2)).astype(np.float32)
+    bias = random.normal(0, 1000, 4).astype(np.float32)
     nodes = [
         helper.make_node("Cast", ["PIXELS"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("Conv", ["x", "w"], ["OUT"], strides=[2, 2]),
+        helper.make_node("Mul", ["x", "third"], ["thirds"]),
+        helper.make_node("Conv", ["thirds", "w", "b"], ["OUT"], strides=[2, 2]),
     ]
+    constants = {"w": weight, "b": bias, "third": np.float32(1 / 3)}
     graph = helper.make_graph(
         nodes,
         "patches",
         [helper.make_tensor_value_info("PIXELS", TensorProto.UINT8, [1, 3, 6, 6])],
         [helper.make_tensor_value_info("OUT", TensorProto.FLOAT, [1, 4, 3, 3])],
-        [numpy_helper.from_array(weight, "w")],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     ir.save(ir.passes.common.ShapeInferencePass()(ir.from_proto(model)).model, tmp_path / "model.onnx")
     pixels = np.random.default_rng(1).integers(0, 256, (1, 3, 6, 6), dtype=np.uint8)
+    thirds = pixels.astype(np.float32) * np.float32(1 / 3)
     (actual,), _ = HalfArithmetic(tmp_path / "model.onnx").run(pixels)
 
-    def convolved(weights: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-        return nn.functional.conv2d(torch.tensor(pixels).float(), torch.tensor(weights).float(), stride=2).numpy()
+    def convolved(images: np.ndarray, weights: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+        images, weights = images.astype(np.float32), weights.astype(np.float32)
+        return nn.functional.conv2d(*map(torch.tensor, (images, weights, bias)), stride=2).numpy()
 
-    np.testing.assert_allclose(actual, convolved(weight.astype(np.float16)), rtol=1e-5, atol=1e-4)
-    assert np.abs(actual - convolved(weight)).max() > 1e-3
+    expected = convolved(thirds.astype(np.float16), weight.astype(np.float16))
+    np.testing.assert_allclose(actual, expected, rtol=1e-6, atol=5e-4)
+    for images, weights in ((thirds, weight), (thirds, weight.astype(np.float16)), (thirds.astype(np.float16), weight)):
+        assert np.abs(actual - convolved(images, weights)).max() > 1e-3
+
+
+def test_every_float16_value_and_every_sum_in_single_has_a_kind_and_a_range(tmp_path: Path) -> None:
+    """Of all blocks together; what only moves values, or adds a constant to them, has none."""
+    weights = {f"layer.{index}.dense.weight": np.full((4, 4), -2.0, np.float32) for index in (0, 1)}
+    nodes = [
+        helper.make_node("Cast", ["PIXELS"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["x", "layer.0.dense.weight"], ["first"]),
+        helper.make_node("Relu", ["first"], ["moved"]),
+        helper.make_node("MatMul", ["first", "layer.1.dense.weight"], ["second"]),
+        helper.make_node("MatMul", ["moved", "unnamed"], ["third"]),
+        helper.make_node("Neg", ["second"], ["single"]),
+        helper.make_node("Add", ["single", "bias"], ["shifted"]),
+        helper.make_node("Sum", ["shifted", "third"], ["other"]),
+        helper.make_node("Add", ["other", "single"], ["sum"]),
+        helper.make_node("Neg", ["sum"], ["OUT"]),
+    ]
+    constants = {"unnamed": np.eye(4, dtype=np.float32), "bias": np.ones(4, np.float32)}
+    model = model_of(nodes, ["OUT"], {**weights, **constants})
+    to_half(model)
+    ir.save(model, tmp_path / "model.onnx")
+    _, ranges = HalfArithmetic(tmp_path / "model.onnx").run(np.full((1, 4, 4, 4), 3, np.uint8))
+    found = {each.tensor: (each.kind, each.largest) for each in ranges}
+    assert found.pop("x_half") == ("Cast(Cast)", 3)
+    assert found == {
+        "first": ("layer.*.dense.weight", 24),  # of -24
+        "second": ("layer.*.dense.weight", 192),
+        "third": ("MatMul(Relu, weights)", 0),
+        "sum": (STREAM, 383),  # of -191 and -192
+    }
+
+
+def test_only_what_is_normalised_is_scaled_up(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["PIXELS"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("LayerNormalization", ["x", "gain"], ["normalised"]),
+        helper.make_node("MatMul", ["x", "w"], ["plain"]),
+        helper.make_node("MatMul", ["normalised", "w"], ["scaled"]),
+        helper.make_node("Sum", ["plain", "scaled"], ["OUT"]),
+    ]
+    model = model_of(nodes, ["OUT"], {"gain": np.ones(4, np.float32), "w": np.eye(4, dtype=np.float32)})
+    to_half(model)
+    ir.save(model, tmp_path / "model.onnx")
+    half = HalfArithmetic(tmp_path / "model.onnx")
+    pixels = np.arange(64, dtype=np.uint8).reshape(1, 4, 4, 4)
+    once, fourfold = ({each.tensor: each.largest for each in half.run(pixels, gain)[1]} for gain in (1, 4))
+    assert {name: fourfold[name] / once[name] for name in ("plain", "scaled")} == {"plain": 1, "scaled": 4}
+
+
+def test_a_model_that_cannot_be_opened_leaves_nothing_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path, **options: object) -> None:
+        raise RuntimeError(f"no memory for {path.name}")
+
+    monkeypatch.setattr(arithmetic, "open_session", fails)
+    model = matrix_product(tmp_path, np.ones((64, 48), np.float32))
+    with pytest.raises(RuntimeError, match="no memory"):
+        HalfArithmetic(model)
+    assert list(tmp_path.iterdir()) == [model]
 
 
 def test_attention_that_accumulates_in_float16_is_rounded_after_every_step(tmp_path: Path) -> None:
@@ -269,6 +426,15 @@ def test_the_end_of_float16_itself_fits_and_nan_does_not() -> None:
             require_range("edge", [Range("MatMul", "x", float(value))])
 
 
+def test_the_error_names_the_type_that_ends() -> None:
+    beyond = float(np.finfo(np.float32).max)
+    require_range("edge", [Range("MatMul", "x", 1e38, beyond)])
+    with pytest.raises(
+        HalfRangeError, match=r"edge: bfloat16 ends at 3\.4028e\+38, and MatMul \(tensor x\) reaches inf"
+    ):
+        require_range("edge", [Range("MatMul", "x", np.inf, beyond), Range("MatMul", "y", np.nan, beyond)])
+
+
 def test_widest_takes_the_largest_of_each_kind() -> None:
     ranges = [Range("a", "1", 2.0), Range("b", "2", 3.0), Range("a", "3", 5.0), Range("b", "4", float("nan"))]
     assert [each.tensor for each in widest(ranges)] == ["4", "3"]
@@ -296,6 +462,9 @@ class Convolutions(nn.Module):
         self.first.running_mean.fill_(127.3)  # type: ignore[union-attr]
         self.first.running_var.fill_(1e5)  # type: ignore[union-attr]
         self.second.running_var.fill_(1e-6)  # type: ignore[union-attr]
+        self.second.running_mean.fill_(0.2)  # type: ignore[union-attr]
+        for parameter, value in ((self.first.weight, 0.7), (self.second.weight, 0.3), (self.second.bias, 20.0)):
+            nn.init.constant_(parameter, value)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         x = torch.relu(self.conv(self.first(pixels.float().permute(0, 3, 1, 2))))

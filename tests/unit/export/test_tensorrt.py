@@ -3,6 +3,7 @@
 Polygraphy, profiles, timing cache and its lock, manifest, comparison, publication and refusals are the real ones.
 """
 
+import ctypes
 import hashlib
 import json
 import subprocess
@@ -11,8 +12,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import onnx_ir as ir
 import pytest
 from click.testing import CliRunner
 from polygraphy.backend.onnxrt import OnnxrtRunner, SessionFromOnnx
@@ -21,12 +25,14 @@ from polygraphy.backend.trt import util as polygraphy_util
 from ensemble.streams import GLOBAL_TEXTURE, LOCAL_FACIAL, SEMANTIC_FUSION, STREAMS, Stream
 from export import StreamExport, export_stream, samples
 from export.__main__ import main
+from export.difference import Difference
 from export.errors import ParityError, TensorrtError
+from export.half.conversion import to_half
 from export.layout import CONFIGURATIONS, SKELETON
 from export.repository import publish, staging
 from export.samples import Pixels
 from export.tensorrt import engine, engines
-from export.tensorrt.engine import build_engine, read_profile
+from export.tensorrt.engine import EngineProfile, build_engine, read_profile
 from export.tensorrt.engines import add_engines
 from export.tensorrt.platform import Platform, require_tensorrt
 from server.cli import main as server_main
@@ -34,6 +40,7 @@ from server.diagnosis.engines import Runtime, check_engines, find_runtime
 from server.errors import RefusedError
 from server.findings import Level
 from tests.fakes.tensorrt import tensorrt
+from tests.unit.export.test_repository import face_model, stream_exports
 
 H100 = Platform("10.12.0.36", "13.0", "NVIDIA H100 80GB HBM3", "9.0", "580.65.06")
 
@@ -109,7 +116,8 @@ def test_an_engine_is_strongly_typed_for_the_batches_of_the_configuration(
     assert described["built"].endswith("+00:00")
     assert described["build_seconds"] >= 0
     assert set(described["largest_difference"]) == {"LOGITS", "FEATURES", "ATTENTION", "PROBABILITY"}
-    assert len(described["onnx_sha256"]) == len(described["engine_sha256"]) == 64
+    for name, file in (("onnx_sha256", export.files[0]), ("engine_sha256", plan)):
+        assert described[name] == hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def test_measurements_are_kept_for_the_next_build_and_locked(
@@ -158,6 +166,8 @@ def test_a_build_that_fails_is_told_plainly(
     [
         ("max_batch_size: 0", "needs one input PIXELS"),
         ('max_batch_size: 4 input { name: "IMAGE" }', "needs one input PIXELS"),
+        ('max_batch_size: 0 input { name: "PIXELS" }', "a max_batch_size of 1 or more"),
+        ('max_batch_size: 4 input { name: "PIXELS" } input { name: "BOX" }', "needs one input PIXELS"),
         ("max_batch_size: many", "not a Triton model configuration"),
     ],
 )
@@ -167,11 +177,115 @@ def test_a_configuration_without_batches_has_no_profile(text: str, problem: str,
         read_profile(tmp_path / "config.pbtxt")
 
 
+def test_a_configuration_that_is_not_there_has_no_profile(tmp_path: Path) -> None:
+    with pytest.raises(TensorrtError, match=r"absent\.pbtxt: not a Triton model configuration"):
+        read_profile(tmp_path / "absent.pbtxt")
+
+
+def test_a_single_image_is_a_batch(tmp_path: Path) -> None:
+    (tmp_path / "config.pbtxt").write_text('max_batch_size: 1 input { name: "PIXELS" dims: [ 4, -1, 3 ] }')
+    assert read_profile(tmp_path / "config.pbtxt") == EngineProfile((1, 4, 1, 3), (1, 4, 1024, 3), (1, 4, 1980, 3))
+
+
+def test_the_manifest_has_the_largest_difference_of_all_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [
+        Difference(f"batch of {size}", size, output, largest, 1.0)
+        for size, output, largest in ((1, "LOGITS", 0.2), (1, "FEATURES", 0.1), (3, "LOGITS", 0.5), (8, "LOGITS", 0.3))
+    ]
+    monkeypatch.setattr(engine, "build_plan", lambda *arguments: (b"plan", 61.26))
+    monkeypatch.setattr(engine, "_compare", lambda *arguments: found)
+    (tmp_path / "model.onnx").write_bytes(b"onnx")
+    profile = EngineProfile((1,), (2,), (3,))
+    (plan, manifest), differences = build_engine(
+        "any", tmp_path / "model.onnx", profile, H100, tmp_path / "cache", {}, "fp32"
+    )
+    assert differences == found
+    assert plan.read_bytes() == b"plan"
+    described = json.loads(manifest.read_text())
+    assert described["largest_difference"] == {"LOGITS": 0.5, "FEATURES": 0.1}
+    assert described["build_seconds"] == 61.3
+
+
+def test_a_bfloat16_engine_is_held_against_bfloat16_arithmetic(tmp_path: Path) -> None:
+    """ONNX Runtime does not compute in it on a CPU."""
+    text = """<ir_version: 10, opset_import: ["" : 18]>
+        g (uint8[batch,2] PIXELS) => (float[batch,2] LOGITS) <float[2,2] w = {1.01, 0.0, 0.0, -2.03}> {
+            x = Cast<to=1>(PIXELS) y = MatMul(x, w) z = Neg(y) LOGITS = Neg(z)
+        }"""
+    model = ir.passes.common.ShapeInferencePass()(ir.from_onnx_text(text)).model
+    to_half(model, ir.DataType.BFLOAT16)
+    ir.save(model, path := tmp_path / "model.onnx")
+    feeds = [{"PIXELS": np.full((batch, 2), 3, np.uint8)} for batch in (1, 2)]
+    outputs = engine._reference(path, feeds, "bf16")
+    assert [list(each) for each in outputs] == [["LOGITS"], ["LOGITS"]]
+    # 8 bits of precision: 1.01 is 1.0078125, and 2.03 is 2.03125.
+    np.testing.assert_array_equal(outputs[1]["LOGITS"], [[3.03125, -6.09375]] * 2)
+
+
 def test_small_batches_and_free_sides_have_a_profile() -> None:
     profile = read_profile(CONFIGURATIONS / "face_detector.tensorrt.pbtxt")
     assert profile.smallest == (1, 1, 1, 3)
     assert profile.optimal == (4, 1024, 1024, 3)
     assert profile.largest == (4, 1980, 1980, 3)
+
+
+# Which models get one
+
+
+def test_streams_and_the_detector_get_an_engine_and_gfpgan_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built, stages, told = list[dict[str, Any]](), list[str](), list[str]()
+    names = ("name", "model", "profile", "platform", "cache", "batches", "precision")
+
+    def build_engine(*arguments: Any) -> tuple[list[Path], list[Difference]]:
+        asked = dict(zip(names, arguments, strict=True))
+        built.append(asked)
+        plan = asked["model"].with_name("model.plan")
+        return [plan, plan.with_name("model.plan.json")], [Difference("any", 1, asked["name"], 0, 1)]
+
+    monkeypatch.setattr(engines, "build_engine", build_engine)
+    exports = stream_exports(tmp_path / "streams", ("model.onnx", "model.onnx.data"))
+    faces = [face_model(tmp_path, name) for name in ("face_aligner", "face_detector", "face_restorer")]
+    repository = tmp_path / "models"
+    for stream in STREAMS:
+        configs = repository / stream.name / "configs"
+        configs.mkdir(parents=True)
+        text = f'max_batch_size: 2 input {{ name: "PIXELS" dims: [ {stream.pixels}, {stream.pixels}, 3 ] }}'
+        (configs / "tensorrt.pbtxt").write_text(text)
+    streams, others = add_engines(
+        exports, faces, repository, H100, stages.append, lambda name, differences: told.append(name)
+    )
+    expected = [*(stream.name for stream in STREAMS), "face_detector"]
+    assert [each["name"] for each in built] == told == expected
+    assert [stage.partition(":")[0] for stage in stages] == expected
+    assert [each["precision"] for each in built] == ["fp32"] * 3 + ["fp16"]
+    assert {each["cache"] for each in built} == {repository / "provenance" / "tensorrt-10.12.0.36-9.0.timing"}
+    for before, after in zip((*exports, *faces), (*streams, *others), strict=True):
+        added = {"model.plan", "model.plan.json"} if after.name in expected else set()
+        assert {file.name for file in after.files} == {file.name for file in before.files} | added
+    for stream, each in zip(STREAMS, built, strict=False):
+        side = (stream.pixels, stream.pixels, 3)
+        assert each["model"] == tmp_path / "streams" / stream.name / "model.onnx"
+        assert each["profile"] == EngineProfile((1, *side), (2, *side), (2, *side))
+        assert [batch.shape for batch in each["batches"].values()] == [(size, *side) for size in (1, 3, 8, 32)]
+    detector = built[-1]
+    assert detector["profile"] == read_profile(CONFIGURATIONS / "face_detector.tensorrt.pbtxt")
+    shapes = [batch.shape for batch in detector["batches"].values()]
+    assert shapes == [(1, 96, 128, 3), (3, 101, 75, 3), (1, 1024, 1024, 3), (1, 1980, 1980, 3)]
+
+
+def test_no_two_images_of_a_batch_are_the_same() -> None:
+    """Else an engine that mixes up the images of a batch would pass."""
+    batches = samples.batches_of_sizes(24, (1, 3, 32))
+    assert {name: len(batch) for name, batch in batches.items()} == {
+        "batch of 1": 1,
+        "batch of 3": 3,
+        "batch of 32": 32,
+    }
+    assert len({image.tobytes() for image in batches["batch of 32"]}) > 24, "but for the white ones"
 
 
 # Publishing
@@ -305,10 +419,56 @@ def test_what_is_missing_is_said_exactly_and_the_way_on(tmp_path: Path, monkeypa
     with pytest.raises(TensorrtError, match=r"TensorRT 10\.9\.0\.34 is too old, 10\.12 or later is needed; .*fails"):
         require_tensorrt()
 
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """NVIDIA's driver: what it answers for its version of CUDA, and whether it fails."""
+    answer = {"version": 12080, "failed": 0}
+
+    def version_of(pointer: Any) -> int:
+        pointer._obj.value = answer["version"]
+        return answer["failed"]
+
+    def library(name: str) -> SimpleNamespace:
+        assert name == "libcuda.so.1"
+        return SimpleNamespace(cuDriverGetVersion=version_of)
+
+    monkeypatch.setattr(ctypes, "CDLL", library)
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("version", "cuda", "failed"), [(12080, "12.8", 0), (13000, "13.0", 0), (13010, "13.1", 0), (12080, "", 3)]
+)
+def test_what_is_there_is_told_of_the_first_gpu(
+    version: int, cuda: str, failed: int, driver: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver |= {"version": version, "failed": failed}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    # The oldest release that will do.
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("10.12.0.36"))
+    fake_nvidia_smi(tmp_path, "NVIDIA H200, 9.0, 580.65.06\nNVIDIA L4, 8.9, 580.65.06")
+    assert require_tensorrt() == Platform("10.12.0.36", cuda, "NVIDIA H200", "9.0", "580.65.06")
+
+
+def test_a_machine_without_a_driver_s_library_tells_no_cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr(ctypes, "CDLL", absent)
+    monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("11.2.1.2"))
     fake_nvidia_smi(tmp_path, "NVIDIA H200, 9.0, 580.65.06")
-    platform = require_tensorrt()
-    assert platform == Platform("11.2.1.2", platform.cuda, "NVIDIA H200", "9.0", "580.65.06")
+    assert require_tensorrt().cuda == ""
+
+
+@pytest.mark.parametrize("answer", ["No devices were found", "NVIDIA H200, 9.0", "NVIDIA H200, 9.0, 580, more"])
+def test_an_answer_that_names_no_gpu_is_told(answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt("11.2.1.2"))
+    fake_nvidia_smi(tmp_path, answer)
+    with pytest.raises(TensorrtError, match=f"built here: nvidia-smi answers '{answer}', not a GPU. Run"):
+        require_tensorrt()
 
 
 def test_command_refuses_before_it_exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

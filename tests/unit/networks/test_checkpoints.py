@@ -35,9 +35,17 @@ from networks.errors import (
     UnreadableCheckpointError,
     UnsafeCheckpointError,
 )
-from networks.weights.checkpoint_file import read_tensors, sharing_memory
+from networks.seeded import seeded_stream
+from networks.weights.checkpoint_file import check_storage, read_tensors, sharing_memory
 from networks.weights.checkpoints import to_parameters
-from networks.weights.random_weights import MARKER, is_untrained, preset_bytes, seeded_preset
+from networks.weights.random_weights import (
+    MARKER,
+    is_seeded,
+    is_untrained,
+    preset_bytes,
+    seeded_preset,
+    seeded_tensor,
+)
 from tests.golden import EXPECTED
 
 BLOCK = "vision_model.base_model.model.encoder.layer"
@@ -343,6 +351,10 @@ def test_sizes_that_cannot_be_are_refused(tensors: Tensors, tmp_path: Path) -> N
     of_clip["clip_model.vision_model.embeddings.position_embedding.weight"] = (13, 128)
     with pytest.raises(ArchitectureError, match="the position table of CLIP has 13 rows"):
         infer_architecture(of_clip)
+    alone = tensors | {f"{embeddings}position_embeddings": torch.zeros(1, 1, 128)}
+    assert "has 1 rows: not a square grid" in refusal(CheckpointLayoutError, alone, tmp_path / "weights.pth")
+    empty = tensors | {f"{embeddings}cls_token": torch.zeros(1, 1, 0)}
+    assert "not 3 dimensions of 1 or more" in refusal(CheckpointLayoutError, empty, tmp_path / "weights.pth")
     flat = tensors | {f"{embeddings}cls_token": torch.zeros(128)}
     assert "not 3 dimensions" in refusal(CheckpointLayoutError, flat, tmp_path / "weights.pth")
 
@@ -402,6 +414,11 @@ def test_a_few_bytes_posing_as_a_huge_tensor_are_refused(tensors: Tensors, tmp_p
         assert "larger than the data behind them" in refusal(CheckpointValueError, tensors, tmp_path / "weights.pth")
 
 
+def test_a_sparse_tensor_is_refused(tensors: Tensors) -> None:
+    with pytest.raises(CheckpointValueError, match=r"weights\.pth: 1 tensors are sparse, .*\(last_layer\.weight\)"):
+        check_storage(Path("weights.pth"), {**tensors, "last_layer.weight": torch.eye(2).to_sparse()})
+
+
 class Malice:
     def __reduce__(self) -> tuple[object, ...]:
         return os.mkdir, ("owned",)
@@ -425,13 +442,18 @@ def test_code_in_a_pickle_is_not_run(
         (b"", "is empty"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4550000000\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html><body>Log in</body></html>", "web page"),
+        (b"\n  <!doctype HTML>", "web page"),
+        (b"<html><body>Log in</body></html>", "web page"),
         (b"not a checkpoint at all", "not a checkpoint that torch.load can read"),
         (b"PK\x03\x04" + bytes(1000), "truncated or damaged"),
     ],
 )
-def test_other_files_are_named_for_what_they_are(content: bytes, said: str, tmp_path: Path) -> None:
-    path = tmp_path / "weights.pth"
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_other_files_are_named_for_what_they_are(content: bytes, said: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
     path.write_bytes(content)
+    if suffix == ".safetensors" and said in ("not a checkpoint that torch.load can read", "truncated or damaged"):
+        said = "not a whole safetensors file"
     with pytest.raises(UnreadableCheckpointError, match=re.escape(said)) as caught:
         load_stream(GLOBAL_TEXTURE, path)
     assert "weights_only" not in str(caught.value), "torch's advice, which could run code, is passed on"
@@ -482,6 +504,21 @@ def test_a_recompressed_archive_is_refused(tiny: Path, tmp_path: Path) -> None:
         load_stream(GLOBAL_TEXTURE, path)
 
 
+def test_an_archive_of_which_one_part_is_compressed_is_refused(tiny: Path, tmp_path: Path) -> None:
+    """Mapped, its bytes would be taken for the weights."""
+    path = tmp_path / "weights.pth"
+    with (
+        zipfile.ZipFile(tiny / GLOBAL_TEXTURE.checkpoint) as source,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as target,
+    ):
+        *names, last = source.namelist()
+        for name in names:
+            target.writestr(name, source.read(name))
+        target.writestr(last, source.read(last), zipfile.ZIP_DEFLATED)
+    with pytest.raises(UnreadableCheckpointError, match="compressed"):
+        load_stream(GLOBAL_TEXTURE, path)
+
+
 def test_random_damage_never_raises_anything_else(tiny: Path, tmp_path: Path) -> None:
     whole = (tiny / GLOBAL_TEXTURE.checkpoint).read_bytes()
     path = tmp_path / "weights.pth"
@@ -497,6 +534,59 @@ def test_random_damage_never_raises_anything_else(tiny: Path, tmp_path: Path) ->
 
 
 # Random weights
+
+
+@pytest.mark.parametrize(
+    ("preset", "alone", "fusion"),
+    [
+        ("tiny", 2_636_680, 5_187_464),
+        ("small", 89_433_608, 149_097_992),
+        ("giant", 4_608_849_928, 5_826_805_768),
+    ],
+)
+def test_a_preset_has_its_size(preset: str, alone: int, fusion: int) -> None:
+    """Bytes; the giant one is as large as the published files."""
+    assert [preset_bytes(preset, stream) for stream in STREAMS] == [alone, alone, fusion]
+
+
+def test_what_is_added_up_again_and_again_shrinks_with_the_number_of_blocks() -> None:
+    """Else rounding errors would grow from block to block; nothing else depends on it."""
+    shapes = tensor_shapes(StreamArchitecture(Dinov2Architecture(64, 1, 8, 2)))
+    for name, shape in shapes.items():
+        two, twelve = (seeded_tensor(GLOBAL_TEXTURE, name, shape, blocks) for blocks in (2, 12))
+        shrinks = "lambda1" in name or ".lora_B." in name
+        np.testing.assert_allclose(twelve, two / 6 if shrinks else two, rtol=1e-6, err_msg=name)
+
+
+def test_networks_that_are_filled_in_place_have_numbers_of_the_same_kind() -> None:
+    networks = [dict(seeded_stream(stream, "tiny").named_parameters()) for stream in STREAMS]
+    for parameters in networks:
+        for name, parameter in parameters.items():
+            least, most = parameter.min().item(), parameter.max().item()
+            if "lambda1" in name:
+                assert 0.3 <= least < 0.4 < 0.9 < most <= 1, name
+            elif name.endswith("weight") and parameter.ndim == 1:
+                assert 0.7 <= least < 0.8 < 1.2 < most <= 1.3, name
+            elif parameter.numel() > 1000:
+                spread = {2: (1.6 / parameter.shape[-1]) ** 0.5}.get(parameter.ndim, 0.05)
+                assert parameter.std().item() == pytest.approx(spread, rel=0.1), name
+    name = "vision_model.encoder.layer.0.mlp.weights_in.weight"
+    assert len({each[name][0, 0].item() for each in networks}) == len(STREAMS), "each stream has its own"
+    assert not any(parameter.requires_grad for parameter in networks[0].values())
+
+
+def test_random_weights_tell_how_far_they_are(tmp_path: Path) -> None:
+    total = sum(preset_bytes("tiny", stream) for stream in STREAMS)
+    for told in ([], []):  # the second time they are there
+        write_random_weights(tmp_path / "deep" / "weights", "tiny", told.append)
+        assert sum(told) == total
+
+
+def test_tensors_without_a_head_are_not_taken_for_random_ones(tensors: Tensors) -> None:
+    bare = {name.removeprefix("backbone."): tensor for name, tensor in tensors.items()}
+    assert is_seeded(GLOBAL_TEXTURE, bare)
+    assert not is_seeded(LOCAL_FACIAL, bare)
+    assert not is_seeded(GLOBAL_TEXTURE, {name: each for name, each in bare.items() if "last_layer" not in name})
 
 
 def test_random_weights_are_recognised_without_their_marker(tiny: Path, tensors: Tensors, tmp_path: Path) -> None:

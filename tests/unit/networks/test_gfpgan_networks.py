@@ -250,6 +250,39 @@ def test_values_that_are_not_finite_are_refused(value, files, tmp_path) -> None:
         load_parsenet(path)
 
 
+def test_of_two_sets_of_weights_in_a_file_the_averaged_one_is_read(files, tmp_path) -> None:
+    averaged = torch.load(files.gfpgan)["params_ema"]
+    last = {name: tensor + 1 for name, tensor in averaged.items()}
+    for order in (("params", "params_ema"), ("params_ema", "params")):
+        content = {"params": last, "params_ema": averaged}
+        torch.save({section: content[section] for section in order}, tmp_path / "both.pth")
+        assert torch.equal(load_gfpgan(tmp_path / "both.pth").final_conv.bias, averaged["final_conv.bias"])
+    torch.save({"params": last}, tmp_path / "last.pth")
+    assert torch.equal(load_gfpgan(tmp_path / "last.pth").final_conv.bias, last["final_conv.bias"])
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (4, 4)])
+def test_a_bias_that_tells_no_width_is_misshapen(shape, files, tmp_path) -> None:
+    path = rewritten(
+        files.parsenet, tmp_path, lambda tensors: tensors.update({"encoder.0.conv2d.bias": torch.ones(shape)})
+    )
+    with pytest.raises(CheckpointLayoutError, match="of another shape: ") as error:
+        load_parsenet(path)
+    assert "encoder.0.conv2d.bias" in error.value.misshapen
+
+
+def test_weights_that_were_written_by_half_leave_nothing(tmp_path, monkeypatch) -> None:
+    def interrupted(content: object, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    (tmp_path / PARSENET_FILE).write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        write_random_parsenet(tmp_path / PARSENET_FILE, 4)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {PARSENET_FILE: b"old"}
+
+
 def test_random_weights_are_told_from_others(files, restorer, aligner, tmp_path) -> None:
     assert is_random(restorer)
     assert is_random(aligner)

@@ -6,7 +6,15 @@ from pathlib import Path
 import pytest
 
 from networks.weights import manifest
-from networks.weights.manifest import MANIFEST_FILE, ManifestError, describe_file, read_manifest, write_manifest
+from networks.weights.manifest import (
+    MANIFEST_FILE,
+    Entry,
+    ManifestError,
+    describe_file,
+    read_manifest,
+    record,
+    write_manifest,
+)
 
 CONTENT = b"weights" * 1000
 
@@ -33,6 +41,13 @@ def test_what_is_written_is_read_and_nothing_else_is_left(file: Path) -> None:
     write_manifest(file.parent, entries)
     assert read_manifest(file.parent) == entries
     assert {path.name for path in file.parent.iterdir()} == {file.name, MANIFEST_FILE}
+
+
+def test_a_file_that_is_recorded_again_replaces_what_was_said_of_it_alone(tmp_path: Path) -> None:
+    old, new, other = (Entry(size, "ab", "local") for size in (1, 2, 3))
+    for name, entry in (("a.pth", old), ("b.pth", other), ("a.pth", new)):
+        record(tmp_path, name, entry)
+    assert read_manifest(tmp_path) == {"a.pth": new, "b.pth": other}
 
 
 def test_an_interruption_leaves_the_old_manifest(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ensemble.faces.retinaface import INPUT, OUTPUTS
 from networks.errors import CheckpointError, CheckpointLayoutError, CheckpointValueError, UnreadableCheckpointError
+from networks.faces import retinaface_weights
 from networks.faces.retinaface import RetinaFace
 from networks.faces.retinaface_weights import is_random_retinaface, load_retinaface, write_random_retinaface
 from tests.golden import GOLDEN
@@ -174,6 +175,17 @@ def test_random_weights_are_told_from_others(weights, tmp_path) -> None:
     assert not is_random_retinaface(rewritten(weights, tmp_path / "trained.h5", instead={"bn_data": trained}))
     with pytest.raises(CheckpointError):
         is_random_retinaface(tmp_path / "absent.h5")
+
+
+def test_weights_that_were_written_by_half_leave_nothing(tmp_path, monkeypatch) -> None:
+    def interrupted(name: str, shape: tuple[int, ...]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(retinaface_weights, "_seeded_values", interrupted)
+    (tmp_path / "retinaface.h5").write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt):
+        write_random_retinaface(tmp_path / "retinaface.h5")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"retinaface.h5": b"old"}
 
 
 @pytest.fixture(scope="module")

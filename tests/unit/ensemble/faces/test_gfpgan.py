@@ -164,6 +164,48 @@ def test_close_eyes_are_not_restored() -> None:
     assert len(face_landmarks(outputs, (64, 64))) == 1
 
 
+def far_apart(sure: list[float], eyes: list[float] | None = None) -> Outputs:
+    """Faces of these confidences and eye distances in an image of 512 × 64, each an anchor of 16 pixels far from all
+    others, in the order of the anchors."""
+    outputs = empty_outputs(64, 512)
+    for index, confidence in enumerate(sure):
+        anchor = 2 * (64 * (2 * (index // 16) + 1) + 4 * (index % 16))  # every fourth column of every other row
+        outputs[0][anchor] = confidence
+        half = (eyes[index] if eyes else 8) / 2 / 1.6  # offsets count a tenth of an anchor's side
+        outputs[2][anchor] = [-half, -4, half, -4, 0, 0, -half, 4, half, 4]
+    return outputs
+
+
+def test_of_equally_sure_faces_the_first_of_the_outputs_goes_first() -> None:
+    landmarks = face_landmarks(far_apart([0.99] * 60), (64, 512))
+    np.testing.assert_allclose(landmarks[:, 2], [[4, 12], [36, 12], [68, 12], [100, 12]], atol=1e-4)
+
+
+def test_the_surest_faces_are_restored_and_close_eyes_take_no_place_among_them() -> None:
+    """The sixth and the second are surer, and too close."""
+    sure = [0.975, 0.98, 0.985, 0.99, 0.995, 0.9975]
+    landmarks = face_landmarks(far_apart(sure, [8, 4.9, 8, 8, 5.1, 4.9]), (64, 512))
+    np.testing.assert_allclose(landmarks[:, 2, 0], [4 + 32 * index for index in (4, 3, 2, 0)], atol=1e-4)
+
+
+def test_a_candidate_must_be_surer_than_the_limit() -> None:
+    limit = np.float32(CONFIDENCE)
+    above = np.nextafter(limit, np.float32(1))
+    landmarks = face_landmarks(far_apart([float(limit), float(above)]), (64, 512))
+    np.testing.assert_allclose(landmarks[:, 2, 0], [36], atol=1e-4)
+
+
+def test_an_image_that_opencv_can_just_warp_is_searched() -> None:
+    asked = []
+
+    def align(pixels: NDArray[np.uint8]) -> Sequence[NDArray[np.generic]]:
+        asked.append(pixels.shape)
+        return []
+
+    restore_faces(np.zeros((2, 32_766, 3), np.uint8), align, refuse)
+    assert asked == [(1, 2, 32_766, 3)]
+
+
 @pytest.mark.parametrize("points", [np.zeros((5, 2)), np.full((5, 2), 3e38), np.tile([[7.0, -9.0]], (5, 1))])
 def test_landmarks_that_coincide_have_no_alignment(points) -> None:
     assert alignment(points.astype(np.float32)) is None

@@ -171,7 +171,9 @@ def test_an_image_gives_the_same_in_any_company() -> None:
 
 
 def test_face_restoration_takes_its_place_in_the_order() -> None:
-    names = [attempt.name for attempt in with_face_restoration(lambda image: image)]
+    attempts = with_face_restoration(lambda image: image)
+    names = [attempt.name for attempt in attempts]
+    assert [attempt.source for attempt in attempts[3:6]] == ["raw", "bilateral", "median9"]
     assert names[:7] == ["raw", "bilateral", "median9", "gfpgan", "gfpgan_bilateral", "gfpgan_median9", "sharpen_clahe"]
     assert len(names) == 13
 

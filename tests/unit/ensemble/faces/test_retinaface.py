@@ -222,3 +222,21 @@ def test_a_candidate_that_is_just_sure_enough_is_a_face() -> None:
     least = np.float32(CONFIDENCE)
     outputs[0][2, 4, ANCHORS_PER_CELL], outputs[0][5, 4, ANCHORS_PER_CELL] = least, np.nextafter(least, np.float32(0))
     assert decode(outputs, (256, 256), 1.0).scores.tolist() == [least]
+
+
+def test_of_equally_sure_candidates_the_first_of_the_outputs_goes_first() -> None:
+    outputs = empty_outputs(256, 1024)
+    outputs[6][::4, ::4, ANCHORS_PER_CELL + 1] = 0.95  # strides of 8: squares of 16 pixels, 32 apart
+    faces = decode(outputs, (256, 1024), 1.0)
+    expected = [(32 * column, 32 * row) for row in range(8) for column in range(32)]
+    assert [tuple(box[:2]) for box in faces.boxes.tolist()] == expected
+
+
+@pytest.mark.parametrize(("shift", "faces"), [(3 / 16, 1), (4 / 16, 2)])
+def test_faces_that_overlap_by_just_the_limit_are_one(shift: float, faces: int) -> None:
+    """In an image of 10 × 10 pixels, columns 0 to 6 and columns 3 to 9 share 40 of 100 pixels."""
+    outputs = empty_outputs(10, 10)
+    for row, column, offset, score in ((0, 0, -9 / 16, 0.99), (0, 1, shift - 8 / 16, 0.95)):
+        outputs[6][row, column, ANCHORS_PER_CELL + 1] = score
+        outputs[7][row, column, 4] = offset
+    assert len(decode(outputs, (10, 10), 1.0).scores) == faces
