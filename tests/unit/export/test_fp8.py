@@ -101,6 +101,15 @@ def test_layers_without_any_value_give_zeros(tmp_path: Path) -> None:
     np.testing.assert_array_equal(actual, np.zeros((1, 4)))
 
 
+def test_a_layer_s_largest_weight_may_be_a_negative_one_too(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(4).integers(0, 256, (4, 8), np.uint8)
+    outputs = []
+    for name, weight in (("plain", WEIGHT), ("negated", -WEIGHT)):
+        (tmp_path / name).mkdir()
+        outputs.append(eight_bit(linear(tmp_path / name, weights=(weight,)), {"product": 16.0}).run(pixels)[0][0])
+    np.testing.assert_array_equal(outputs[0], -outputs[1])
+
+
 def test_what_several_layers_take_is_rounded_once_for_all(tmp_path: Path) -> None:
     model = ir.load(linear(tmp_path, weights=(WEIGHT, -2 * WEIGHT)))
     to_half(model)

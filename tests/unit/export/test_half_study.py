@@ -20,7 +20,7 @@ from torch import nn
 from ensemble.streams import GLOBAL_TEXTURE, STREAMS, Stream
 from export import precision
 from export.half import study as half_study
-from export.half.arithmetic import STREAM, Range
+from export.half.arithmetic import STREAM, HalfArithmetic, Range
 from export.half.report import describe, finite, print_report
 from export.half.study import (
     Change,
@@ -73,7 +73,10 @@ def test_tolerances(change: Change, fp32: bool, fp16: bool) -> None:
     assert change.within("fp8"), "no tolerance judges an experiment"
 
 
-@pytest.mark.parametrize(("way", "largest", "p999"), [("fp32", 1e-3, 1e-3), ("fp16", 2e-2, 1e-2), ("bf16", 8e-2, 8e-2)])
+@pytest.mark.parametrize(
+    ("way", "largest", "p999"),
+    [("fp32", 1e-3, 1e-3), ("fp16", 2e-2, 1e-2), ("fp16 sums", 2e-2, 1e-2), ("bf16", 8e-2, 8e-2)],
+)
 def test_what_is_just_allowed(way: str, largest: float, p999: float) -> None:
     assert Change(9, largest, p999, 1).within(way)
     assert not Change(9, 1.01 * largest, p999, 0).within(way)
@@ -133,6 +136,13 @@ def linear() -> ir.Model:
 def test_every_image_is_computed_in_each_way(calibrated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(half_study, "load_stream", lambda stream, checkpoint: Linear())
     monkeypatch.setattr(half_study, "to_onnx", lambda network, interface: linear())
+    made = []
+
+    def made_of(model: Path, half_sums: bool = False) -> HalfArithmetic:
+        made.append((model.parent.name, half_sums))
+        return HalfArithmetic(model, half_sums)
+
+    monkeypatch.setattr(half_study, "HalfArithmetic", made_of)
     pixels = np.random.default_rng(6).integers(0, 100, (5, SIDE, SIDE, 3), dtype=np.uint8)
     pixels[0] = 255  # the largest values are in the first batch
     dim = np.ones((3, SIDE, SIDE, 3), np.uint8)
@@ -149,6 +159,7 @@ def test_every_image_is_computed_in_each_way(calibrated: bool, tmp_path: Path, m
     )
     ways = {"torch", "fp32", "fp16", "fp16 sums", "bf16"} | ({"fp8"} if calibrated else set())
     assert told == dict.fromkeys(ways, 5)
+    assert made == [("fp16", False), ("fp16", True), ("bf16", False), ("fp8", False)][: 3 + calibrated]
     assert set(study.logits) == ways
     exact = study.logits["torch"]
     np.testing.assert_array_equal(exact, Linear()(torch.from_numpy(pixels))[0])

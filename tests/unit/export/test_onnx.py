@@ -245,7 +245,7 @@ def test_one_attention_of_another_form_is_refused_though_the_others_are_known(
     model = ir.from_onnx_text(f"{HEADER} {text}")
     for node in model.graph:  # what the other form gives has whatever shape
         if node.op_type == "Transpose":
-            node.outputs[0].shape = ir.Shape([2, 2, 5, 4])
+            node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([2, 2, 5, 4])
     ir.save(model, path := tmp_path / "model.onnx")
     with pytest.raises(ExportError, match="cannot be fused"):
         fuse_attention(path)

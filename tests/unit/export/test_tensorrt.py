@@ -438,7 +438,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    ("version", "cuda", "failed"), [(12080, "12.8", 0), (13000, "13.0", 0), (13010, "13.1", 0), (12080, "", 3)]
+    ("version", "cuda", "failed"), [(12080, "12.8", 0), (13000, "13.0", 0), (12110, "12.11", 0), (12080, "", 3)]
 )
 def test_what_is_there_is_told_of_the_first_gpu(
     version: int, cuda: str, failed: int, driver: dict[str, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
