@@ -343,7 +343,7 @@ def test_blocks_must_be_there_and_contiguous(tensors: Tensors, tmp_path: Path) -
 
 def test_sizes_that_cannot_be_are_refused(tensors: Tensors, tmp_path: Path) -> None:
     embeddings = "backbone.vision_model.base_model.model.embeddings."
-    narrow = tensors | {f"{embeddings}cls_token": torch.zeros(1, 1, 100)}
+    narrow = tensors | {f"{embeddings}cls_token": torch.zeros(1, 1, 96)}
     assert "not a multiple of 64" in refusal(CheckpointLayoutError, narrow, tmp_path / "weights.pth")
     oblong = tensors | {f"{embeddings}position_embeddings": torch.zeros(1, 13, 128)}
     assert "not a square grid" in refusal(CheckpointLayoutError, oblong, tmp_path / "weights.pth")
