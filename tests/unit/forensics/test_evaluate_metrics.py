@@ -246,13 +246,13 @@ def test_every_choice_of_weights_is_measured_by_its_own_mean_and_vote() -> None:
 
 
 def test_frames_of_videos_are_measured_as_videos_too() -> None:
-    scores = replace(simulate(60), labels=np.arange(60) % 20 >= 10, videos=np.arange(60) // 10)
+    scores = replace(simulate(60), labels=np.arange(60) % 30 >= 10, videos=np.arange(60) // 10)
     result = evaluate(scores, frame_rate=2.5, resamples=20, seed=3)
     assert result.videos is not None
     assert result.videos == video_rules(scores, 2.5, resamples=20, seed=3)
     assert result.videos.window == 8
     tables = {table.title.split(":")[0]: table for table in evaluation_tables(result)}
-    assert tables["Videos"].title == "Videos: 3 real and 3 fake ones, one score from many frames"
+    assert tables["Videos"].title == "Videos: 2 real and 4 fake ones, one score from many frames"
     assert "The worst window, 8 consecutive frames" in tables["Videos"].note
     for row, rule in zip(tables["Videos"].rows, result.videos.rules, strict=True):
         assert row[0] == rule.name
