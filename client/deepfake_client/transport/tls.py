@@ -99,7 +99,6 @@ def _diagnose_plain(connection: socket.socket) -> str | None:
 def _diagnose_tls(connection: socket.socket, address: Address, tls: Tls) -> str | None:
     try:
         with tls.context().wrap_socket(connection, server_hostname=address.host) as secured:
-            secured.settimeout(_SECONDS)
             # A server that misses a client certificate ends the connection after the handshake; any other greets.
             try:
                 secured.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))

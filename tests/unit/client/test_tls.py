@@ -140,9 +140,6 @@ class Ended:
     def __exit__(self, *_: Any) -> None:
         pass
 
-    def settimeout(self, _: float) -> None:
-        pass
-
     def sendall(self, _: bytes) -> None:
         if self.at_send:
             raise self.at_send
