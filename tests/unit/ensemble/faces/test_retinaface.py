@@ -240,3 +240,17 @@ def test_faces_that_overlap_by_just_the_limit_are_one(shift: float, faces: int) 
         outputs[6][row, column, ANCHORS_PER_CELL + 1] = score
         outputs[7][row, column, 4] = offset
     assert len(decode(outputs, (10, 10), 1.0).scores) == faces
+
+
+def test_certainty_is_a_probability() -> None:
+    outputs = empty_outputs(256, 256)
+    outputs[0][2, 4, ANCHORS_PER_CELL] = 1
+    outputs[0][5, 4, ANCHORS_PER_CELL] = np.nextafter(np.float32(1), np.float32(2))
+    assert decode(outputs, (256, 256), 1.0).scores.tolist() == [1]
+
+
+def test_faces_without_area_do_not_overlap() -> None:
+    outputs = empty_outputs(256, 256)
+    outputs[6][3, 5, ANCHORS_PER_CELL:] = 0.95, 0.99
+    outputs[7][3, 5] = [0, 0, -200, -200] * 2
+    assert decode(outputs, (256, 256), 1.0).scores.tolist() == [np.float32(0.99), np.float32(0.95)]
