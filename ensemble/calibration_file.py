@@ -96,8 +96,10 @@ def parse_calibration(text: str) -> Calibration:
     """
     try:
         document = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except json.JSONDecodeError as error:
-        raise CalibrationError(f"a calibration file is JSON; this is not: {error}") from error
+    except CalibrationError:
+        raise
+    except (ValueError, RecursionError) as error:  # no JSON, a number of thousands of digits, or too deep
+        raise CalibrationError(f"a calibration file is JSON; this cannot be read as that: {error}") from error
     if isinstance(document, dict) and document.get("version") != FORMAT_VERSION:
         found = document.get("version")
         raise CalibrationError(f"version is {found!r}; this software reads {FORMAT_VERSION}: calibrate again with it")

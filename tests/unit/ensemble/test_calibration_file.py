@@ -293,6 +293,12 @@ def test_values_beyond_their_ranges_are_refused(path: str, value: Any) -> None:
         parse_calibration(changed(path, value))
 
 
+@pytest.mark.parametrize("text", ["{", '{"version": ' + "9" * 5000 + "}", "[" * 100_000])
+def test_what_cannot_be_read_as_json_is_refused(text: str) -> None:
+    with pytest.raises(CalibrationError, match="a calibration file is JSON; this cannot be read as that"):
+        parse_calibration(text)
+
+
 def test_an_isotonic_map_has_ten_thousand_knots_at_most() -> None:
     knots = [index / 10_000 for index in range(10_001)]
     document = json.loads(CALIBRATION.to_text())
