@@ -329,6 +329,22 @@ def test_servers_that_others_have_for_themselves_are_for_light_requests_alone(cl
     assert pick(balancer, RequestState()) is server
 
 
+def test_a_server_that_a_suspect_no_longer_waits_for_is_for_others_again(clock: Clock) -> None:
+    balancer = make_balancer(clock)
+    suspect, others = RequestState(), (RequestState(), RequestState())
+    fail(balancer, suspect, ConnectionLostError("it died"))
+    busy = {pick(balancer, state): state for state in others}
+    assert balancer.pick(suspect) is None
+    (awaited,) = (server for server in busy if server.reserved is suspect)
+    (left,) = busy.keys() - {awaited}
+    with pytest.raises(ServerUnavailableError), balancer.request(awaited, busy[awaited], 600, scores=True):
+        raise DOWN
+    assert balancer.pick(suspect) is None  # which now waits for the one that is left
+    assert left.reserved is suspect
+    awaited.breaker.succeeded()
+    assert pick(balancer, RequestState()) is awaited
+
+
 @pytest.mark.parametrize(
     ("error", "scores", "deaths"), [(DOWN, True, 0), (FAILED, True, 0), (None, False, 0), (None, True, 1)]
 )
