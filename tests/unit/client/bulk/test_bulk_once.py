@@ -159,6 +159,17 @@ def test_a_file_that_changes_before_it_is_sent_lends_its_verdict_to_none() -> No
     assert [place for place, _ in once.left] == [1]
 
 
+def test_copies_of_a_file_that_changes_before_it_is_sent_get_their_own_rows(
+    server: FakeTriton, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All three held the same when they were looked at; when they are sent, each holds something else."""
+    paths = make_images(tmp_path / "x", 3)
+    monkeypatch.setattr("deepfake_client.bulk.once.content_of", lambda item: bytes(32))
+    result = score(server.url, tmp_path / "x", "--once")
+    assert result.exit_code == 0, result.output
+    assert names_and_scores(printed(result)) == [(path.name, f"{n / 10}") for n, path in enumerate(paths)]
+
+
 VERDICTS = [
     Verdict(None, "ok", 0.7, 0.65, {"global_texture": StreamVerdict(0.1, 0.1)}, Face((1.5, 2, 3, 4), 0.9, "raw")),
     Verdict(None, "ok", 0.1, 0.123456789, faces=(Verdict(None, "ok", 0.2, face=Face((0, 0, 1, 1))),), weights="ab"),
