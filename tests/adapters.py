@@ -4,7 +4,7 @@ import re
 import runpy
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,17 +17,6 @@ from tests.golden import IMAGES, ROOT
 from tests.hostile import CASES
 
 README = ROOT / "client" / "README.md"
-
-
-def start_ray(start: Callable[[], object]) -> None:
-    """Does what starts Ray, up to three times: Ray waits 30 s for itself, too little where the machine is busy."""
-    for attempts_left in (2, 1, 0):
-        try:
-            start()
-            return
-        except Exception as error:
-            if not attempts_left or "timed out during startup" not in str(error):
-                raise
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Scoring a Ray Data dataset: on the real Ray, against the real server."""
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -12,7 +12,7 @@ from deepfake_client import ServerUnavailableError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.adapters import CELLS, check_against_the_client, readme_example, run_example, start_ray, write_files
+from tests.adapters import CELLS, check_against_the_client, readme_example, run_example, write_files
 from tests.conftest import Server, free_ports
 from tests.fakes.triton import FakeTriton, serving
 from tests.golden import IMAGES
@@ -26,6 +26,17 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),  # its own settings
 ]
+
+
+def start_ray(start: Callable[[], object]) -> None:
+    """Does what starts Ray, up to three times: Ray waits 30 s for itself, too little where the machine is busy."""
+    for attempts_left in (2, 1, 0):
+        try:
+            start()
+            return
+        except Exception as error:
+            if not attempts_left or "timed out during startup" not in str(error):
+                raise
 
 
 @pytest.fixture(scope="module")
