@@ -119,12 +119,14 @@ class Supervisor:
         if reason is not None or self.stop.is_set():
             return reason, None, ""
         ready = time.monotonic()
-        in_flight = InFlight(stub.pid for stub in process.stubs())
+        # Found before anybody is told that the server is ready: those that die from then on are among them.
+        stubs = process.stubs()
+        in_flight = InFlight(stub.pid for stub in stubs)
         self._on_ready(ready - began)
         # A busy model is silent for as long as a full batch takes; twice that is a stall.
         stall = max(self._policy.stall, 2 * self._max_batch_size * probe_seconds)
         pause = max(self._policy.probe_interval, probe_seconds / self._policy.share)
-        reason = self._watch(process, prober, dataclasses.replace(self._policy, stall=stall), pause)
+        reason = self._watch(process, stubs, prober, dataclasses.replace(self._policy, stall=stall), pause)
         return reason, time.monotonic() - ready, in_flight.last()
 
     def _wait_until_ready(self, process: TritonProcess, prober: Prober | HttpProber) -> tuple[str | None, float]:
@@ -163,13 +165,19 @@ class Supervisor:
                     return f"the models are loaded, but a real inference fails: {outcome.detail}", 0.0
         return None, 0.0
 
-    def _watch(self, process: TritonProcess, prober: Prober | HttpProber, policy: Policy, pause: float) -> str | None:
-        """Watch a server that has answered, and probe it after `pause` seconds.
+    def _watch(
+        self,
+        process: TritonProcess,
+        stubs: list[psutil.Process],
+        prober: Prober | HttpProber,
+        policy: Policy,
+        pause: float,
+    ) -> str | None:
+        """Watch a server that has answered, and its stubs, and probe it after `pause` seconds.
 
         Returns:
             Why it must be replaced; None when we were asked to stop.
         """
-        stubs = process.stubs()
         health = Health(policy, progressed=time.monotonic(), next_probe=time.monotonic() + pause)
         probe: PendingProbe | None = None
         next_counts = 0.0

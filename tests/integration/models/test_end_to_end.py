@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -20,6 +21,7 @@ from ensemble.streams import ENSEMBLE_NAME, MAX_BATCH_SIZE, STREAMS
 from tests import hostile
 from tests.conftest import Server
 from tests.golden import BOXES, GOLDEN, IMAGES, ROWS, read_rgb
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.server
 
@@ -173,11 +175,15 @@ def test_load_is_answered_in_full_and_leaves_nothing(server: Server) -> None:
             return sum(await asyncio.gather(*[one() for _ in range(requests)]))
 
     with triton.InferenceServerClient(server.url) as raw:
-        before = raw.get_inference_statistics(ENSEMBLE_NAME).model_stats[0].inference_stats
+
+        def counts() -> Any:
+            return raw.get_inference_statistics(ENSEMBLE_NAME).model_stats[0].inference_stats
+
+        before = counts()
         images = asyncio.run(load(150, 48))
-        after = raw.get_inference_statistics(ENSEMBLE_NAME).model_stats[0].inference_stats
-        assert after.fail.count == before.fail.count
-        assert after.success.count - before.success.count >= 150  # The supervisor probes too.
+        # A request is counted after its answer has gone. The supervisor probes too.
+        wait_for(lambda: counts().success.count - before.success.count >= 150, hint=counts)
+        assert counts().fail.count == before.fail.count
         assert images > 150
 
 

@@ -24,6 +24,7 @@ from server.supervision.probe import Kind, Prober
 from server.supervision.process import Options
 from server.supervision.supervisor import Supervisor
 from tests.backends import free_ports, save_net
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.server
 
@@ -97,15 +98,6 @@ def own_regions(pid: int) -> list[Path]:
     return list(Path("/dev/shm").glob(f"deepfake_detector_{pid}_*"))
 
 
-def wait_for(what: Callable[[], Any], seconds: float, hint: Callable[[], object] = lambda: "") -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if result := what():
-            return result
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {hint()}")
-
-
 class Launched:
     """`python -m server` as a user starts it."""
 
@@ -129,12 +121,12 @@ class Launched:
     def log(self) -> str:
         return "".join(self.lines)
 
-    def wait_for_line(self, pattern: str, seconds: float = 60, occurrence: int = 1) -> str:
+    def wait_for_line(self, pattern: str, occurrence: int = 1) -> str:
         def found() -> str | None:
             matches = re.findall(f"^.*{pattern}.*$", self.log, re.MULTILINE)
             return matches[occurrence - 1] if len(matches) >= occurrence else None
 
-        return str(wait_for(found, seconds, lambda: self.log))
+        return wait_for(found, hint=lambda: self.log)
 
     def descendants(self) -> dict[str, psutil.Process]:
         found = {}
@@ -153,10 +145,15 @@ class Launched:
         return {Path(path).parents[1].name: process for path, process in pairs}
 
     def probe(self) -> Kind:
+        """What becomes of a real inference; a busy machine may take several tries to connect."""
         prober = Prober(f"127.0.0.1:{self.ports['grpc']}")
+
+        def reached() -> Kind | None:
+            kind = wait_for(prober.start(PATIENCE).outcome).kind
+            return None if kind is Kind.UNREACHABLE else kind
+
         try:
-            pending = prober.start(5)
-            return Kind(wait_for(pending.outcome, 10).kind)
+            return wait_for(reached, hint=lambda: self.log)
         finally:
             prober.close()
 
@@ -178,7 +175,7 @@ def launch() -> Iterator[Callable[..., Launched]]:
             except subprocess.TimeoutExpired:
                 one.process.kill()
                 one.process.wait()
-        one.reader.join(5)
+        one.reader.join(PATIENCE)
 
 
 def test_server_ready_line_comes_after_a_real_answer_and_sigterm_leaves_nothing(
@@ -201,17 +198,14 @@ def test_server_ready_line_comes_after_a_real_answer_and_sigterm_leaves_nothing(
     assert "UNTRAINED" in line
     processes = server.descendants().values()
     assert len(own_regions(server.process.pid)) == 3  # one per stub: the prefix is ours
-    began = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(120) == 0
-    assert time.monotonic() - began < 8
+    server.wait_for_line("server: stopped in")  # it had nothing to finish, and ended by itself
     assert not [process for process in processes if process.is_running()]
     assert own_regions(server.process.pid) == []
 
 
-def test_server_killed_stub_is_replaced_under_load_within_30_seconds(
-    launch: Callable[..., Launched], repository: Path
-) -> None:
+def test_server_killed_stub_is_replaced_under_load(launch: Callable[..., Launched], repository: Path) -> None:
     server = launch(repository)
     server.wait_for_line("server: ready in")
     over = threading.Event()
@@ -220,20 +214,18 @@ def test_server_killed_stub_is_replaced_under_load_within_30_seconds(
     def load() -> None:
         prober = Prober(f"127.0.0.1:{server.ports['grpc']}")
         while not over.is_set():
-            kinds.append(wait_for(prober.start(5).outcome, 10).kind)
+            kinds.append(wait_for(prober.start(5).outcome).kind)
         prober.close()
 
     clients = [threading.Thread(target=load) for _ in range(4)]
     for client in clients:
         client.start()
     before = server.stubs()
-    began = time.monotonic()
     before["net"].send_signal(signal.SIGKILL)
-    server.wait_for_line("RESTARTING because a model's stub", 10)
-    server.wait_for_line("server: ready in", 30, occurrence=2)
+    server.wait_for_line("RESTARTING because a model's stub")
+    server.wait_for_line("server: ready in", occurrence=2)
     # The clients above have their connection in common with this probe, and gRPC lets them wait before the next try.
-    while server.probe() is not Kind.ANSWERED:
-        assert time.monotonic() - began < 30
+    wait_for(lambda: server.probe() is Kind.ANSWERED)
     over.set()
     for client in clients:
         client.join()
@@ -247,8 +239,8 @@ def test_server_killed_tritonserver_is_restarted(launch: Callable[..., Launched]
     server.wait_for_line("server: ready in")
     stubs = server.stubs().values()
     server.tritonserver().send_signal(signal.SIGKILL)
-    server.wait_for_line(r"RESTARTING because tritonserver ended \(killed by SIGKILL\)", 10)
-    server.wait_for_line("server: ready in", 30, occurrence=2)
+    server.wait_for_line(r"RESTARTING because tritonserver ended \(killed by SIGKILL\)")
+    server.wait_for_line("server: ready in", occurrence=2)
     assert not [process for process in stubs if process.is_running()]
     assert server.probe() is Kind.ANSWERED
 
@@ -258,7 +250,7 @@ def test_server_ends_with_its_killed_launcher(launch: Callable[..., Launched], r
     server.wait_for_line("server: ready in")
     processes = server.descendants().values()
     server.process.kill()
-    wait_for(lambda: not any(process.is_running() for process in processes), 15)
+    wait_for(lambda: not any(process.is_running() for process in processes))
     assert own_regions(server.process.pid) == []
 
 
@@ -270,8 +262,8 @@ def test_server_with_restricted_grpc_and_without_http_starts_and_is_watched(
     server.wait_for_line("ready in")
     assert server.probe() is Kind.FAILED  # restricted, as asked for
     server.stubs()["pixels"].kill()
-    server.wait_for_line("RESTARTING because a model's stub", 20)
-    server.wait_for_line("ready in", 60, occurrence=2)
+    server.wait_for_line("RESTARTING because a model's stub")
+    server.wait_for_line("ready in", occurrence=2)
 
 
 def test_server_with_a_full_disk_under_its_output_goes_on(repository: Path) -> None:
@@ -286,9 +278,9 @@ def test_server_with_a_full_disk_under_its_output_goes_on(repository: Path) -> N
 
             def answered() -> bool:
                 probe = prober.start(10)
-                return bool(wait_for(probe.outcome, 20).kind is Kind.ANSWERED)
+                return bool(wait_for(probe.outcome).kind is Kind.ANSWERED)
 
-            wait_for(answered, 60)
+            wait_for(answered)
         assert process.poll() is None
     finally:
         prober.close()
@@ -302,7 +294,7 @@ def test_server_first_start_failure_shows_the_model_s_error_and_ends(
     steer(repository, "broken", "the weights are upside down")
     server = launch(repository, "--log-level", "error")
     assert server.process.wait(120) == 1
-    server.reader.join(5)
+    server.reader.join(PATIENCE)
     tail = server.log[server.log.index("server: the server did not start") :]
     assert "failed to load 'pixels'" in tail
     assert "the weights are upside down" in tail
@@ -327,7 +319,7 @@ def test_server_gives_up_after_repeated_failures(repository: Path, monkeypatch: 
     assert own_regions(os.getpid()) == []
 
 
-def supervise(repository: Path, policy: Policy, until: Callable[[list[str]], bool], seconds: float) -> list[str]:
+def supervise(repository: Path, policy: Policy, until: Callable[[list[str]], bool]) -> list[str]:
     """Run a supervisor in a thread until something was said; returns all that was said."""
     events: list[str] = []
     options = Options(repository, "127.0.0.1", free_ports(), drain_seconds=0)
@@ -342,11 +334,11 @@ def supervise(repository: Path, policy: Policy, until: Callable[[list[str]], boo
     thread = threading.Thread(target=supervisor.run)
     thread.start()
     try:
-        wait_for(lambda: until(events), seconds, lambda: events)
+        wait_for(lambda: until(events), hint=lambda: events)
     finally:
         supervisor.force.set()
         supervisor.stop.set()
-        thread.join(30)
+        thread.join(PATIENCE)
     return events
 
 
@@ -361,7 +353,7 @@ def test_server_busy_beyond_the_probe_s_patience_is_not_restarted(repository: Pa
         return ready.is_set() and time.monotonic() - two_slow_answers_later.since > 7  # type: ignore[attr-defined]
 
     policy = Policy(probe_interval=0.2, probe_timeout=0.4, stall=4)  # no probe is ever answered in time
-    events = supervise(repository, policy, two_slow_answers_later, 60)
+    events = supervise(repository, policy, two_slow_answers_later)
     assert not [event for event in events if "RESTARTING" in event]
 
 
@@ -373,7 +365,7 @@ def test_server_that_hangs_is_restarted(repository: Path) -> None:
             steer(repository, "seconds", "0")
         return events.count("ready") == 2
 
-    events = supervise(repository, Policy(probe_interval=0.2, probe_timeout=0.5, stall=2), hang_once, 60)
+    events = supervise(repository, Policy(probe_interval=0.2, probe_timeout=0.5, stall=2), hang_once)
     assert "a real inference waits" in events[1]
 
 
@@ -385,7 +377,7 @@ def test_server_whose_admission_hears_of_nothing_while_it_refuses_is_restarted(r
             (repository / "pixels" / "1" / "refuses").unlink(missing_ok=True)
         return events.count("ready") == 2
 
-    events = supervise(repository, Policy(probe_interval=0.2, probe_timeout=5, stall=2), refuse_once, 120)
+    events = supervise(repository, Policy(probe_interval=0.2, probe_timeout=5, stall=2), refuse_once)
     assert re.search("RESTARTING because .*(nothing has left|no model has answered anything) for", events[1])
 
 
@@ -398,5 +390,5 @@ def test_server_that_refuses_because_it_has_enough_to_do_is_not_restarted(reposi
             began.append(time.monotonic())
         return bool(began) and time.monotonic() - began[0] > 5
 
-    events = supervise(repository, Policy(probe_interval=0.2, probe_timeout=5, stall=60), refuse, 120)
+    events = supervise(repository, Policy(probe_interval=0.2, probe_timeout=5, stall=60), refuse)
     assert not [event for event in events if "RESTARTING" in event]

@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.conftest import Server, start_server
 from tests.golden import BOXES, GOLDEN, ROWS
+from tests.waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -48,19 +49,17 @@ def test_a_killed_stub_costs_time_and_nothing_else(tiny_repository: Path, tmp_pa
         time.sleep(0.05)
     stubs = [p for p in psutil.Process(server.process.pid).children(recursive=True) if "stub" in p.name()]
     os.kill(stubs[len(stubs) // 2].pid, signal.SIGKILL)
-    killed = time.monotonic()
     with DetectorClient(server.url) as client:
-        time.sleep(1)  # The death has to be noticed before an answer means anything.
-        client.wait_ready(timeout=60)
-    assert time.monotonic() - killed < 30
-    load.join(timeout=120)
+        # The death has to be noticed before an answer means anything.
+        wait_for(lambda: "RESTARTING" in server.log.read_text())
+        client.wait_ready(timeout=PATIENCE)
+    load.join(timeout=PATIENCE)
     assert scores == [row["vote"] for row in ROWS] * 30
 
     assert shared_memory(server)
     processes = psutil.Process(server.process.pid).children(recursive=True)
-    asked = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - asked < 15
+    assert "stopped in" in server.log.read_text()  # it had nothing to finish, and ended by itself
     assert not [process for process in processes if process.is_running()]
     assert not shared_memory(server)
 
@@ -94,9 +93,13 @@ def test_requests_that_are_given_up_do_no_harm(tiny_repository: Path, tmp_path: 
         for row in ROWS:
             assert client.score(GOLDEN / "images" / row["image"], BOXES[row["image"]]).score == row["vote"]
     assert steps(server) == before
-    with urlopen(f"http://localhost:{server.metrics_port}/metrics") as answer:
-        metrics = answer.read().decode()
-    pending = [line for line in metrics.splitlines() if line.startswith("nv_inference_pending_request_count{")]
-    assert len(pending) == len(list(tiny_repository.glob("*/config.pbtxt")))
-    assert all(line.endswith(" 0") for line in pending), pending
+
+    def pending() -> list[str]:
+        with urlopen(f"http://localhost:{server.metrics_port}/metrics") as answer:
+            metrics = answer.read().decode()
+        lines = [line for line in metrics.splitlines() if line.startswith("nv_inference_pending_request_count{")]
+        assert len(lines) == len(list(tiny_repository.glob("*/config.pbtxt")))
+        return lines
+
+    wait_for(lambda: all(line.endswith(" 0") for line in pending()), hint=pending)
     assert server.stop() == 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -48,6 +49,7 @@ class Script:
     in_time: bool = True
     adopted_before_start: list[int] = field(default_factory=list)
     stubs: list[Any] = field(default_factory=list)
+    at_ready: Callable[[], object] = list
     closed: int = 0
 
 
@@ -71,7 +73,7 @@ class FakeProcess:
         return self._looks is not None and self._looks < 0 and self._script.status.startswith("killed by")
 
     def stubs(self) -> list[Any]:
-        return self._script.stubs
+        return [stub for stub in self._script.stubs if stub.is_running()]
 
     def stop(self, force: Stop) -> bool:
         self._script.stopped.append(force.is_set())
@@ -124,7 +126,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
             Options(Path(), "127.0.0.1", {"grpc": 1, "http": 2, "metrics": 3}),
             say=said.append,
             show_log=lambda _: None,
-            on_ready=lambda seconds: said.append("ready"),
+            on_ready=lambda seconds: said.append("ready") or script.at_ready(),
             policy=policy,
             **options,
         )
@@ -294,11 +296,13 @@ def test_the_address_under_which_this_machine_reaches_a_server(host: str, addres
     assert local_address(host, 1) == address
 
 
-def test_a_model_s_process_that_died_is_a_restart(
+def test_a_model_s_process_that_dies_is_a_restart_even_if_it_does_as_soon_as_the_server_is_ready(
     run: Callable[..., list[str]],
 ) -> None:
-    dead = type("Dead", (), {"pid": 77, "is_running": lambda _: False})()
-    said = run(Script([[Kind.ANSWERED]], stubs=[ALIVE, dead]), lambda said: len(said) > 1)
+    stub = Mock(pid=77, **{"is_running.return_value": True, "status.return_value": "sleeping"})
+    script = Script([[Kind.ANSWERED]], stubs=[ALIVE, stub])
+    script.at_ready = lambda: setattr(stub.is_running, "return_value", False)
+    said = run(script, lambda said: len(said) > 1)
     assert said[1] == "RESTARTING because a model's stub (process 77) died"
 
 
