@@ -5,7 +5,6 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 
 from server.supervision.http_probe import HttpProber, _judge
 from server.supervision.probe import IMAGE, Kind, Outcome
+from tests.waiting import PATIENCE, wait_for
 
 
 def ended(result: Any) -> Future[tuple[int, bytes]]:
@@ -51,7 +51,7 @@ def test_server_probe_over_http_is_judged(result: Any, kind: Kind, detail: str) 
 
 
 class FakeHttp(http.server.ThreadingHTTPServer):
-    """Answers each path as it is told, and keeps what it was asked."""
+    """Answers each path as it is told, at once or only at the end, and keeps what it was asked."""
 
     daemon_threads = True
 
@@ -59,7 +59,8 @@ class FakeHttp(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.answers: dict[str, tuple[int, bytes]] = {}
         self.asked: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.delay = 0.0
+        self.answering = threading.Event()
+        self.answering.set()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -68,7 +69,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.asked.append((self.command, self.path, dict(self.headers), body))
-        time.sleep(self.server.delay)
+        self.server.answering.wait(PATIENCE)
         status, answer = self.server.answers.get(self.path, (404, b"{}"))
         self.send_response(status)
         self.send_header("Content-Length", str(len(answer)))
@@ -86,6 +87,7 @@ def fake() -> Iterator[FakeHttp]:
     server = FakeHttp()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
     yield server
+    server.answering.set()
     server.shutdown()
     server.server_close()
 
@@ -97,13 +99,8 @@ def prober(fake: FakeHttp) -> Iterator[HttpProber]:
     made.close()
 
 
-def probed(prober: HttpProber, timeout: float = 30.0) -> Outcome:
-    pending = prober.start(timeout)
-    deadline = time.monotonic() + 60
-    while (found := pending.outcome()) is None and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert found is not None
-    return found
+def probed(prober: HttpProber, timeout: float = PATIENCE) -> Outcome:
+    return wait_for(prober.start(timeout).outcome)
 
 
 STATS = b'{"model_stats": [{"name": "net", "execution_count": 9, "inference_stats": {"success": {"count": 7}}}]}'
@@ -126,7 +123,7 @@ def test_the_probe_image_is_sent_as_a_binary_request_with_the_key(fake: FakeHttp
 
 
 def test_no_answer_in_time_is_busy_and_nobody_there_unreachable(fake: FakeHttp, prober: HttpProber) -> None:
-    fake.delay = 5.0
+    fake.answering.clear()
     assert probed(prober, timeout=0.1).kind is Kind.BUSY
     nobody = HttpProber("127.0.0.1:1", {})
     assert probed(nobody).kind is Kind.UNREACHABLE
@@ -136,20 +133,20 @@ def test_no_answer_in_time_is_busy_and_nobody_there_unreachable(fake: FakeHttp, 
 
 def test_statistics_are_what_each_model_has_answered_well(fake: FakeHttp, prober: HttpProber) -> None:
     fake.answers["/v2/models/stats"] = (200, STATS)
-    assert prober.counts() == {"net": 7}
+    assert prober.counts(PATIENCE) == {"net": 7}
     fake.answers["/v2/models/stats"] = (200, b'{"model_stats": []}')
-    assert prober.counts() == {}
+    assert prober.counts(PATIENCE) == {}
     assert fake.asked[0][2]["the-key"] == "K"
 
 
 @pytest.mark.parametrize("status", [403, 500, 503])
 def test_statistics_that_are_refused_are_not_read(fake: FakeHttp, prober: HttpProber, status: int) -> None:
     fake.answers["/v2/models/stats"] = (status, STATS)
-    assert prober.counts() is None
+    assert prober.counts(PATIENCE) is None
 
 
 def test_statistics_that_do_not_come_in_time_are_none(fake: FakeHttp, prober: HttpProber) -> None:
-    fake.delay = 5.0
+    fake.answering.clear()
     assert prober.counts(timeout=0.1) is None
 
 
@@ -172,7 +169,7 @@ def test_a_server_that_speaks_no_http_tells_no_statistics() -> None:
         thread = threading.Thread(target=nonsense)
         thread.start()
         prober = HttpProber(f"127.0.0.1:{listener.getsockname()[1]}", {})
-        assert prober.counts(timeout=30.0) is None
+        assert prober.counts(PATIENCE) is None
         prober.close()
         thread.join()
 

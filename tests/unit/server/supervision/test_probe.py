@@ -21,6 +21,7 @@ from server.supervision.probe import (
     refusal_kind,
 )
 from tests.fakes.triton import FakeTriton, fail_times, hang, serving
+from tests.waiting import PATIENCE, wait_for
 
 
 @pytest.fixture
@@ -29,13 +30,10 @@ def fake() -> Iterator[FakeTriton]:
         yield server
 
 
-def probe(server: FakeTriton, timeout: float = 30.0, headers: dict[str, str] | None = None) -> Outcome:
+def probe(server: FakeTriton, timeout: float = PATIENCE, headers: dict[str, str] | None = None) -> Outcome:
     prober = Prober(server.url, headers)
     try:
-        pending = prober.start(timeout)
-        while (found := pending.outcome()) is None:
-            pass
-        return found
+        return wait_for(prober.start(timeout).outcome, 2 * PATIENCE)
     finally:
         prober.close()
 
@@ -91,12 +89,12 @@ def test_errors_are_judged_by_what_they_say_of_the_server(
 
 
 def test_no_answer_in_time_is_busy(fake: FakeTriton) -> None:
-    fake.fault = hang(20)
+    fake.fault = hang(PATIENCE)
     assert probe(fake, timeout=0.2).kind is Kind.BUSY
 
 
 def test_nobody_there_is_unreachable() -> None:
-    assert probe(FakeTriton(), timeout=20).kind is Kind.UNREACHABLE
+    assert probe(FakeTriton()).kind is Kind.UNREACHABLE
 
 
 def test_headers_go_with_the_inference(fake: FakeTriton) -> None:
@@ -144,7 +142,7 @@ def test_statistics_are_what_each_model_has_answered_well(fake: FakeTriton) -> N
     fake.ModelStatistics = statistics
     fake.start()
     prober = Prober(fake.url, {"triton-grpc-protocol-token": "secret"})
-    assert prober.counts(timeout=30.0) == {"net": 7, "voter": 9}
+    assert prober.counts(PATIENCE) == {"net": 7, "voter": 9}
     assert ("triton-grpc-protocol-token", "secret") in asked
     prober.close()
 

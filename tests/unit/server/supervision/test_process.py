@@ -30,6 +30,7 @@ from server.supervision.process import (
     has_lost_stub,
 )
 from server.supervision.stop import Stop
+from tests.waiting import wait_for
 
 PORTS = {"grpc": 1, "http": 2, "metrics": 3}
 
@@ -50,10 +51,7 @@ def options(**more: object) -> Options:
 
 
 def wait_for_log(log: list[str], count: int = 1) -> None:
-    deadline = time.monotonic() + 60
-    while len(log) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_for(lambda: len(log) >= count, hint=lambda: log)
 
 
 def test_the_command_line_is_whole(tmp_path: Path) -> None:
@@ -130,6 +128,7 @@ def test_all_that_it_writes_is_logged_and_its_environment_is_its_own(
     process = TritonProcess(installation, options(), log.append, {"MORE": "2"})
     wait_for_log(log, 2)
     assert sorted(log) == ["E0102 03:04:05.0 7 a] \N{REPLACEMENT CHARACTER}", "set: 1 2 not of the launcher"]
+    wait_for(process.exit_status)
     process.kill()
     process.kill()  # what has ended is ended
     assert process.exit_status() == "exit code 0"
@@ -141,23 +140,18 @@ def test_all_of_a_log_is_there_once_the_server_has_been_ended(tmp_path: Path) ->
     (tmp_path / "tritonserver").write_text("#!/bin/sh\n" + "".join(f"echo '{line}'\n" for line in errors))
 
     def show(line: str) -> None:
-        time.sleep(0.05)
+        time.sleep(0.1)
         shown.append(line)
 
     process = TritonProcess(installation, options(), show)
-    deadline = time.monotonic() + 60
-    while process.exit_status() is None and time.monotonic() < deadline:
-        time.sleep(0.001)
+    wait_for(process.exit_status)
     process.kill()
     assert shown == process.error_lines() == errors
 
 
 def test_an_exit_code_is_told(tmp_path: Path) -> None:
     process = TritonProcess(Installation(tmp_path, "raise SystemExit(3)"), options(), lambda _: None)
-    deadline = time.monotonic() + 60
-    while process.exit_status() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert process.exit_status() == "exit code 3"
+    assert wait_for(process.exit_status) == "exit code 3"
     assert not process.has_crashed()
     process.kill()
 
@@ -193,7 +187,8 @@ time.sleep(60)
     log: list[str] = []
     process = TritonProcess(Installation(tmp_path, program), options(drain_seconds=3000), log.append)
     wait_for_log(log)
-    child, prefix = log[0].split()
+    pid, prefix = log[0].split()
+    child = psutil.Process(int(pid))
     assert prefix.startswith(f"deepfake_detector_{os.getpid()}_")
     assert Path(f"/dev/shm/{prefix}region").exists()
     force = Stop()
@@ -202,7 +197,7 @@ time.sleep(60)
     assert process.exit_status() == "killed by SIGKILL"
     assert process.has_crashed()
     assert not Path(f"/dev/shm/{prefix}region").exists()
-    assert not psutil.pid_exists(int(child)) or psutil.Process(int(child)).status() == psutil.STATUS_ZOMBIE
+    assert has_ended(child)
 
 
 def test_a_server_that_does_not_stop_is_killed_after_its_drain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,9 +269,7 @@ time.sleep(60)
     log: list[str] = []
     process = TritonProcess(Installation(tmp_path, program), options(), log.append)
     wait_for_log(log, 2)
-    deadline = time.monotonic() + 30
-    while len(found := process.stubs()) < 2 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    found = wait_for(lambda: len(stubs := process.stubs()) >= 2 and stubs)
     assert {str(each.pid) for each in found} == set(log)
     process.kill()
     assert all(map(has_ended, found))
@@ -288,10 +281,7 @@ def test_a_zombie_has_ended_and_a_running_process_has_not() -> None:
     process = psutil.Process(child.pid)
     assert not has_ended(process)
     child.kill()
-    deadline = time.monotonic() + 30
-    while not has_ended(process) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert has_ended(process)
+    wait_for(lambda: has_ended(process))
     child.communicate()
     assert has_ended(process)
 

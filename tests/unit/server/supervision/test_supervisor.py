@@ -109,7 +109,13 @@ class FakeProber:
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
     """Runs a supervisor until it ends or has said or done enough; all that it said."""
 
-    def start(script: Script, until: Callable[[list[str]], bool], policy: Policy = QUICK, **options: Any) -> list[str]:
+    def start(
+        script: Script,
+        until: Callable[[list[str]], bool],
+        policy: Policy = QUICK,
+        longest_pause: float = 0.001,
+        **options: Any,
+    ) -> list[str]:
         def process(_: Any, options: Options, __: Any, variables: Any) -> FakeProcess:
             return FakeProcess(script, options, variables)
 
@@ -118,7 +124,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         monkeypatch.setattr(supervisor, "adopt_orphans", lambda: script.adopted_before_start.append(script.starts))
         monkeypatch.setattr(supervisor, "TICK", 0.001)
         monkeypatch.setattr(supervisor, "COUNTS_INTERVAL", 0.01)
-        monkeypatch.setattr(restarts, "LONGEST_PAUSE", 0.001)
+        monkeypatch.setattr(restarts, "LONGEST_PAUSE", longest_pause)
         said: list[str] = []
         installation: Any = None
         one = Supervisor(
@@ -140,6 +146,13 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
         return said
 
     return start
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock of the supervisor that is a second later each time that it is looked at, however busy this machine is."""
+    seconds = itertools.count()
+    monkeypatch.setattr(supervisor, "time", type("Time", (), {"monotonic": lambda: float(next(seconds))}))
 
 
 def _stop_when(one: Supervisor, said: list[str], until: Callable[[list[str]], bool]) -> None:
@@ -220,10 +233,10 @@ def test_a_start_without_an_answer_in_time_is_an_error(
         run(Script([[Kind.BUSY]]), lambda _: False, startup_seconds=0.05)
 
 
-def test_a_long_start_is_told_again_and_again(run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "REMINDER_INTERVAL", 0.02)
-    said = run(Script([[Kind.UNREACHABLE]]), lambda said: len(said) >= 3)
-    assert said[:3] == ["still loading the models (0 s)"] * 3
+@pytest.mark.usefixtures("clock")
+def test_a_long_start_is_told_again_and_again(run: Callable[..., list[str]]) -> None:
+    said = run(Script([[Kind.UNREACHABLE]]), lambda said: len(said) >= 3, startup_seconds=1e9)
+    assert said[:3] == [f"still loading the models ({seconds} s)" for seconds in (16, 32, 48)]
 
 
 def test_a_server_that_ends_is_started_again_for_ever_and_told(run: Callable[..., list[str]]) -> None:
@@ -273,13 +286,26 @@ def test_probes_have_the_policy_s_timeout_once_it_is_ready(run: Callable[..., li
     assert set(script.timeouts[1:]) == {7.0}
 
 
+@pytest.mark.usefixtures("clock")
 def test_progress_by_the_statistics_puts_a_restart_off(run: Callable[..., list[str]]) -> None:
-    numbers = itertools.count()
-    script = Script([[Kind.ANSWERED, Kind.BUSY]], counts=lambda: {"net": next(numbers)})
-    began = time.monotonic()
-    said = run(script, lambda said: time.monotonic() - began > 1.2 or len(said) > 1)
+    counted: list[int] = []
+
+    def counts() -> dict[str, int]:
+        counted.append(len(counted))
+        return {"net": counted[-1]}
+
+    script = Script([[Kind.ANSWERED, Kind.BUSY]], counts=counts)
+    patient = Policy(probe_interval=0.0, stall=5.0, share=1.0)
+    said = run(script, lambda said: len(counted) > 100 or len(said) > 1, patient)
     assert said[0] == "ready"
     assert not any("RESTARTING" in line for line in said)
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_server_without_progress_is_restarted_after_the_stall(run: Callable[..., list[str]]) -> None:
+    script = Script([[Kind.ANSWERED, Kind.BUSY]], counts=lambda: {"net": 7})
+    said = run(script, lambda said: len(said) > 1, Policy(probe_interval=0.0, stall=5.0, share=1.0))
+    assert said[1].startswith("RESTARTING because a real inference waits, and no model has answered anything for 6 s")
 
 
 @pytest.mark.parametrize(
@@ -306,27 +332,30 @@ def test_a_model_s_process_that_dies_is_a_restart_even_if_it_does_as_soon_as_the
     assert said[1] == "RESTARTING because a model's stub (process 77) died"
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_server_that_has_just_answered_is_left_alone_for_the_interval(run: Callable[..., list[str]]) -> None:
-    script = Script([[Kind.ANSWERED]])
-    began = time.monotonic()
-    run(script, lambda _: time.monotonic() - began > 0.3, Policy(probe_interval=1000))
-    assert len(script.timeouts) == 1
+    """It ends after 990 looks, and before the probe that would follow."""
+    script = Script([[Kind.ANSWERED]], ends=[990])
+    policy = Policy(probe_interval=1000.0, probe_timeout=7.0)
+    assert "ready" in run(script, lambda said: len(said) > 1, policy)
+    assert 7.0 not in script.timeouts
 
 
 def test_it_is_waited_between_ends_that_follow_each_other(
     run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = Script([[Kind.ANSWERED]], ends=[2])
-    began = []
+    waited: list[float] = []
 
-    def enough(said: list[str]) -> bool:
-        monkeypatch.setattr(restarts, "LONGEST_PAUSE", 0.2)
-        began.append(time.monotonic())
-        return said.count("ready") >= 3
+    class Watched(Stop):
+        def wait(self, seconds: float) -> bool:
+            waited.append(seconds)
+            return super().wait(seconds)
 
-    said = run(script, enough)
-    assert time.monotonic() - began[0] > 0.2
-    assert [line for line in said if line.startswith("RESTARTING in 0.2 s")]
+    monkeypatch.setattr(supervisor, "Stop", Watched)
+    said = run(Script([[Kind.ANSWERED]], ends=[2]), lambda said: said.count("ready") >= 3, longest_pause=0.2)
+    told = [line for line in said if line.startswith("RESTARTING in 0.2 s")]
+    assert told
+    assert waited.count(0.2) == len(told)
 
 
 @pytest.mark.parametrize(
@@ -347,13 +376,14 @@ def test_the_prober_goes_to_the_server_s_own_port_with_the_key_to_it(
     assert made == [(kind, address, headers)]
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_server_that_answers_slowly_is_left_alone_for_as_long_as_that_calls_for(
     run: Callable[..., list[str]],
 ) -> None:
-    script = Script([[Kind.ANSWERED]], seconds=10.0)
-    began = time.monotonic()
-    run(script, lambda _: time.monotonic() - began > 0.3, Policy(probe_interval=0.0, share=0.02))
-    assert len(script.timeouts) == 1  # the next one comes after 500 s
+    script = Script([[Kind.ANSWERED]], seconds=10.0, ends=[490])
+    policy = Policy(probe_interval=0.0, probe_timeout=7.0, share=0.02)
+    assert "ready" in run(script, lambda said: len(said) > 1, policy)
+    assert 7.0 not in script.timeouts  # the next one comes after 500 s
 
 
 def test_each_server_has_a_connection_of_its_own_which_is_closed(run: Callable[..., list[str]]) -> None:
@@ -382,12 +412,9 @@ def test_the_request_under_way_when_it_ended_is_told_to_the_next(
     assert [each["DEEPFAKE_DETECTOR_LAST_REQUEST"] for each in script.variables[:2]] == ["", "ab12"]
 
 
-def test_the_time_that_it_took_to_load_is_no_service(
-    run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("clock")
+def test_the_time_that_it_took_to_load_is_no_service(run: Callable[..., list[str]]) -> None:
     """Else a server that loads slowly and ends at once would never be called one that ends in a row."""
-    clock = itertools.count()  # a second later each time that it is looked at
-    monkeypatch.setattr(supervisor, "time", type("Time", (), {"monotonic": lambda: float(next(clock))}))
     script = Script([[*[Kind.UNREACHABLE] * 50, Kind.ANSWERED]], ends=[52])
     said = run(script, lambda said: sum("in a row" in line for line in said) > 0, startup_seconds=900.0)
     assert "(number 2 in a row, 2 in all)" in "".join(said)
@@ -480,11 +507,8 @@ def test_a_later_start_that_fails_is_started_again(run: Callable[..., list[str]]
     ]
 
 
-def test_a_start_s_probes_are_given_up_with_the_start(
-    run: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clock = itertools.count()  # a second later each time that it is looked at
-    monkeypatch.setattr(supervisor, "time", type("Time", (), {"monotonic": lambda: float(next(clock))}))
+@pytest.mark.usefixtures("clock")
+def test_a_start_s_probes_are_given_up_with_the_start(run: Callable[..., list[str]]) -> None:
     script = Script([[Kind.BUSY]])
     with pytest.raises(StartError, match="no answer within 20 s"):
         run(script, lambda _: False, startup_seconds=20.0)
