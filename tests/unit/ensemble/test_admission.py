@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -228,16 +229,24 @@ def test_a_refused_request_keeps_no_slot() -> None:
         assert "2 images" in refusal
 
 
-def sockets() -> int:
-    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-    return sum(str(link.readlink()).startswith("socket:") for link in links)
+def opened() -> list[str]:
+    """What this process has open."""
+    links = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed since it was listed
+            links.append(str(descriptor.readlink()))
+    return links
+
+
+def sockets() -> set[str]:
+    return {link for link in opened() if link.startswith("socket:")}
 
 
 def test_the_ledger_is_no_socket_and_has_no_name_that_others_could_open() -> None:
     before = sockets()
     ledger = Ledger.create(4)
     assert ledger.issue()
-    assert sockets() == before
+    assert sockets() <= before
     assert not list(Path("/dev/shm").glob("*admission*"))
 
 
@@ -434,8 +443,7 @@ def test_a_late_note_is_not_taken_for_that_of_the_request_that_came_after() -> N
 
 def test_a_ledger_that_is_gone_leaves_no_descriptor() -> None:
     def ledgers() -> int:
-        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
-        return sum("deepfake_admission" in str(link.readlink()) for link in links)
+        return sum("deepfake_admission" in link for link in opened())
 
     gc.collect()  # those of other tests
     before = ledgers()
@@ -470,8 +478,9 @@ def ask(step, line):
     step.stdin.write(line + "\\n"); step.stdin.flush()
     return eval(step.stdout.readline())
 first = start(code.replace("import StepAdmission", "import Admission").replace("StepAdmission()", "Admission(8, 1000)"))
-permit, _ = ask(first, "admission.admit(2, 10)")
 one, other = start(code), start(code)
+assert [ask(step, "1") for step in (first, one, other)] == [1, 1, 1]  # a start may take long, and silence lets one in
+permit, _ = ask(first, "admission.admit(2, 10)")
 assert ask(one, f"admission.enter({permit}, 2, 10)")
 assert not ask(other, f"admission.enter({permit}, 2, 10)")
 direct, refused = ask(one, "admission.admit(3, 10)")

@@ -19,6 +19,7 @@ from ensemble.preparation import BLANKS, FramingRule, Prepared
 from ensemble.streams import IMAGE_STREAMS
 from tests.fakes.backend import LONG, Backend, Request, TritonError, column
 from tests.golden import ROOT
+from tests.waiting import wait_for
 
 STEP = ROOT / "model_repository" / "preprocess"
 
@@ -106,6 +107,7 @@ def test_a_step_that_has_answered_is_idle_again(step: Any) -> None:
         for image in (b"first", b"second", b"third"):
             (response,) = step.model.execute([status_of(image)])
             assert response is not None
+            wait_for(lambda: not step.model._under_way)  # which ends a moment after the image is prepared
 
 
 def test_a_request_with_several_images_is_answered_once_when_all_are_prepared(step: Any) -> None:
