@@ -3,15 +3,20 @@
 import csv
 import json
 import random
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 from click.testing import CliRunner, Result
 from deepfake_client.cli import main
+
+from tests.fakes.triton import FakeTriton
+from tests.waiting import PATIENCE, wait_for
 
 COMMAND = [sys.executable, "-m", "deepfake_client", "score"]
 
@@ -61,3 +66,47 @@ def run_killed(command: Sequence[str], chance: random.Random, most: int) -> int:
             assert process.returncode == 0, told
             return kills
     raise AssertionError
+
+
+def hold_when(server: FakeTriton, reached: Callable[[], bool]) -> threading.Event:
+    """Lets a server answer nothing from some point on, until the event is set."""
+    go_on = threading.Event()
+
+    def hold(request: Any, context: Any) -> None:
+        while reached() and context.is_active() and not go_on.wait(0.01):
+            pass
+
+    server.fault = hold
+    return go_on
+
+
+def interrupt(process: subprocess.Popen[str]) -> None:
+    """Presses Ctrl-C and waits until the command has noticed, as it tells on its standard error, a pipe."""
+    assert process.stderr is not None
+    process.send_signal(signal.SIGINT)
+    told = ""
+    while "Ctrl-C again stops at once" not in told:
+        line = process.stderr.readline()
+        assert line, f"it ended without a word of it: {told}"
+        told += line
+
+
+def stop_after(server: FakeTriton, output: Path, rows: int, number: signal.Signals, command: Sequence[str]) -> int:
+    """Runs a command and sends it a signal once its output has so many lines, and few more; its exit code."""
+
+    def has_grown() -> bool:
+        return output.is_file() and output.read_bytes().count(b"\n") >= rows
+
+    go_on = hold_when(server, has_grown)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            wait_for(lambda: has_grown() or process.poll() is not None)
+            if number == signal.SIGINT:
+                interrupt(process)
+            else:
+                process.send_signal(number)
+        finally:
+            go_on.set()
+        process.stderr.read()
+        return process.wait(PATIENCE)

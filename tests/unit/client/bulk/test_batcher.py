@@ -9,6 +9,8 @@ import pytest
 from deepfake_client.bulk.batcher import Batcher, abatching, batching
 from deepfake_client.images.items import Item
 
+from tests.waiting import PATIENCE
+
 
 def names(items: list[Item]) -> list[bytes | None]:
     return [item.data for item in items]
@@ -60,7 +62,11 @@ def test_the_rest_goes_at_the_end_and_the_source_s_error_is_told(batcher: Batche
         batcher.check()
 
 
-def test_a_source_is_read_no_further_than_a_batch_and_is_done_with_when_it_is_left() -> None:
+def test_a_source_is_read_no_further_than_a_batch_and_is_done_with_when_it_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("deepfake_client.bulk.batcher._LAST_ITEM_SECONDS", PATIENCE)
+    before = set(threading.enumerate())
     full, taken = threading.Event(), list[bytes]()
 
     def source() -> Iterator[bytes]:
@@ -70,13 +76,13 @@ def test_a_source_is_read_no_further_than_a_batch_and_is_done_with_when_it_is_le
 
     with batching(source(), 2, full.set) as batcher:
         for first in (0, 2):
-            assert full.wait(60)
+            assert full.wait(PATIENCE)
             full.clear()
             assert len(taken) == first + 2
             assert names(batcher.take()) == [b"%d" % first, b"%d" % (first + 1)]
-        assert full.wait(60)
+        assert full.wait(PATIENCE)
     assert len(taken) == 6
-    assert not [thread for thread in threading.enumerate() if thread.name == "deepfake-client-source"]
+    assert not [each for each in set(threading.enumerate()) - before if each.name == "deepfake-client-source"]
 
 
 def test_room_that_was_made_before_is_none_for_a_full_batch() -> None:
@@ -85,7 +91,7 @@ def test_room_that_was_made_before_is_none_for_a_full_batch() -> None:
     def source() -> Iterator[bytes]:
         for number in range(100):
             if number == 1:
-                gate.wait(60)
+                gate.wait(PATIENCE)
             taken.append(number)
             yield b"x"
 
@@ -93,7 +99,7 @@ def test_room_that_was_made_before_is_none_for_a_full_batch() -> None:
         while not batcher.take():
             batcher.flush()
         gate.set()
-        assert full.wait(60)
+        assert full.wait(PATIENCE)
         time.sleep(0.05)
         assert taken == [0, 1, 2]
 
@@ -106,7 +112,7 @@ def test_the_error_of_a_source_comes_after_its_items() -> None:
         raise OSError("gone")
 
     with batching(source(), 2, ended.set) as batcher:
-        assert ended.wait(60)
+        assert ended.wait(PATIENCE)
         assert names(batcher.take()) == [b"a"]
         with pytest.raises(OSError, match="gone"):
             batcher.check()

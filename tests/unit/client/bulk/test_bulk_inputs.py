@@ -256,6 +256,7 @@ def test_csv_with_a_name_that_is_not_utf8(server: FakeTriton) -> None:
     assert brief(printed(score(server.url, "-l", "list.csv"))) == [(name, 0.3)]
 
 
+@pytest.mark.usefixtures("whole_batches")
 @pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
 def test_face_boxes_come_from_the_columns_that_this_client_writes(server: FakeTriton, name: str) -> None:
     make_images(Path("x"), 4)

@@ -2,9 +2,7 @@
 
 import json
 import signal
-import subprocess
 import tarfile
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from deepfake_client.bulk.once import Once, content_of
 from deepfake_client.bulk.output.journal import Journal
 from deepfake_client.images.items import Item, read
 
-from tests.bulk import COMMAND, KINDS, make_images, printed, rows_of, score
+from tests.bulk import COMMAND, KINDS, make_images, printed, rows_of, score, stop_after
 from tests.fakes.triton import FakeTriton, fail_times, hang
 
 
@@ -54,15 +52,12 @@ def test_a_run_that_goes_on_sends_no_content_again(server: FakeTriton, tmp_path:
     paths = make_images(tmp_path / "x", 200)
     for n, path in enumerate(paths):
         path.write_bytes(b"0.%02d" % (n % 100))
-    server.fault = hang(0.1)
     output = tmp_path / "scores.jsonl"
     command = [*COMMAND, str(tmp_path / "x"), "--once", "--batch-size", "2", "--in-flight", "1"]
-    process = subprocess.Popen([*command, "--url", server.url, "-o", str(output)], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (output.is_file() and output.read_bytes().count(b"\n") >= 30):
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)  # what is in flight is finished, and its rows are written
-    assert process.wait(60) == 130
-    server.fault = hang(0.0)
+    command += ["--url", server.url, "-o", str(output)]
+    # What is in flight is finished, and its rows are written.
+    assert stop_after(server, output, 30, signal.SIGINT, command) == 130
+    assert 30 <= sum(server.batches) < 100
     assert score(server.url, tmp_path / "x", "--once", "-o", output).exit_code == 0
     assert sum(server.batches) == 100
     assert names_and_scores(rows_of(output)) == [(path.name, str(float(path.read_text()))) for path in paths]

@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -17,8 +16,9 @@ from deepfake_client.bulk.output.journal import Journal
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.bulk import COMMAND, KINDS, make_images, rows_of, run_killed, score
+from tests.bulk import COMMAND, KINDS, hold_when, interrupt, make_images, rows_of, run_killed, score, stop_after
 from tests.fakes.triton import FakeTriton, fail_times, hang, untrained
+from tests.waiting import PATIENCE, wait_for
 
 
 def brief(output: Path) -> list[tuple[str, str]]:
@@ -27,15 +27,6 @@ def brief(output: Path) -> list[tuple[str, str]]:
 
 def expected(paths: list[Path]) -> list[tuple[str, str]]:
     return [(path.name, f"{n % 10 / 10}") for n, path in enumerate(paths)]
-
-
-def stop_after(output: Path, rows: int, number: int, command: list[str]) -> int:
-    """Runs a command, sends it a signal once its journal or file has grown; its exit code."""
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (output.is_file() and output.read_bytes().count(b"\n") >= rows):
-        time.sleep(0.01)
-    process.send_signal(number)
-    return process.wait(120)
 
 
 @pytest.mark.slow
@@ -58,14 +49,13 @@ def test_killed_again_and_again_no_row_is_lost_or_doubled(
 
 
 def test_run_that_goes_on_gives_the_same_file_to_the_byte(server: FakeTriton, tmp_path: Path) -> None:
-    server.fault = hang(0.02)
     make_images(tmp_path / "x", 400)
     for kind in ("jsonl", "csv"):
         whole, pieces = tmp_path / f"whole.{kind}", tmp_path / f"pieces.{kind}"
         assert score(server.url, tmp_path / "x", "-o", whole).exit_code == 0
         command = [*COMMAND, str(tmp_path / "x"), "--in-flight", "2", "--url", server.url, "-o", str(pieces)]
-        assert stop_after(pieces, 60, signal.SIGKILL, command) == -signal.SIGKILL
-        assert stop_after(pieces, 200, signal.SIGINT, command) == 130
+        assert stop_after(server, pieces, 60, signal.SIGKILL, command) == -signal.SIGKILL
+        assert stop_after(server, pieces, 200, signal.SIGINT, command) == 130
         assert 200 <= pieces.read_bytes().count(b"\n") < 400
         assert score(server.url, tmp_path / "x", "-o", pieces).exit_code == 0
         assert pieces.read_bytes() == whole.read_bytes()
@@ -73,16 +63,17 @@ def test_run_that_goes_on_gives_the_same_file_to_the_byte(server: FakeTriton, tm
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_stopped_by_ctrl_c_every_row_is_in_the_output(server: FakeTriton, tmp_path: Path, kind: str) -> None:
-    server.fault = hang(0.05)
+    go_on = hold_when(server, lambda: sum(server.batches) >= 50)
     make_images(tmp_path / "x", 500)
     output = tmp_path / f"scores.{kind}"
     command = [*COMMAND, str(tmp_path / "x"), "--url", server.url, "-o", str(output)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while sum(server.batches) < 50:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    told = process.communicate(timeout=120)[1]
-    assert process.returncode == 130
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: sum(server.batches) >= 50 or process.poll() is not None)
+        interrupt(process)
+        go_on.set()
+        assert process.stderr is not None
+        told = process.stderr.read()
+        assert process.wait(PATIENCE) == 130
     assert "the same command goes on from here" in told
     assert len(rows_of(output)) == sum(server.batches) < 500
 
@@ -90,16 +81,16 @@ def test_stopped_by_ctrl_c_every_row_is_in_the_output(server: FakeTriton, tmp_pa
 @pytest.mark.parametrize("kind", KINDS)
 def test_second_ctrl_c_and_a_lost_server_lose_nothing(server: FakeTriton, tmp_path: Path, kind: str) -> None:
     paths = make_images(tmp_path / "x", 60)
-    server.fault = lambda request, context: hang(60 if len(server.batches) >= 5 else 0)(request, context)
+    hold_when(server, lambda: len(server.batches) >= 5)
     output = tmp_path / f"scores.{kind}"
     command = [*COMMAND, str(tmp_path / "x"), "--url", server.url, "-o", str(output), "--batch-size", "2"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while len(server.batches) < 5:
-        time.sleep(0.01)
-    for _ in range(2):
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: len(server.batches) >= 5 or process.poll() is not None)
+        interrupt(process)
         process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-    assert process.wait(120) == 130
+        assert process.stderr is not None
+        process.stderr.read()
+        assert process.wait(PATIENCE) == 130
     rows = brief(output)
     assert rows == expected(paths)[: len(rows)]
     server.fault = fail_times(0, None)  # type: ignore[arg-type]
@@ -263,12 +254,12 @@ def test_damaged_journal_is_told(server: FakeTriton, tmp_path: Path) -> None:
 def test_two_runs_do_not_write_one_output(server: FakeTriton, tmp_path: Path) -> None:
     paths = make_images(tmp_path / "x", 20)
     output = tmp_path / "scores.csv"
-    server.fault = hang(1)
+    go_on = hold_when(server, lambda: True)
     first = subprocess.Popen([*COMMAND, str(tmp_path / "x"), "-o", str(output), "--url", server.url])
-    while not server.calls:
-        time.sleep(0.01)
+    wait_for(lambda: server.calls or first.poll() is not None)
     second = score(server.url, tmp_path / "x", "-o", output, "--overwrite")
-    assert first.wait(120) == 0
+    go_on.set()
+    assert first.wait(PATIENCE) == 0
     assert second.exit_code == 2
     assert "another run is writing it" in " ".join(second.stderr.split())
     assert brief(output) == expected(paths)
@@ -418,6 +409,7 @@ def test_odd_names_go_on(server: FakeTriton, tmp_path: Path, unordered: list[str
         assert Counter(name.encode("utf-8", "backslashreplace").decode() for name, _ in brief(output)) == escaped
 
 
+@pytest.mark.usefixtures("whole_batches")
 def test_same_image_with_other_boxes_goes_on(server: FakeTriton, tmp_path: Path) -> None:
     (image,) = make_images(tmp_path / "x", 1)
     boxes = tmp_path / "boxes.csv"

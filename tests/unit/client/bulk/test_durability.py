@@ -17,6 +17,7 @@ from deepfake_client.bulk.output.rows import KINDS, OutputError, TextRows
 from deepfake_client.images.items import Item
 
 from tests.bulk import rows_of
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -42,11 +43,18 @@ def events(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return happened
 
 
+@pytest.fixture
+def one_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are committed at the end alone, however long a busy machine takes to come there."""
+    monkeypatch.setattr(resumable, "_COMMIT_SECONDS", PATIENCE)
+
+
 def write(output: ResumableOutput, name: str, status: str = "ok") -> None:
     score = 0.5 if status == "ok" else None
     output.write(key_of(Item(name)), Verdict(name, status, score, score))
 
 
+@pytest.mark.usefixtures("one_commit")
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_rows_are_on_the_disk_before_they_are_committed(tmp_path: Path, events: list[str], kind: str) -> None:
     with ResumableOutput(tmp_path / f"scores.{kind}", {}) as output:
@@ -70,6 +78,7 @@ def test_a_new_output_is_on_the_disk_with_its_name(tmp_path: Path, events: list[
         assert events == ["commit", "write", "sync folder", "sync file", "commit"]
 
 
+@pytest.mark.usefixtures("one_commit")
 def test_a_shard_is_on_the_disk_with_its_name_before_it_is_committed(tmp_path: Path, events: list[str]) -> None:
     with ResumableOutput(tmp_path / "scores.parquet", {}) as output:
         write(output, "a.jpg")

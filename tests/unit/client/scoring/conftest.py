@@ -7,11 +7,17 @@ from deepfake_client import DetectorClient
 
 from tests.fakes.triton import FakeTriton
 from tests.unit.client.scoring.asking import Scorer, score_many_asyncio, score_many_blocking
+from tests.waiting import PATIENCE
+
+
+@pytest.fixture(autouse=True)
+def _patient(whole_batches: None) -> None:
+    """A busy machine changes no batches."""
 
 
 @pytest.fixture
 def client(server: FakeTriton) -> Iterator[DetectorClient]:
-    with DetectorClient(server.url, timeout=10) as client:
+    with DetectorClient(server.url, timeout=PATIENCE) as client:
         yield client
 
 

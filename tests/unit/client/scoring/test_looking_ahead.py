@@ -11,6 +11,7 @@ from itertools import count, islice
 import grpc
 import pytest
 from deepfake_client import AsyncDetectorClient, DetectorClient
+from deepfake_client.bulk.batcher import STALL_SECONDS
 from deepfake_client.bulk.reorder import ReorderBuffer
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from tests.fakes.triton import FakeTriton
 from tests.unit.client.scoring.asking import Scorer, score_many_asyncio, scores_of
+from tests.waiting import PATIENCE
 
 
 def test_items_are_taken_no_further_ahead_than_documented(server: FakeTriton) -> None:
@@ -83,13 +85,16 @@ def test_window_gives_each_batch_once_and_holds_no_more_than_it_may(
 
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 8])
-def test_verdicts_do_not_wait_for_the_next_item(server: FakeTriton, batch_size: int, ordered: bool) -> None:
+def test_verdicts_do_not_wait_for_the_next_item(
+    server: FakeTriton, batch_size: int, ordered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The source gives an item only once there is the verdict of the one before."""
+    monkeypatch.setattr("deepfake_client.client.STALL_SECONDS", STALL_SECONDS)
     seen = threading.Semaphore(0)
 
     def source() -> Iterator[bytes]:
         for n in range(4):
-            assert not n or seen.acquire(timeout=30)
+            assert not n or seen.acquire(timeout=PATIENCE)
             yield b"0.%d" % n
 
     scores = []
@@ -102,14 +107,18 @@ def test_verdicts_do_not_wait_for_the_next_item(server: FakeTriton, batch_size: 
 
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("batch_size", [1, 8])
-def test_asyncio_verdicts_do_not_wait_for_the_next_item(server: FakeTriton, batch_size: int, ordered: bool) -> None:
+def test_asyncio_verdicts_do_not_wait_for_the_next_item(
+    server: FakeTriton, batch_size: int, ordered: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deepfake_client.aio.STALL_SECONDS", STALL_SECONDS)
+
     async def run() -> list[float | None]:
         seen = asyncio.Semaphore(0)
 
         async def source() -> AsyncIterator[bytes]:
             for n in range(4):
                 if n:
-                    async with asyncio.timeout(30):
+                    async with asyncio.timeout(PATIENCE):
                         await seen.acquire()
                 yield b"0.%d" % n
 
@@ -133,7 +142,8 @@ def test_error_of_the_source_comes_after_the_verdicts_before_it(server: FakeTrit
     assert sum(server.batches) == 11
 
 
-def test_source_is_closed_when_it_is_left_early(server: FakeTriton) -> None:
+def test_source_is_closed_when_it_is_left_early(server: FakeTriton, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("deepfake_client.bulk.batcher._LAST_ITEM_SECONDS", PATIENCE)
     closed: list[str] = []
 
     def endless() -> Iterator[bytes]:

@@ -19,6 +19,7 @@ from tritonclient.grpc import service_pb2 as pb
 
 from tests.fakes.triton import FakeTriton, hang, serving
 from tests.unit.client.scoring.asking import Scorer, score_many_asyncio, score_many_blocking, scores_of
+from tests.waiting import PATIENCE, wait_for
 
 
 def test_order_is_kept_whatever_answers_first(server: FakeTriton, score_many: Scorer) -> None:
@@ -29,7 +30,14 @@ def test_order_is_kept_whatever_answers_first(server: FakeTriton, score_many: Sc
 
 
 def test_in_flight_is_bounded_and_used(server: FakeTriton, score_many: Scorer) -> None:
-    server.fault = hang(0.05)
+    end = time.monotonic() + PATIENCE
+
+    def wait_for_the_others(request: pb.ModelInferRequest, context: grpc.ServicerContext) -> None:
+        while server.peak < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        hang(0.05)(request, context)
+
+    server.fault = wait_for_the_others
     score_many(server.url, [b"0.1"] * 60, batch_size=2, max_in_flight=3)
     assert server.peak == 3
 
@@ -183,12 +191,12 @@ def test_large_image_is_not_passed_by_small_ones_for_ever(kind: type[MemoryBudge
         with ThreadPoolExecutor(3) as pool:
             with budget.reserve(6):
                 pool.submit(spend, "large", 11)
-                time.sleep(0.5)
+                wait_for(budget._turn.locked)
                 small = [pool.submit(spend, "small", 1) for _ in range(2)]
                 time.sleep(0.5)
                 assert not order
             for each in small:
-                each.result(30)
+                each.result(PATIENCE)
         return order
 
     order = asyncio.run(run_async(AsyncMemoryBudget(10))) if kind is AsyncMemoryBudget else run(MemoryBudget(10))

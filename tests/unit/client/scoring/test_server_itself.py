@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -19,6 +20,16 @@ from deepfake_client import (
 
 from tests.fakes.triton import FakeTriton, fail_times, hang, untrained
 from tests.unit.client.scoring.asking import Scorer
+from tests.waiting import PATIENCE
+
+
+@pytest.fixture
+def patient_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each probe of `wait_ready` has the time that a busy machine may need: the last one has a tenth of a second."""
+    for module in ("client", "aio"):
+        times = iter([PATIENCE])
+        clock = SimpleNamespace(monotonic=lambda times=times: next(times, 0.0))
+        monkeypatch.setattr(f"deepfake_client.{module}.time", clock)
 
 
 def test_server_info_gives_version_and_limit(client: DetectorClient, server: FakeTriton) -> None:
@@ -51,7 +62,7 @@ def test_asyncio_client_has_the_same_face(server: FakeTriton) -> None:
     async def run() -> None:
         server.provenance = untrained()
         async with AsyncDetectorClient(server.url) as client:
-            await client.wait_ready(5)
+            await client.wait_ready(PATIENCE)
             assert await client.server_info() == ServerInfo("triton", "2.51.0", "deepfake_detector", 32)
             assert await client.provenance() == Provenance(True, json.loads(untrained()))
             server.provenance = None
@@ -65,13 +76,16 @@ def test_asyncio_client_has_the_same_face(server: FakeTriton) -> None:
     assert public == {name for name in dir(AsyncDetectorClient) if not name.startswith("_")}
 
 
-@pytest.mark.parametrize("fault", [hang(60), fail_times(10**6, grpc.StatusCode.INTERNAL)], ids=["hangs", "fails"])
+@pytest.mark.parametrize(
+    "fault", [hang(2 * PATIENCE), fail_times(10**6, grpc.StatusCode.INTERNAL)], ids=["hangs", "fails"]
+)
 def test_ready_server_with_a_dead_step_is_not_ready(client: DetectorClient, server: FakeTriton, fault: Any) -> None:
     server.fault = fault
     with pytest.raises(ServerUnavailableError, match=r"was not ready within 1 s"):
         client.wait_ready(1)
 
 
+@pytest.mark.usefixtures("patient_probes")
 def test_asyncio_wait_ready_gives_up_in_time() -> None:
     async def run() -> None:
         async with AsyncDetectorClient(FakeTriton().url) as client:
@@ -81,6 +95,7 @@ def test_asyncio_wait_ready_gives_up_in_time() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.usefixtures("patient_probes")
 def test_server_that_scores_nothing_is_not_ready(client: DetectorClient, server: FakeTriton) -> None:
     server.garble = lambda outputs: outputs["STATUS"].fill(b"non_finite_logits")
     with pytest.raises(ServerUnavailableError, match="answers a test image with 'non_finite_logits'"):
@@ -92,7 +107,7 @@ def test_wait_ready_waits_for_a_server_that_starts_late() -> None:
     starter = threading.Timer(1, server.start)
     starter.start()
     with DetectorClient(server.url) as client:
-        client.wait_ready(15)
+        client.wait_ready(PATIENCE)
     starter.join()
     server.stop()
 
