@@ -24,6 +24,7 @@ from benchmarks.gpu_check.torch_steps import parity_figures, random_pixels
 from ensemble.streams import STREAMS
 from networks.seeded import seeded_stream
 from tests.golden import ROOT
+from tests.waiting import PATIENCE, wait_for
 
 Found = Iterator[Figure | Detail]
 
@@ -38,7 +39,7 @@ class Local(Step):
         return self.work
 
 
-def run(tmp_path: Path, work: Callable[[Context], Found], seconds: float = 60) -> tuple[Outcome, list[int]]:
+def run(tmp_path: Path, work: Callable[[Context], Found], seconds: float = PATIENCE) -> tuple[Outcome, list[int]]:
     """What came of a step, and how much was found at each report."""
     reports: list[int] = []
     context = Context("cpu", "tiny", tmp_path, time.monotonic() + seconds, {"known": 1})
@@ -88,22 +89,30 @@ def test_what_is_missing_is_no_failure(tmp_path: Path) -> None:
 
 def test_a_step_that_hangs_is_ended_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runner, "GRACE_SECONDS", 0.0)
+    reported: list[Outcome] = []
+
+    class Impatient(Context):
+        """Has time until something was found, and none from then on."""
+
+        @property
+        def seconds_left(self) -> float:
+            return 0.0 if reported else PATIENCE
 
     def work(context: Context) -> Found:
         child = subprocess.Popen(["sleep", "600"])
         yield Detail("child", child.pid)
         time.sleep(600)
 
-    outcome, _ = run(tmp_path, work, seconds=3)
+    context = Impatient("cpu", "tiny", tmp_path, 0.0, {})
+    outcome = run_step(Local("step", "", "", "", 0.0, work), context, reported.append)
     assert re.fullmatch(r"stopped: it took more than \d+ s", outcome.status)
     pid = outcome.details["child"]
-    deadline = time.monotonic() + 60
-    while _is_running(pid) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not _is_running(pid)
+    wait_for(lambda: not _is_running(pid))
 
 
-def test_a_step_stops_by_itself_when_its_time_is_over(tmp_path: Path) -> None:
+def test_a_step_stops_by_itself_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "GRACE_SECONDS", PATIENCE)
+
     def work(context: Context) -> Found:
         for number in range(10_000):
             yield Detail(str(number), number)

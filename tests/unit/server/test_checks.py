@@ -17,6 +17,7 @@ from server.diagnosis.checks import SHARED_MEMORY_NEEDED, check_ports, check_rep
 from server.findings import Level, check_import
 from server.standin.checks import SERVED_BACKENDS
 from tests.backends import save_net
+from tests.waiting import wait_for
 
 Usage = namedtuple("Usage", "total used free")
 ENSEMBLE = """
@@ -60,8 +61,12 @@ def test_a_port_whose_last_connections_are_still_closing_counts_as_free() -> Non
         with socket.create_connection(("127.0.0.1", port)):
             accepted, _ = listener.accept()
             accepted.close()  # first, so that this side waits in TIME_WAIT
-    waiting = [each for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port == port]
-    assert {each.status for each in waiting} & {psutil.CONN_TIME_WAIT, psutil.CONN_FIN_WAIT2}
+
+    def closing() -> set[str]:
+        ours = [each.status for each in psutil.net_connections("tcp") if each.laddr and each.laddr.port == port]
+        return set(ours) & {psutil.CONN_TIME_WAIT, psutil.CONN_FIN_WAIT2}
+
+    wait_for(closing)
     (finding,) = check_ports("127.0.0.1", {"grpc": port})
     assert (finding.level, finding.detail) == (Level.OK, "free on 127.0.0.1 for grpc")
 

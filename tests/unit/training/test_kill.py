@@ -18,11 +18,29 @@ from training.run.state import STATE_FILE, read_state
 pytestmark = pytest.mark.slow
 
 VALUES = (*SMALL, "optimiser.epochs=5", "run.checkpoint_updates=1", "run.validations_per_epoch=0")
-"""Fifteen updates: time enough to be killed in."""
+"""Fifteen updates."""
+
+HELD = """
+import time
+from training.__main__ import main
+from training.run import loop
+
+save = loop.save_state
+
+def hold(folder, state):
+    save(folder, state)
+    if state.progress.updates == 12:
+        time.sleep(600)
+
+loop.save_state = hold
+main()
+"""
+"""Waits before the end for whoever is to kill it."""
 
 
-def command(data: Path, tiny: Path, folder: Path) -> list[str]:
-    fit = [sys.executable, "-m", "training", "fit", "--recipe", "global_texture", "--cpu", "--workers", "1"]
+def command(data: Path, tiny: Path, folder: Path, *program: str) -> list[str]:
+    fit = [sys.executable, *(program or ("-m", "training")), "fit", "--recipe", "global_texture", "--cpu"]
+    fit += ["--workers", "1"]
     fit += ["--data", str(data), "--base", str(tiny / "dinov2_252.pth"), "--output", str(folder / "run")]
     return [*fit, *(part for value in VALUES for part in ("--set", value))]
 
@@ -44,7 +62,7 @@ def test_the_same_command_goes_on_bit_for_bit(data: Path, tiny: Path, tmp_path: 
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     finish(data, tiny, straight)
     state = killed / "run" / STATE_FILE
-    with subprocess.Popen(command(data, tiny, killed), cwd=ROOT, stderr=subprocess.DEVNULL) as process:
+    with subprocess.Popen(command(data, tiny, killed, "-c", HELD), cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and not ((reached := read_state(killed / "run")) and reached.progress.updates):
             time.sleep(0.01)
         process.kill()

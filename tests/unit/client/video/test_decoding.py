@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 import pytest
 from deepfake_client.decoding import copies, processes, protocol
-from deepfake_client.decoding.frames import VideoError, VideoFile
+from deepfake_client.decoding.frames import VideoFile
 from deepfake_client.decoding.sampling import Sampling
 from deepfake_client.decoding.sandbox import can_filter
 from deepfake_client.decoding.source import Window, opened
@@ -33,6 +33,7 @@ from tests.bulk import rows_of, score
 from tests.fakes.triton import FakeTriton, serving
 from tests.golden import GOLDEN, ROOT
 from tests.videos import greys, write_video
+from tests.waiting import PATIENCE
 
 pytest.importorskip("PIL", reason="needs pip install './client[evidence]'")
 import PIL.Image
@@ -129,15 +130,20 @@ def test_a_file_that_hangs_its_decoder_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     break_decoders("sleep")
-    monkeypatch.setattr(processes, "SECONDS", 0.25)
     about = VideoFile()
     clip = write_video(tmp_path / "clip.mp4", greys(9), fps=2)
-    try:
-        frames = list(read_frames(str(clip), Sampling(fps=2), about))
-    except VideoError as error:  # this machine is so busy that there was not even a frame
-        about.warning = str(error)
-    else:
-        assert len(frames) == 2
+    frames = read_frames(str(clip), Sampling(fps=2), about)
+    for _ in range(2):
+        next(frames)
+    receive = protocol.receive
+
+    def impatient(connection: socket.socket) -> protocol.Answer | None:
+        assert connection.gettimeout() == processes.SILENCE_FACTOR * processes.SECONDS
+        connection.settimeout(0.5)
+        return receive(connection)
+
+    monkeypatch.setattr(protocol, "receive", impatient)
+    assert list(frames) == []
     assert "hung" in str(about.warning)
     assert template._running is not None
     wait_until_alone(psutil.Process(template._running[0].pid))
@@ -145,7 +151,7 @@ def test_a_file_that_hangs_its_decoder_is_given_up(
 
 def wait_until_alone(template: psutil.Process) -> None:
     """Until none of its workers is left."""
-    _, alive = psutil.wait_procs(template.children(), timeout=60)
+    _, alive = psutil.wait_procs(template.children(), timeout=PATIENCE)
     assert not alive
 
 
@@ -274,7 +280,7 @@ def test_a_source_is_a_file_a_part_of_one_or_bytes(tmp_path: Path) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     with opened(b"bytes"):
         pass
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_a_template_that_was_killed_is_started_anew(template: processes._Template, tmp_path: Path) -> None:
