@@ -80,6 +80,7 @@ def test_members_of_shards_and_files_are_told_apart_by_content_and_box(server: F
     assert sum(server.batches) == 3  # both contents, and one of them with a box
 
 
+@pytest.mark.usefixtures("whole_batches")
 def test_each_copy_has_the_failure_of_its_content(server: FakeTriton, tmp_path: Path) -> None:
     for n in range(6):
         (tmp_path / f"{n}.jpg").write_text("status:empty_image" if n % 2 else "0.3")
