@@ -57,7 +57,7 @@ def run_killed(command: Sequence[str], chance: random.Random, most: int) -> int:
     for kills in range(most + 1):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         try:
-            _, told = process.communicate(timeout=chance.uniform(0.8, 2.2) if kills < most else 120)
+            _, told = process.communicate(timeout=chance.uniform(0.8, 2.2) if kills < most else 2 * PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

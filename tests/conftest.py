@@ -4,7 +4,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deepfake_client import DetectorClient, ServerUnavailableError
+from deepfake_client import DetectorClient
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 
 from networks import write_random_weights
 from server.standin.install import install
 from server.standin.layout import Layout, default_layout
+from tests.waiting import PATIENCE, wait_for
 
 # A shell's background job ignores Ctrl-C, and so would the programs that tests interrupt. What is handled here is not
 # ignored there.
@@ -82,7 +82,7 @@ def start_server(
     launcher: Sequence[str] = (),
     **client_options: Any,
 ) -> Server:
-    """Starts `python -m server` on free ports and waits until it answers a real inference.
+    """Starts `python -m server` on free ports and waits until it says that it is ready, and scores for a client.
 
     Args:
         repository: What it serves.
@@ -92,6 +92,9 @@ def start_server(
         grpc_port: Port for gRPC, where it is not to be a free one.
         launcher: Further options of `python -m server` itself.
         client_options: How a client connects to it.
+
+    Raises:
+        RuntimeError: It ended instead; the last of what it said is in the message.
     """
     grpc, http, metrics = free_ports(3)
     grpc = grpc_port or grpc
@@ -105,16 +108,20 @@ def start_server(
             stderr=subprocess.STDOUT,
         )
     server = Server(process, repository, grpc, http, metrics, log)
-    deadline = time.monotonic() + 120
-    with DetectorClient(server.url, **client_options) as client:
-        while process.poll() is None and time.monotonic() < deadline:
-            try:
-                client.wait_ready(timeout=2)
-            except ServerUnavailableError:
-                continue
-            return server
-    process.kill()
-    raise RuntimeError(f"the server did not start (exit code {process.poll()}):\n{log.read_text()[-4000:]}")
+
+    def has_started_or_ended() -> bool:
+        return process.poll() is not None or b"server: ready in" in log.read_bytes()
+
+    try:
+        wait_for(has_started_or_ended, 2 * PATIENCE, lambda: log.read_text()[-4000:])
+        if process.poll() is not None:
+            raise RuntimeError(f"the server did not start (exit code {process.poll()}):\n{log.read_text()[-4000:]}")
+        with DetectorClient(server.url, **client_options) as client:
+            client.wait_ready(PATIENCE)
+    except BaseException:
+        process.kill()
+        raise
+    return server
 
 
 @pytest.fixture(scope="session")

@@ -215,7 +215,7 @@ def test_a_server_on_the_processor_is_not_measured_as_a_gpu(server: Server) -> N
 @pytest.mark.slow
 def test_a_dry_run_measures_everything_but_the_gpu(tmp_path: Path) -> None:
     output = tmp_path / "results" / "gpu.json"
-    options = ["--device", "cpu", "--preset", "tiny", "--seconds", "0.5", "--parity-images", "10", "--peak", "100"]
+    options = ["--device", "cpu", "--preset", "tiny", "--seconds", "1", "--parity-images", "10", "--peak", "100"]
     levels = ["--in-flight", "1", "--in-flight", "4"]
     command = [sys.executable, "-m", "benchmarks.gpu", *options, *levels, "--output", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)

@@ -27,6 +27,7 @@ from tests.backends import (
     start,
 )
 from tests.golden import ROOT
+from tests.waiting import wait_for
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +121,7 @@ def test_backend_wrong_shape_is_an_error_and_the_model_lives_on(served: Any) -> 
 def test_backend_honours_thread_count_and_idles_without_spinning(served: Any) -> None:
     process, client = served
     stubs = {Path(stub.cmdline()[1]).parents[1].name: stub for stub in process.stubs()}
-    assert stubs["threads4"].num_threads() == stubs["threads1"].num_threads() + 3
+    wait_for(lambda: stubs["threads4"].num_threads() == stubs["threads1"].num_threads() + 3)
     assert infer(client, "threads-1", pixels(1, 4, 4, 3)).as_numpy("LOGITS").shape == (1, 2)
     for _ in range(20):
         infer(client, "threads4", pixels(8, 4, 4, 3))

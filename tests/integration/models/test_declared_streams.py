@@ -19,6 +19,7 @@ from server.standin.layout import Layout
 from tests.conftest import free_ports
 from tests.golden import IMAGES
 from tests.unit.export.test_other_methods import other_network
+from tests.waiting import PATIENCE
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
@@ -78,7 +79,7 @@ class Copy:
                 raise
             finally:
                 process.terminate()
-                process.wait(60)
+                process.wait(PATIENCE)
 
     def wait(self, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
         """Waits for the first answer."""

@@ -14,6 +14,7 @@ from ensemble.images import Limits
 from ensemble.streams import ENSEMBLE_NAME, MAX_BATCH_SIZE, STREAMS
 from tests.conftest import free_ports, start_server
 from tests.golden import ROOT
+from tests.waiting import PATIENCE
 
 REPOSITORY = ROOT / "model_repository"
 FACE_CONFIGURATIONS = sorted((ROOT / "export" / "configurations").glob("face_*.pbtxt"))
@@ -141,7 +142,7 @@ def test_engines_are_refused_where_nothing_can_run_them(tiny_repository: Path, t
         (repository / stream.name / "1" / "model.plan").touch()
     command = [sys.executable, "-m", "server", "--model-repository", str(repository), "--model-config-name", "tensorrt"]
     ports = [f"--{name}-port={port}" for name, port in zip(("grpc", "http", "metrics"), free_ports(3), strict=True)]
-    done = subprocess.run([*command, *ports], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([*command, *ports], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 2
     assert "no backend tensorrt (global_texture)" in done.stderr
 

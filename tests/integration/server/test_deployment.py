@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import tomllib
 import urllib.error
 import urllib.parse
@@ -28,6 +27,7 @@ from server.standin.layout import default_layout
 from tests.conftest import Server, free_ports, start_server
 from tests.golden import ROOT, ROWS
 from tests.integration.forensics.test_calibrate_command import calibration_for, copy_repository
+from tests.waiting import PATIENCE, wait_for
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text())
@@ -176,7 +176,7 @@ def contained(repository: Path, log: Path, **environment: str) -> Iterator[Serve
         yield Server(process, repository, grpc, http, metrics, log)
     finally:
         process.terminate()
-        process.wait(60)
+        process.wait(PATIENCE)
 
 
 @pytest.mark.server
@@ -278,7 +278,7 @@ def get(url: str, **query: str) -> Any:
 def test_prometheus_answers_every_panel_from_the_real_server(observed: Server, tmp_path: Path) -> None:
     text = (ROOT / "deploy/prometheus.yml").read_text()
     (tmp_path / "prometheus.yml").write_text(
-        text.replace("triton:8002", f"127.0.0.1:{observed.metrics_port}").replace("5s", "1s").replace("4s", "1s")
+        text.replace("triton:8002", f"127.0.0.1:{observed.metrics_port}").replace("5s", "2s").replace("4s", "2s")
     )
     (port,) = free_ports(1)
     command = ["prometheus", f"--config.file={tmp_path}/prometheus.yml", f"--storage.tsdb.path={tmp_path}/data"]
@@ -287,17 +287,16 @@ def test_prometheus_answers_every_panel_from_the_real_server(observed: Server, t
     )
     url = f"http://127.0.0.1:{port}/api/v1/query"
     try:
-        deadline = time.monotonic() + 60
         with DetectorClient(observed.url) as client:
-            while time.monotonic() < deadline:
+
+            def has_rates() -> bool:
                 client.score(ROOT / "tests/golden/images/00_face.png")
                 try:
-                    rates = get(url, query="rate(nv_inference_count[30s]) > 0")["data"]["result"]
-                except OSError:
-                    time.sleep(0.5)  # it is starting
-                    continue
-                if rates:
-                    break
+                    return bool(get(url, query="rate(nv_inference_count[30s]) > 0")["data"]["result"])
+                except OSError:  # it is starting
+                    return False
+
+            wait_for(has_rates)
         empty = []
         for expression in EXPRESSIONS:
             answer = get(url, query=expression.replace("$__rate_interval", "30s"))

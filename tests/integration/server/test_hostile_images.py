@@ -3,10 +3,10 @@
 import os
 import random
 import struct
-import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from ensemble.streams import MAX_BATCH_SIZE
 from tests import hostile
 from tests.conftest import Server, start_server
 from tests.golden import CASES, GOLDEN, ROWS
+from tests.waiting import wait_for
 from tests.wellformed import FILES
 
 pytestmark = pytest.mark.server
@@ -76,30 +77,36 @@ def footprint(server: Server) -> Footprint:
 
     A decoding process shares the memory of its template: what it has beyond that counts.
     """
-    tree = psutil.Process(server.process.pid).children(recursive=True)
-    resident = {process.pid: process.memory_info().rss for process in tree if process.is_running()}
-    templates = {process.pid for process in tree if "ensemble.images.worker" in " ".join(process.cmdline())}
-    workers = {process.pid: process.ppid() for process in tree if process.ppid() in templates}
-    lasting = [process for process in tree if process.pid not in workers]
-    private = [max(0, resident[pid] - resident[template]) for pid, template in workers.items() if pid in resident]
+    tree = {}
+    for process in psutil.Process(server.process.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            tree[process.pid] = process.as_dict(["ppid", "memory_info", "num_fds", "cmdline"])
+    templates = {pid for pid, each in tree.items() if "ensemble.images.worker" in " ".join(each["cmdline"] or ())}
+    lasting = {pid: each for pid, each in tree.items() if each["ppid"] not in templates}
+    resident = {pid: each["memory_info"].rss for pid, each in tree.items()}
+    private = [max(0, resident[pid] - resident[each["ppid"]]) for pid, each in tree.items() if pid not in lasting]
     shared = Path("/dev/shm").glob(f"deepfake_detector_{server.process.pid}_*")
     return Footprint(
-        processes=frozenset(process.pid for process in lasting),
-        memory=sum(resident[process.pid] for process in lasting) + sum(private),
-        files=sum(process.num_fds() for process in lasting),
+        processes=frozenset(lasting),
+        memory=sum(resident[pid] for pid in lasting) + sum(private),
+        files=sum(each["num_fds"] for each in lasting.values()),
         shared=sum(path.stat().st_size for path in shared),
     )
 
 
 def assert_unharmed(before: Footprint, server: Server) -> None:
-    """That the server is the same processes, and has given back what it took."""
-    deadline = time.monotonic() + 30
-    while (after := footprint(server)).memory > before.memory + MEMORY_BACK and time.monotonic() < deadline:
-        time.sleep(0.5)
-    assert after.processes == before.processes
-    assert after.memory <= before.memory + MEMORY_BACK
-    assert after.files <= before.files + 20
-    assert after.shared <= before.shared + MEMORY_BACK
+    """That the server is the same processes, and gives back what it took."""
+
+    def is_unharmed() -> bool:
+        after = footprint(server)
+        return (
+            after.processes == before.processes
+            and after.memory <= before.memory + MEMORY_BACK
+            and after.files <= before.files + 20
+            and after.shared <= before.shared + MEMORY_BACK
+        )
+
+    wait_for(is_unharmed, hint=lambda: f"{before} became {footprint(server)}")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ import shutil
 import socket
 import struct
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import pytest
 
 from tests.conftest import Server, free_ports, start_server
 from tests.golden import GOLDEN, ROOT, ROWS
+from tests.waiting import PATIENCE, wait_for
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/bin")
 EXAMPLE = ROOT / "deploy" / "nginx" / "deepfake-detector.conf"
@@ -62,16 +62,14 @@ def port(opened: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[i
     (folder / "main.conf").write_text(MAIN.format(folder=folder))
     command = [str(NGINX), "-p", str(folder), "-c", str(folder / "main.conf"), "-g", "user root;"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    def listens() -> bool:
+        assert process.poll() is None, process.stderr and process.stderr.read()
+        with socket.socket() as connection:
+            return connection.connect_ex(("127.0.0.1", listening)) == 0
+
     try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", listening)).close()
-                break
-            except OSError:
-                assert process.poll() is None, process.stderr and process.stderr.read()
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
+        wait_for(listens)
         yield listening
     finally:
         process.terminate()
@@ -83,7 +81,7 @@ def infer(port: int, image: bytes) -> tuple[int, bytes]:
     data = struct.pack("<I", len(image)) + image
     tensor = {"name": "IMAGE", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": len(data)}}
     head = json.dumps({"inputs": [tensor]}).encode()
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.putrequest("POST", "/v2/models/deepfake_detector/infer")
         connection.putheader("Content-Length", str(len(head) + len(data)))
@@ -98,7 +96,7 @@ def infer(port: int, image: bytes) -> tuple[int, bytes]:
 
 
 def ask(port: int, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request(method, path, body, headers or {})
         return connection.getresponse().status
@@ -172,7 +170,7 @@ def test_nested_json_does_not_end_the_server_behind_it(
 ) -> None:
     before = tritonserver(opened)
     assert ask(port, "POST", "/v2/models/deepfake_detector/infer", b"[" * 400_000, headers) == status
-    time.sleep(0.5)  # the time that the supervisor takes to see a server that has died
+    assert infer(port, (GOLDEN / "images" / ROWS[0]["image"]).read_bytes())[0] == 200  # before a dead one is replaced
     assert tritonserver(opened) == before
 
 

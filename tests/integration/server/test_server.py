@@ -22,6 +22,7 @@ from server.supervision import process
 from server.supervision.health import Health, Policy
 from server.supervision.probe import Kind, Outcome
 from tests.backends import free_ports, save_net
+from tests.waiting import PATIENCE
 
 ENSEMBLE = """
 platform: "ensemble" max_batch_size: 32
@@ -44,7 +45,7 @@ def repository(tmp_path: Path) -> Path:
 def run(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "server", *map(str, arguments)]
     environment = os.environ | {"COLUMNS": "400"} | (environment or {})
-    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=60, env=environment)
+    return subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=PATIENCE, env=environment)
 
 
 def port_options() -> list[str]:
