@@ -22,7 +22,7 @@ COPY = ROOT / "client" / "deepfake_client" / "contract"
 
 
 @pytest.fixture
-def client(server: FakeTriton) -> Iterator[DetectorClient]:
+def client(server: FakeTriton, whole_batches: None) -> Iterator[DetectorClient]:
     with DetectorClient(server.url, retries=2) as client:
         yield client
 

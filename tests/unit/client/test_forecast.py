@@ -1,7 +1,9 @@
 """What a run would take, from what a probe measured; energy, where it can be read."""
 
 import json
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -67,6 +69,10 @@ def test_images_that_fail_are_no_throughput_and_are_told() -> None:
 
 def run_forecast(server: FakeTriton, monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> Result:
     monkeypatch.setattr("deepfake_client.cli.output.forecast.PROBE_SECONDS", 0.6)
+    # A clock by which each image takes some hundredths of a second, however busy this machine is.
+    looks = count()
+    clock = SimpleNamespace(monotonic=lambda: next(looks) / 100)
+    monkeypatch.setattr("deepfake_client.cli.output.forecast.time", clock)
     # The fake has no ensemble for verdicts alone.
     monkeypatch.setattr(DetectorClient, "deciding", lambda self, threshold: self)
     return CliRunner().invoke(main, ["score", "--url", server.url, "--forecast", *map(str, arguments)])

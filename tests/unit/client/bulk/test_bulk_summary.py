@@ -31,6 +31,7 @@ def test_no_latencies_have_no_quantile() -> None:
     assert Latencies().quantile(0.5) is None
 
 
+@pytest.mark.usefixtures("whole_batches")
 def test_summary_tells_speed_failures_and_latencies(server: FakeTriton, tmp_path: Path) -> None:
     server.fault = hang(0.2)
     make_images(tmp_path / "x", 16)
@@ -40,7 +41,7 @@ def test_summary_tells_speed_failures_and_latencies(server: FakeTriton, tmp_path
     assert "not scored: 1 unreadable_image, 1 unreadable_file" in told
     shown = re.search(rf"requests to {server.url}: 3 answered, p50 ([0-9.]+) s, p95 ([0-9.]+) s", told)
     assert shown is not None
-    assert all(0.19 < float(value) < 5 for value in shown.groups())
+    assert all(0.19 < float(value) < 190 for value in shown.groups())  # no milliseconds
 
 
 def progress(server: FakeTriton, arguments: str, output: Path) -> str:
@@ -57,7 +58,7 @@ def test_total_counts_shards_and_lists(server: FakeTriton, tmp_path: Path) -> No
             tar.add(path, path.name)
             packed.add(path, path.name)
     (tmp_path / "list.txt").write_text(f"{paths[0]}\n")
-    server.fault = hang(0.5)
+    server.fault = hang(1.5)  # they are counted meanwhile
     assert "11/11" in progress(server, f"{tmp_path}/x {tmp_path}/s.tar -l {tmp_path}/list.txt", tmp_path / "a.csv")
     assert "5/?" in progress(server, f"{tmp_path}/s.tar.gz", tmp_path / "b.csv")
 
