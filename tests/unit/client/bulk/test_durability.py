@@ -309,6 +309,7 @@ def test_a_journal_whose_pages_do_not_fit_together_is_damaged(tmp_path: Path) ->
         Journal(tmp_path / "journal")
 
 
+@pytest.mark.usefixtures("one_commit")
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_a_finished_output_may_grow_again_once_a_run_goes_on(tmp_path: Path, kind: str) -> None:
     path = tmp_path / f"scores.{kind}"

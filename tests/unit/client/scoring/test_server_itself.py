@@ -3,7 +3,6 @@
 import asyncio
 import json
 import threading
-from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -21,15 +20,6 @@ from deepfake_client import (
 from tests.fakes.triton import FakeTriton, fail_times, hang, untrained
 from tests.unit.client.scoring.asking import Scorer
 from tests.waiting import PATIENCE
-
-
-@pytest.fixture
-def patient_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each probe of `wait_ready` has the time that a busy machine may need: the last one has a tenth of a second."""
-    for module in ("client", "aio"):
-        times = iter([PATIENCE])
-        clock = SimpleNamespace(monotonic=lambda times=times: next(times, 0.0))
-        monkeypatch.setattr(f"deepfake_client.{module}.time", clock)
 
 
 def test_server_info_gives_version_and_limit(client: DetectorClient, server: FakeTriton) -> None:

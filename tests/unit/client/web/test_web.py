@@ -113,6 +113,7 @@ def test_wrong_forms_are_problems(web: TestClient) -> None:
     check_problem(web.delete("/v1/score"), 405)
 
 
+@pytest.mark.usefixtures("patient_probes")
 def test_health_and_a_server_that_is_down(web: TestClient, server: FakeTriton) -> None:
     assert web.get("/v1/health").json()["weights"]["state"] == "untrained"
     headers = csrf_of(web)
