@@ -16,6 +16,7 @@ from tests.adapters import CELLS, check_against_the_client, readme_example, run_
 from tests.conftest import Server, free_ports
 from tests.fakes.triton import FakeTriton, serving
 from tests.golden import IMAGES
+from tests.waiting import wait_for
 
 pa = pytest.importorskip("pyarrow", reason="needs pip install './client[ray]'")
 ray = pytest.importorskip("ray", reason="needs pip install './client[ray]'")
@@ -28,29 +29,31 @@ pytestmark = [
 ]
 
 
-def start_ray(start: Callable[[], object]) -> None:
-    """Does what starts Ray, up to three times: Ray waits 30 s for itself, too little where the machine is busy."""
-    for attempts_left in (2, 1, 0):
-        try:
-            start()
-            return
-        except Exception as error:
-            if not attempts_left or "timed out during startup" not in str(error):
-                raise
+def patient(look_up: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Ray gives its own node 30 s to appear, too little where the machine is busy."""
+
+    def ask(*of_what: Any) -> dict[str, Any]:
+        def found() -> dict[str, Any] | None:
+            try:
+                return look_up(*of_what)
+            except RuntimeError:  # it is not there yet
+                return None
+
+        return wait_for(found)
+
+    return ask
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     with TemporaryDirectory(prefix="ray", dir="/tmp") as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_niceness", "0")  # by default what runs beside the tests would starve its processes
         options = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}
         options |= {"num_cpus": 2, "object_store_memory": 100 << 20, "_temp_dir": folder}
 
-        def start() -> None:
-            ray.shutdown()  # what a start before this left
-            ray.init("local", **options)
-
-        start_ray(start)
+        patch.setattr(ray._private.services, "get_node", patient(ray._private.services.get_node))
+        ray.init("local", **options)
         ray.data.DataContext.get_current().enable_progress_bars = False
         yield
         ray.shutdown()
