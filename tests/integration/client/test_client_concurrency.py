@@ -24,7 +24,7 @@ from tritonclient.grpc import service_pb2 as pb
 from tests.conftest import start_server
 from tests.fakes.triton import FakeTriton, Fault, hang, serving
 from tests.golden import BOXES, GOLDEN, ROWS
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_for
 
 Scorer = Callable[..., list[Verdict]]
 
@@ -48,12 +48,15 @@ def score(request: pytest.FixtureRequest) -> Scorer:
 
 
 def test_unordered_verdicts_do_not_wait_for_a_slow_one_and_name_their_items(score: Scorer) -> None:
-    def dawdle(request: pb.ModelInferRequest, context: grpc.ServicerContext) -> None:
-        if b"slow" in request.raw_input_contents[0]:
-            time.sleep(1)
-
     images = [b"slow", *(b"%.1f" % (n % 11 / 10) for n in range(40))]
     with serving() as server:
+
+        def dawdle(request: pb.ModelInferRequest, context: grpc.ServicerContext) -> None:
+            while b"slow" in request.raw_input_contents[0] and len(server.batches) < 40 and context.is_active():
+                time.sleep(0.01)
+            if b"slow" in request.raw_input_contents[0]:
+                time.sleep(1)  # the last of the others is on its way
+
         server.fault = dawdle
         verdicts = score(server.url, images, batch_size=1, max_in_flight=2)
     assert verdicts[-1].index == 0
@@ -119,7 +122,7 @@ def test_without_retries_an_overloaded_server_is_told_at_once() -> None:
 def test_a_server_that_works_on_many_at_once_gets_many() -> None:
     with serving() as server, DetectorClient(server.url, batch_size=1, max_in_flight=12) as client:
         server.fault = hang(0.05)
-        list(client.score_many([b"0.1"] * 200))
+        wait_for(lambda: list(client.score_many([b"0.1"] * 200)) and server.peak >= 12)
     assert server.peak == 12
 
 

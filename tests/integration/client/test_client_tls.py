@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import psutil
 import pytest
 from deepfake_client import AccessDeniedError, AsyncDetectorClient, DetectorClient, ServerUnavailableError
 
@@ -20,7 +19,8 @@ from tests.conftest import Server, free_ports, start_server
 from tests.fakes.certificates import Authority, Pair
 from tests.fakes.triton import FakeTriton
 from tests.golden import BOXES, GOLDEN, ROWS
-from tests.waiting import PATIENCE
+from tests.processes import stubs
+from tests.waiting import PATIENCE, wait_for
 
 NAME = "triton-grpc-protocol-token"
 ITEMS = [(GOLDEN / "images" / row["image"], BOXES[row["image"]]) for row in ROWS]
@@ -185,12 +185,10 @@ def test_a_server_without_the_token_is_left_out(secured: Secured, tiny_repositor
 @pytest.mark.server
 def test_a_secured_server_is_supervised_too(secured: Secured) -> None:
     assert "RESTARTING" not in secured.server.log.read_text()
-    processes = psutil.Process(secured.server.process.pid).children(recursive=True)
-    next(process for process in processes if "stub" in process.name()).kill()
-    time.sleep(1)  # The death has to be noticed before an answer means anything.
+    stubs(secured.server.process.pid)[0].kill()
+    wait_for(lambda: "RESTARTING because a model's stub" in secured.server.log.read_text())
     with DetectorClient(secured.server.url, **secured.options) as client:
-        client.wait_ready(60)
-    assert "RESTARTING because a model's stub" in secured.server.log.read_text()
+        client.wait_ready(PATIENCE)
 
 
 @pytest.mark.server
@@ -210,10 +208,6 @@ def test_a_launcher_with_certificates_looks_after_the_server_over_grpc(
     own = launcher_options(secured.authority, secured.client)
     files = {name: value for name, value in secured.options.items() if name != "headers"}
     server = start_server(tiny_repository, tmp_path / "log", *options, launcher=own, **files)
-    deadline = time.monotonic() + 60
-    while "server: ready in" not in server.log.read_text() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert "server: ready in" in server.log.read_text()
     assert server.stop() == 0
     (tmp_path / "other").mkdir()
     stranger = launcher_options(secured.authority, Authority(tmp_path / "other", "stranger").sign("client"))
@@ -237,7 +231,7 @@ def command(*words: object, **environment: str) -> subprocess.CompletedProcess[s
         [sys.executable, "-m", "deepfake_client", *map(str, words)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE,
         env=environment or None,
     )
 

@@ -7,6 +7,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ensemble.streams import ENSEMBLE_NAME, MAX_BATCH_SIZE, STREAMS
 from tests import hostile
 from tests.conftest import Server
 from tests.golden import BOXES, GOLDEN, IMAGES, ROWS, read_rgb
+from tests.processes import living
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.server
@@ -101,8 +103,11 @@ def test_hostile_files_get_their_status_and_harm_no_neighbour(server: Server) ->
 
 def test_a_bomb_does_not_grow_the_server(server: Server, client: DetectorClient) -> None:
     def resident() -> int:
-        tree = psutil.Process(server.process.pid).children(recursive=True)
-        return sum(process.memory_info().rss for process in tree)
+        total = 0
+        for process in living(server.process.pid):
+            with suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
+        return total
 
     bomb = hostile.png_declaring(60000, 60000)
     assert client.score(bomb).status == status.TOO_MANY_PIXELS

@@ -3,18 +3,14 @@
 import asyncio
 import csv
 import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import tritonclient.grpc as triton
 from deepfake_client import AsyncDetectorClient, DetectorClient, EarlyVerdict, Verdict
@@ -27,6 +23,7 @@ from tests import hostile
 from tests.bulk import printed, score
 from tests.conftest import Server, start_server
 from tests.golden import BOXES, IMAGES, read_rgb
+from tests.processes import kill_stub
 from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.server
@@ -194,10 +191,7 @@ def test_a_late_step_that_is_odd_or_dead_leaves_no_request_without_an_answer(
 
     def answers_of_a_dead_step() -> set[str]:
         """Other answers than the right one; none where another server stood there before anybody asked."""
-        for stub in psutil.Process(server.process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):  # those that decode images come and go
-                if "stub" in stub.name() and "/local_facial/" in " ".join(stub.cmdline()):
-                    os.kill(stub.pid, signal.SIGKILL)
+        kill_stub(server.process.pid, "local_facial")
         with ThreadPoolExecutor(8) as threads:
             answers = list(threads.map(answer, range(8)))
         assert all(answers)

@@ -24,6 +24,7 @@ from server.supervision.probe import Kind, Prober
 from server.supervision.process import Options
 from server.supervision.supervisor import Supervisor
 from tests.backends import free_ports, save_net
+from tests.processes import living
 from tests.waiting import PATIENCE, wait_for
 
 pytestmark = pytest.mark.server
@@ -129,12 +130,7 @@ class Launched:
         return wait_for(found, hint=lambda: self.log)
 
     def descendants(self) -> dict[str, psutil.Process]:
-        found = {}
-        for child in psutil.Process(self.process.pid).children(recursive=True):
-            command = child.cmdline()
-            if command:
-                found[" ".join(command[:2])] = child
-        return found
+        return {" ".join(line[:2]): process for process, line in living(self.process.pid).items()}
 
     def tritonserver(self) -> psutil.Process:
         return next(process for text, process in self.descendants().items() if "/tritonserver " in text)
@@ -347,12 +343,12 @@ def test_server_busy_beyond_the_probe_s_patience_is_not_restarted(repository: Pa
 
     def two_slow_answers_later(events: list[str]) -> bool:
         if "ready" in events and not ready.is_set():
-            steer(repository, "seconds", "1.5")
+            steer(repository, "seconds", "0.5")
             ready.set()
             two_slow_answers_later.since = time.monotonic()  # type: ignore[attr-defined]
         return ready.is_set() and time.monotonic() - two_slow_answers_later.since > 7  # type: ignore[attr-defined]
 
-    policy = Policy(probe_interval=0.2, probe_timeout=0.4, stall=4)  # no probe is ever answered in time
+    policy = Policy(probe_interval=0.2, probe_timeout=0.1, stall=4)  # no probe is ever answered in time
     events = supervise(repository, policy, two_slow_answers_later)
     assert not [event for event in events if "RESTARTING" in event]
 

@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 from urllib.request import urlopen
 
-import psutil
 import pytest
 from deepfake_client import DetectorClient
 from deepfake_client.images.items import make_item, read
@@ -19,15 +18,15 @@ from tritonclient.utils import InferenceServerException
 
 from tests.conftest import Server, start_server
 from tests.golden import BOXES, GOLDEN, ROWS
+from tests.processes import living, stubs
 from tests.waiting import PATIENCE, wait_for
 
 pytestmark = [pytest.mark.server, pytest.mark.slow]
 
 
 def steps(server: Server) -> set[int]:
-    """The processes of tritonserver and its stubs; the processes that decode images come and go."""
-    processes = psutil.Process(server.process.pid).children(recursive=True)
-    return {process.pid for process in processes if "ensemble.images" not in " ".join(process.cmdline())}
+    """The processes of the server's steps."""
+    return {process.pid for process in stubs(server.process.pid)}
 
 
 def shared_memory(server: Server) -> list[Path]:
@@ -40,24 +39,24 @@ def test_a_killed_stub_costs_time_and_nothing_else(tiny_repository: Path, tmp_pa
     scores: list[float | None] = []
 
     def score() -> None:
-        with DetectorClient(server.url, batch_size=2, max_in_flight=8, timeout=60) as client:
+        with DetectorClient(server.url, batch_size=2, max_in_flight=8, timeout=PATIENCE) as client:
             scores.extend(verdict.score for verdict in client.score_many(items))
 
     load = threading.Thread(target=score)
     load.start()
     while len(scores) < 20:
         time.sleep(0.05)
-    stubs = [p for p in psutil.Process(server.process.pid).children(recursive=True) if "stub" in p.name()]
-    os.kill(stubs[len(stubs) // 2].pid, signal.SIGKILL)
+    steps_then = sorted(steps(server))
+    os.kill(steps_then[len(steps_then) // 2], signal.SIGKILL)
     with DetectorClient(server.url) as client:
         # The death has to be noticed before an answer means anything.
         wait_for(lambda: "RESTARTING" in server.log.read_text())
         client.wait_ready(timeout=PATIENCE)
-    load.join(timeout=PATIENCE)
+    load.join(timeout=2 * PATIENCE)
     assert scores == [row["vote"] for row in ROWS] * 30
 
     assert shared_memory(server)
-    processes = psutil.Process(server.process.pid).children(recursive=True)
+    processes = living(server.process.pid)
     assert server.stop() == 0
     assert "stopped in" in server.log.read_text()  # it had nothing to finish, and ended by itself
     assert not [process for process in processes if process.is_running()]
