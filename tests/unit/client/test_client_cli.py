@@ -19,10 +19,13 @@ from click.testing import CliRunner, Result
 from deepfake_client import DetectorClient
 from deepfake_client.cli import main
 
+from tests.bulk import interrupt
 from tests.fakes.triton import FakeTriton, fail_times, hang, untrained
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_for
 
 COMMAND = [sys.executable, "-m", "deepfake_client"]
+LONG = 2 * PATIENCE
+"""Seconds that an answer takes for which nobody should wait."""
 FIELDS = ["path", "status", "score", "probability", "verdict", "streams", "face"]
 
 
@@ -212,7 +215,7 @@ def test_server_that_goes_away_exits_with_three_and_keeps_the_rows(
     for n in range(100):
         (tmp_path / f"{n}.jpg").write_bytes(b"0.1")
     server.fault = lambda request, context: hang(60 if len(server.batches) >= 10 else 0.01)(request, context)
-    killer = threading.Timer(2, server.stop)
+    killer = threading.Thread(target=lambda: wait_for(lambda: len(server.batches) >= 10) and server.stop())
     killer.start()
     result = run(server, "score", tmp_path, "--batch-size", 1, "--in-flight", 1)
     killer.join()
@@ -259,7 +262,7 @@ def test_info_waits_for_a_server_that_starts_late() -> None:
     server = FakeTriton()
     starter = threading.Timer(1, server.start)
     starter.start()
-    assert run(server, "info", "--wait", 15).exit_code == 0
+    assert run(server, "info", "--wait", 120).exit_code == 0
     starter.join()
     server.stop()
 
@@ -279,16 +282,18 @@ def many(folder: Path, count: int) -> Path:
 
 
 def interrupted(command: list[str], output: Path, times: int) -> tuple[int, str, float]:
-    """Runs a command, presses Ctrl-C once there are rows; exit code, standard error, seconds until the end."""
+    """Runs a command, presses Ctrl-C once there are rows; exit code, standard error after it, seconds until the end."""
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while process.poll() is None and not (output.exists() and output.read_text().count("\n") >= 3):
         time.sleep(0.02)
     started = time.monotonic()
-    for _ in range(times):
+    interrupt(process)
+    if times == 2:
         process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-    stderr = process.communicate(timeout=120)[1]
-    return process.returncode, stderr, time.monotonic() - started
+    assert process.stderr is not None
+    with process.stderr as stderr:
+        told = stderr.read()
+    return process.wait(PATIENCE), told, time.monotonic() - started
 
 
 def test_ctrl_c_finishes_what_is_in_flight(server: FakeTriton, tmp_path: Path) -> None:
@@ -300,19 +305,18 @@ def test_ctrl_c_finishes_what_is_in_flight(server: FakeTriton, tmp_path: Path) -
     assert code == 130
     assert "Traceback" not in stderr
     assert f"scored {len(rows)} of {len(rows)} images" in stderr
-    assert len(rows) == sum(server.batches) < 100
+    assert len(rows) == sum(server.batches) < 400
 
 
 def test_second_ctrl_c_stops_at_once(server: FakeTriton, tmp_path: Path) -> None:
-    server.fault = lambda request, context: hang(60 if len(server.batches) >= 3 else 0)(request, context)
+    server.fault = lambda request, context: hang(LONG if len(server.batches) >= 3 else 0)(request, context)
     output = tmp_path / "scores.jsonl"
     options = ["--url", server.url, "--output", str(output), "--batch-size", "1", "--in-flight", "1"]
     code, stderr, seconds = interrupted([*COMMAND, "score", str(many(tmp_path / "x", 500)), *options], output, 2)
     assert code == 130
     assert "Traceback" not in stderr
     assert "scored 3 of 3 images" in stderr
-    assert "Ctrl-C again stops at once" in stderr
-    assert seconds < 30  # the answer would have taken a minute
+    assert seconds < PATIENCE  # the answer would have taken longer
 
 
 def test_rows_do_not_wait_for_the_rest_of_a_list_on_standard_input(server: FakeTriton, photos: Path) -> None:
@@ -325,16 +329,15 @@ def test_rows_do_not_wait_for_the_rest_of_a_list_on_standard_input(server: FakeT
         assert process.stdout is not None
         process.stdin.write(f"{photos / 'fake.jpg'}\n" * 19)
         process.stdin.flush()
-        watch = threading.Timer(60, process.kill)
+        watch = threading.Timer(PATIENCE, process.kill)
         watch.start()
         rows = [json.loads(process.stdout.readline()) for _ in range(19)]
         watch.cancel()
-        for _ in range(2):
-            process.send_signal(signal.SIGINT)
-            time.sleep(0.5)
-        assert process.wait(120) == 130
+        interrupt(process)
+        process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         told = process.stderr.read()
+        assert process.wait(PATIENCE) == 130
     assert {row["status"] for row in rows} == {"ok"}
     assert "scored 19 of 19 images" in told
     assert "Traceback" not in told

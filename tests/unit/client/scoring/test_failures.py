@@ -26,6 +26,7 @@ from tritonclient.grpc import service_pb2 as pb
 from ensemble.admission import AdmissionController
 from tests.fakes.triton import FakeTriton, fail_times, hang
 from tests.unit.client.scoring.asking import Scorer, scores_of
+from tests.waiting import PATIENCE
 
 RETRYABLE = ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN", "ABORTED", "CANCELLED", "DEADLINE_EXCEEDED"]
 FINAL = ["INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED", "UNAUTHENTICATED", "PERMISSION_DENIED"]
@@ -48,9 +49,9 @@ def test_failure_that_stays_is_not_retried(server: FakeTriton, client: DetectorC
 
 
 def test_hanging_request_is_sent_again_after_its_deadline(server: FakeTriton, score_many: Scorer) -> None:
-    faults = iter([hang(30)])
+    faults = iter([hang(PATIENCE)])
     server.fault = lambda request, context: next(faults, hang(0))(request, context)
-    assert scores_of(score_many(server.url, [b"0.1"], timeout=0.5)) == [0.1]
+    assert scores_of(score_many(server.url, [b"0.1"], timeout=2)) == [0.1]
 
 
 @pytest.mark.parametrize("dying", [hang(60), fail_times(10**6, grpc.StatusCode.INTERNAL)], ids=["hangs", "fails"])
