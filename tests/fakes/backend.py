@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-from unittest import mock
 
 import numpy as np
+import pytest
 
 from tests.golden import ROOT
 
@@ -163,18 +163,19 @@ class Backend(ModuleType):
         return Tensor(name, response.outputs[name]) if name in response.outputs else None
 
     def load(self, file: Path) -> Any:
-        """A step's module, or a backend's, which finds this one."""
-        with mock.patch.dict(sys.modules, {self.__name__: self}):
-            spec = importlib.util.spec_from_file_location("step_under_test", file)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module  # where its data classes look for their module
-            try:
-                spec.loader.exec_module(module)
-            finally:
-                del sys.modules[spec.name]
-            return module
+        """A step's module, or a backend's, which finds this one.
+
+        What it imports stays imported: some libraries, such as OpenVINO, can be loaded once in a process.
+        """
+        spec = importlib.util.spec_from_file_location("step_under_test", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(sys.modules, self.__name__, self)
+            patch.setitem(sys.modules, spec.name, module)  # where its data classes look for their module
+            spec.loader.exec_module(module)
+        return module
 
     def load_step(self, name: str) -> Any:
         """The module of a step of the repository."""

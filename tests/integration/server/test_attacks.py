@@ -10,7 +10,6 @@ from typing import Any
 
 import grpc
 import numpy as np
-import psutil
 import pytest
 import tritonclient.grpc as triton
 from deepfake_client import DetectorClient
@@ -20,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from ensemble.admission import Ledger
 from tests.conftest import Server
 from tests.golden import GOLDEN
+from tests.processes import living
 
 pytestmark = pytest.mark.server
 
@@ -45,12 +45,8 @@ def client(server: Server) -> Iterator[triton.InferenceServerClient]:
 
 
 def processes(server: Server) -> set[int]:
-    found = set()
-    for child in psutil.Process(server.process.pid).children(recursive=True):
-        with suppress(psutil.NoSuchProcess):  # a process that decodes images: they come and go
-            if child.name() == "tritonserver" or "stub" in child.name():
-                found.add(child.pid)
-    return found
+    lines = living(server.process.pid)
+    return {process.pid for process, line in lines.items() if line[0].endswith(("tritonserver", "backend_stub"))}
 
 
 def shared_memory(server: Server) -> int:
