@@ -283,6 +283,7 @@ def test_recipes_are_strict(tmp_path: Path) -> None:
         read_recipe("global_texture", ["optimiser.batch=0"])
     with pytest.raises(RecipeError, match=r"data\.balanced draws half a batch of each class"):
         read_recipe("global_texture", ["data.balanced=true", "optimiser.batch=1"])
+    assert read_recipe("global_texture", ["data.balanced=true", "optimiser.batch=2"]).optimiser.batch == 2
     with pytest.raises(RecipeError, match=r"caps of DFDCP are \(-5, 2\)"):
         read_recipe("global_texture", ["data.caps.DFDCP=[-5,2]"])
     with pytest.raises(RecipeError, match=r"between quotes: data\.caps\.\"FaceForensics\+\+\"="):

@@ -113,6 +113,7 @@ def test_attempts_with_gfpgan_are_made_where_both_its_models_are(tmp_path: Path)
         "gfpgan_bilateral",
         "gfpgan_median9",
     ]
+    assert [each.name for each in choose_attempts("1", "step", tmp_path, network)] == ["raw"]
     assert [each.name for each in choose_attempts("3", "step", tmp_path, network)] == ["raw", "bilateral", "median9"]
     assert len(choose_attempts(str(len(attempts)), "step", tmp_path, network)) == len(attempts)
 
