@@ -85,7 +85,7 @@ def test_requests_are_spread_evenly_over_equal_servers(three: list[FakeTriton], 
     for server in three:
         server.fault = hang(0.02)
     assert scores_of(score(three, IMAGES, batch_size=5)) == SCORES
-    assert all(12 <= len(server.batches) <= 28 for server in three)
+    assert all(15 <= len(server.batches) <= 25 for server in three)
 
 
 def test_a_slow_server_gets_less_and_holds_no_other_up(three: list[FakeTriton]) -> None:
@@ -100,7 +100,7 @@ def test_a_slow_server_gets_less_and_holds_no_other_up(three: list[FakeTriton]) 
         assert sum(status.answered for status in client.servers) == len(IMAGES)
     assert sorted((v.index, v.score) for v in verdicts) == list(enumerate(SCORES))  # type: ignore[type-var]
     assert len(three[2].batches) < 30
-    assert min(len(three[0].batches), len(three[1].batches)) > 60
+    assert min(len(three[0].batches), len(three[1].batches)) > 100
 
 
 def test_a_slow_server_holds_no_other_up_where_order_is_kept_either(three: list[FakeTriton], score: Scorer) -> None:

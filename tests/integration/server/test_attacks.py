@@ -4,7 +4,6 @@ import http.client
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 from ensemble.admission import Ledger
 from tests.conftest import Server
 from tests.golden import GOLDEN
-from tests.processes import living
+from tests.processes import living, opened
 
 pytestmark = pytest.mark.server
 
@@ -328,9 +327,7 @@ def test_a_request_of_another_shape_than_its_content_is_refused(
 def test_the_steps_share_no_socket_that_others_could_write_to(server: Server) -> None:
     inodes = set()
     for pid in processes(server):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with suppress(FileNotFoundError):  # closed meanwhile
-                inodes.add(str(link.readlink()).removeprefix("socket:[").removesuffix("]"))
+        inodes |= {link.removeprefix("socket:[").removesuffix("]") for link in opened(pid)}
     named = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:] if len(line.split()) > 7]
     assert not [line for line in named if line[6] in inodes]
     assert Ledger.find(processes(server)) is not None  # what they share instead

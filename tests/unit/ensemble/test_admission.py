@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from ensemble.admission import (
     Release,
     StepAdmission,
 )
+from tests.processes import opened
 
 MIB = 2**20
 
@@ -227,15 +227,6 @@ def test_a_refused_request_keeps_no_slot() -> None:
         refusal = admission.admit(1, 1)[1]
         assert refusal is not None
         assert "2 images" in refusal
-
-
-def opened() -> list[str]:
-    """What this process has open."""
-    links = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # it was closed since it was listed
-            links.append(str(descriptor.readlink()))
-    return links
 
 
 def sockets() -> set[str]:

@@ -29,6 +29,7 @@ from ensemble.images.protocol import JOB
 from ensemble.images.sandbox import can_filter
 from tests import hostile
 from tests.golden import IMAGES, read_rgb
+from tests.processes import opened
 from tests.waiting import PATIENCE, wait_for
 from tests.wellformed import opencv, png, png_chunk
 
@@ -288,17 +289,10 @@ def test_a_process_is_retired_after_many_images(
 
 
 def test_nothing_is_left(others: set[int]) -> None:
-    def opened() -> Counter[str]:
-        links = Counter[str]()
-        for descriptor in Path("/proc/self/fd").iterdir():
-            with suppress(FileNotFoundError):  # it was closed since it was listed
-                links[str(descriptor.readlink())] += 1
-        return links
-
     def named() -> set[str]:
         return {path.name for path in Path("/dev/shm").iterdir() if not path.name.startswith("deepfake_detector_")}
 
-    open_before, named_before = opened(), named()
+    open_before, named_before = Counter(opened()), named()
     decoders = Decoders(2)
     for header in (GOOD, deadly(), bomb(), read_header(opencv(LARGE, ".png"))) * 3:
         try:
@@ -308,7 +302,7 @@ def test_nothing_is_left(others: set[int]) -> None:
     processes = started(others)
     decoders.close()
     wait_until_gone(processes)
-    assert not opened() - open_before
+    assert not Counter(opened()) - open_before
     assert not started(others)
     wait_for(lambda: named() <= named_before, hint=lambda: named() - named_before)  # other programs' come and go
 
